@@ -1,0 +1,136 @@
+import { readFileSync } from 'node:fs';
+import { parse as parseYaml } from 'yaml';
+import { z } from 'zod';
+
+/** Everything that `crystal-kv.yaml` may hold at its top level. Each process parses its own sections only. */
+export const SECTIONS = ['gateway', 'policy_service', 'engine', 'profiles'] as const;
+export type Section = (typeof SECTIONS)[number];
+
+/** A configuration that cannot be used. The message names option, value and bounds; one line for each problem. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+/** One option of a section, as `--help` and the environment know it. */
+export interface Option {
+  path: string[];
+  env: string;
+  description: string;
+  fallback: unknown;
+}
+
+/**
+ * The options of a section: the leaves of its schema. The environment variable of `engine.pool.blocks` is
+ * `CRYSTALKV_ENGINE_POOL_BLOCKS`, unless the leaf's meta data names another (`.meta({ env: '...' })`).
+ */
+export function optionsOf(section: Section, schema: z.ZodType, path: string[] = []): Option[] {
+  const inner = unwrap(schema);
+  if (inner instanceof z.ZodObject) {
+    const shape = inner.shape as Record<string, z.ZodType>;
+    return Object.entries(shape).flatMap(([key, child]) => optionsOf(section, child, [...path, key]));
+  }
+  const meta = schema.meta() ?? {};
+  const derived = ['CRYSTALKV', section, ...path].join('_').toUpperCase();
+  return [
+    {
+      path,
+      env: typeof meta['env'] === 'string' ? meta['env'] : derived,
+      description: meta.description ?? '',
+      fallback: schema instanceof z.ZodDefault ? schema.def.defaultValue : undefined,
+    },
+  ];
+}
+
+function unwrap(schema: z.ZodType): z.ZodType {
+  if (schema instanceof z.ZodPrefault || schema instanceof z.ZodDefault || schema instanceof z.ZodOptional) {
+    return unwrap(schema.unwrap() as z.ZodType);
+  }
+  return schema;
+}
+
+/** The parsed file: an object whose keys are sections. A missing path means an empty file. Throws ConfigError. */
+export function readConfigFile(path: string | undefined): Partial<Record<Section, unknown>> {
+  if (path === undefined) return {};
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new ConfigError(`cannot read the config file ${path}: ${(cause as Error).message}`);
+  }
+  let file: unknown;
+  try {
+    file = parseYaml(text) ?? {};
+  } catch (cause) {
+    throw new ConfigError(`${path} is not valid YAML: ${(cause as Error).message}`);
+  }
+  if (typeof file !== 'object' || file === null || Array.isArray(file)) {
+    throw new ConfigError(`${path} must hold a mapping with the keys ${SECTIONS.join(', ')}`);
+  }
+  const unknown = Object.keys(file).filter((key) => !(SECTIONS as readonly string[]).includes(key));
+  if (unknown.length > 0) {
+    throw new ConfigError(`${path}: unknown section ${unknown.join(', ')}; known are ${SECTIONS.join(', ')}`);
+  }
+  return file;
+}
+
+/**
+ * One section, parsed and frozen. `env` overrides the file: each value is read as a YAML scalar or flow list and goes
+ * through the same schema. Throws ConfigError that names option, value, bounds and where the value came from.
+ */
+export function loadSection<S extends z.ZodType>(
+  section: Section,
+  schema: S,
+  file: Partial<Record<Section, unknown>>,
+  env: Readonly<Record<string, string | undefined>>,
+): z.output<S> {
+  const input: unknown = structuredClone(file[section]) ?? {};
+  const fromEnv = new Map<string, string>();
+  for (const option of optionsOf(section, schema)) {
+    const text = env[option.env];
+    if (text === undefined) continue;
+    fromEnv.set(option.path.join('.'), option.env);
+    setAt(input, option.path, readScalar(text));
+  }
+  const result = schema.safeParse(input);
+  if (result.success) return deepFreeze(result.data);
+  const lines = result.error.issues.map((issue) => {
+    const path = issue.path.map(String);
+    const source = fromEnv.get(path.join('.'));
+    const at = [section, ...path].join('.');
+    const value = JSON.stringify(getAt(input, path));
+    return `${at} is ${value ?? 'missing'}: ${issue.message}${source === undefined ? '' : ` (from ${source})`}`;
+  });
+  throw new ConfigError(lines.join('\n'));
+}
+
+function readScalar(text: string): unknown {
+  if (text === '') return '';
+  try {
+    return parseYaml(text);
+  } catch {
+    return text;
+  }
+}
+
+function setAt(target: unknown, path: string[], value: unknown): void {
+  let node = target as Record<string, unknown>;
+  for (const key of path.slice(0, -1)) {
+    const next = node[key];
+    if (typeof next !== 'object' || next === null) node[key] = {};
+    node = node[key] as Record<string, unknown>;
+  }
+  const last = path.at(-1);
+  if (last !== undefined) node[last] = value;
+}
+
+function getAt(target: unknown, path: string[]): unknown {
+  return path.reduce<unknown>((node, key) => (node as Record<string, unknown> | undefined)?.[key], target);
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const child of Object.values(value)) deepFreeze(child);
+  }
+  return value;
+}

@@ -1,0 +1,107 @@
+import { existsSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import type { z } from 'zod';
+import { ConfigError, loadSection, optionsOf, readConfigFile, type Section } from './config.ts';
+
+/** What a program's `main.ts` declares; everything else is derived. */
+export interface Program<T> {
+  name: string;
+  summary: string;
+  sections: { [K in keyof T]: { section: Section; schema: z.ZodType<T[K]> } };
+  /** Starts the program; the returned function stops it and resolves when nothing of it is left. */
+  start(config: T): Promise<() => Promise<void>>;
+}
+
+const DEFAULT_FILE = 'crystal-kv.yaml';
+
+/**
+ * Runs a program to its end: reads arguments, file and environment once, starts it, stops it on SIGINT or SIGTERM.
+ * A second signal ends the process at once. Exit codes: 0 stopped, 1 failed, 2 unusable arguments or configuration.
+ */
+export async function runProgram<T>(program: Program<T>): Promise<void> {
+  let config: T;
+  try {
+    const { values } = parseArgs({
+      options: {
+        config: { type: 'string' },
+        check: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    });
+    if (values.help) {
+      process.stdout.write(helpText(program));
+      return;
+    }
+    config = loadProgramConfig(program, values.config, process.env);
+    if (values.check) {
+      process.stdout.write(`${JSON.stringify(config, null, 2)}\n`);
+      return;
+    }
+  } catch (error) {
+    if (!(error instanceof ConfigError) && !isArgumentError(error)) throw error;
+    process.stderr.write(`${program.name}: ${error.message}\n`);
+    process.exitCode = 2;
+    return;
+  }
+  let stop: () => Promise<void>;
+  try {
+    stop = await program.start(config);
+  } catch (error) {
+    process.stderr.write(`${program.name}: ${(error as Error).message}\n`);
+    process.exit(1);
+  }
+  await new Promise<void>((resolve) => {
+    let signals = 0;
+    const onSignal = () => {
+      signals += 1;
+      if (signals === 1) resolve();
+      else process.exit(130);
+    };
+    process.on('SIGINT', onSignal);
+    process.on('SIGTERM', onSignal);
+  });
+  await stop();
+  process.exit(0);
+}
+
+/** The program's sections from `file` (default: crystal-kv.yaml, or CRYSTALKV_CONFIG, when it exists) and `env`. */
+export function loadProgramConfig<T>(
+  program: Pick<Program<T>, 'sections'>,
+  file: string | undefined,
+  env: Readonly<Record<string, string | undefined>>,
+): T {
+  const path = file ?? env['CRYSTALKV_CONFIG'] ?? (existsSync(DEFAULT_FILE) ? DEFAULT_FILE : undefined);
+  const content = readConfigFile(path);
+  const config: Partial<T> = {};
+  for (const key in program.sections) {
+    const { section, schema } = program.sections[key];
+    config[key] = loadSection(section, schema, content, env);
+  }
+  return Object.freeze(config) as T;
+}
+
+function helpText<T>(program: Program<T>): string {
+  const lines = [
+    `${program.name}: ${program.summary}`,
+    '',
+    'Options',
+    '  --config FILE   configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists)',
+    '  --check         print the configuration that would be used, and stop',
+    '  --help, -h      this text',
+  ];
+  for (const key in program.sections) {
+    const { section, schema } = program.sections[key];
+    lines.push('', `Section ${section} (environment variables override the file)`);
+    for (const option of optionsOf(section, schema)) {
+      if (option.path.length === 0) continue;
+      const fallback = option.fallback === undefined ? '' : ` [${JSON.stringify(option.fallback)}]`;
+      lines.push(`  ${option.path.join('.')}  ${option.env}${fallback}`);
+      if (option.description !== '') lines.push(`      ${option.description}`);
+    }
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function isArgumentError(error: unknown): error is Error {
+  return error instanceof TypeError && String((error as { code?: unknown }).code).startsWith('ERR_PARSE_ARGS');
+}

@@ -1,0 +1,63 @@
+import type { RejectReason } from '../types.ts';
+import { type BlockPool, NULL_BLOCK } from './block-pool.ts';
+import type { Sequence } from './sequence.ts';
+
+/** What no plan may touch, beside the prompt and the unfilled tail. In tokens. */
+export interface Protection {
+  /** The first tokens of a sequence (attention sinks, StreamingLLM 2309.17453). */
+  sinkTokens: number;
+  /** The newest tokens: the reasoning step that is being written. */
+  recentTokens: number;
+}
+
+export interface Eviction {
+  /** Blocks that became holes, ascending. */
+  evicted: number[];
+  rejected: Map<RejectReason, number[]>;
+}
+
+/** Logical blocks [from, to) that may be evicted from a sequence of this length. */
+export function evictableRange(
+  promptTokens: number,
+  computedTokens: number,
+  blockSize: number,
+  protection: Protection,
+): { from: number; to: number } {
+  const from = Math.ceil(Math.max(promptTokens, protection.sinkTokens) / blockSize);
+  const to = Math.floor(Math.max(0, computedTokens - protection.recentTokens) / blockSize);
+  return { from, to: Math.max(from, to) };
+}
+
+/**
+ * Turns blocks of a sequence into holes and frees them. A block that may not go stays, with the reason; the others go
+ * all the same. A block that only the sequence's own probe shares leaves the table now and the pool when the probe ends.
+ */
+export function evict(
+  sequence: Sequence,
+  indices: readonly number[],
+  pool: BlockPool,
+  blockSize: number,
+  protection: Protection,
+): Eviction {
+  const { from, to } = evictableRange(sequence.promptTokens, sequence.computed, blockSize, protection);
+  const evicted: number[] = [];
+  const rejected = new Map<RejectReason, number[]>();
+  const reject = (reason: RejectReason, index: number) => {
+    const list = rejected.get(reason) ?? [];
+    list.push(index);
+    rejected.set(reason, list);
+  };
+  for (const index of [...new Set(indices)].sort((a, b) => a - b)) {
+    const block = sequence.blocks[index];
+    if (block === undefined) reject('out_of_range', index);
+    else if (index < from || index >= to) reject('protected', index);
+    else if (block === NULL_BLOCK) reject('not_resident', index);
+    else if (pool.references(block) > (sequence.probe?.blocks[index] === block ? 2 : 1)) reject('shared', index);
+    else {
+      sequence.blocks[index] = NULL_BLOCK;
+      pool.release([block]);
+      evicted.push(index);
+    }
+  }
+  return { evicted, rejected };
+}

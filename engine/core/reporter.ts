@@ -1,0 +1,159 @@
+import type {
+  AttachRequest,
+  Configure,
+  FinishReason,
+  PoolState,
+  RequestAck,
+  RequestStep,
+  Started,
+} from '../../proto/gen/crystalkv/v1/policy.ts';
+import { FinishReason as FinishReasons, Mode, Phase as Phases } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { RequestMode } from '../types.ts';
+import type { Sequence } from './sequence.ts';
+
+const PHASES = {
+  prefill: Phases.PHASE_PREFILL,
+  thinking: Phases.PHASE_THINKING,
+  answer: Phases.PHASE_ANSWER,
+} as const;
+
+const MODES: Record<RequestMode, Mode> = {
+  enforce: Mode.MODE_ENFORCE,
+  shadow: Mode.MODE_SHADOW,
+  off: Mode.MODE_OFF,
+};
+
+const FINISHES = {
+  stop: FinishReasons.FINISH_REASON_STOP,
+  length: FinishReasons.FINISH_REASON_LENGTH,
+  abort: FinishReasons.FINISH_REASON_ABORT,
+  dropped: FinishReasons.FINISH_REASON_DROPPED,
+} as const satisfies Record<string, FinishReason>;
+
+/** Below gRPC's 4 MiB by a margin: a step with more mass bytes is split. */
+const MAX_MASS_BYTES = 3 << 20;
+
+/** Tells the policy service what happens, while a stream is attached; says nothing otherwise. */
+export class Reporter {
+  readonly #send: (message: NonNullable<AttachRequest['message']>) => void;
+  readonly #groups: number;
+  #configure: Configure | undefined;
+
+  /** @param groups head groups that the model measures */
+  constructor(groups: number, send: (message: NonNullable<AttachRequest['message']>) => void) {
+    this.#groups = groups;
+    this.#send = send;
+  }
+
+  get attached(): boolean {
+    return this.#configure !== undefined;
+  }
+
+  /** Most tokens that a probe may generate. */
+  get probeTokens(): number {
+    return this.#configure?.probeTokens ?? 0;
+  }
+
+  /** From now on everything is reported; what is alive already goes first. */
+  attach(configure: Configure, alive: readonly Sequence[]): void {
+    this.#configure = configure;
+    this.#send({ $case: 'snapshot', value: { requests: alive.filter((s) => s.fork === undefined).map(describe) } });
+  }
+
+  configure(configure: Configure): void {
+    if (this.attached) this.#configure = configure;
+  }
+
+  detach(): void {
+    this.#configure = undefined;
+  }
+
+  /** Whether to measure what a sequence attends to when it computes its next token. */
+  wantsMasses(sequence: Sequence): boolean {
+    if (this.#configure === undefined || sequence.request.cache.mode === 'off') return false;
+    if (sequence.fork !== undefined) return true;
+    const every = this.#configure.measureEvery;
+    return every > 0 && sequence.generated % every === 0;
+  }
+
+  started(sequence: Sequence): void {
+    if (this.attached) this.#send({ $case: 'started', value: describe(sequence) });
+  }
+
+  preempted(sequence: Sequence): void {
+    if (this.attached) this.#send({ $case: 'preempted', value: { handle: sequence.handle, epoch: sequence.epoch } });
+  }
+
+  finished(sequence: Sequence, reason: keyof typeof FINISHES): void {
+    if (!this.attached) return;
+    const probeTokens = sequence.fork === undefined ? 0 : sequence.computedInAll;
+    const value = {
+      handle: sequence.handle,
+      reason: FINISHES[reason],
+      generatedTokens: sequence.generated,
+      probeTokens,
+    };
+    this.#send({ $case: 'finished', value });
+  }
+
+  ack(planSequence: bigint, step: number, requests: RequestAck[]): void {
+    if (this.attached) this.#send({ $case: 'ack', value: { planSequence, appliedAtStep: BigInt(step), requests } });
+  }
+
+  /** @param entries sequences that were computed in this step, with the masses of those that were measured */
+  step(
+    step: number,
+    pool: PoolState,
+    entries: readonly { sequence: Sequence; masses: Uint8Array | undefined }[],
+  ): void {
+    if (!this.attached) return;
+    let requests: RequestStep[] = [];
+    let bytes = 0;
+    for (const { sequence, masses } of entries) {
+      const selected = masses === undefined ? new Uint8Array() : this.#select(masses);
+      if (bytes + selected.length > MAX_MASS_BYTES && requests.length > 0) {
+        this.#send({ $case: 'step', value: { step: BigInt(step), pool, requests, more: true } });
+        requests = [];
+        bytes = 0;
+      }
+      bytes += selected.length;
+      requests.push({
+        handle: sequence.handle,
+        epoch: sequence.epoch,
+        computedTokens: sequence.computed,
+        phase: PHASES[sequence.fork === undefined ? sequence.phase : 'answer'],
+        segmentStarts: sequence.segmentStarts,
+        masses: selected as Buffer,
+      });
+      sequence.segmentStarts = [];
+    }
+    this.#send({ $case: 'step', value: { step: BigInt(step), pool, requests, more: false } });
+  }
+
+  /** The head groups that were asked for, in the order in which they were asked for. */
+  #select(masses: Uint8Array): Uint8Array {
+    const groups = this.#configure?.headGroups ?? [];
+    if (groups.length === 0) return masses;
+    const row = masses.length / this.#groups;
+    const selected = new Uint8Array(groups.length * row);
+    groups.forEach((group, i) => {
+      selected.set(masses.subarray(group * row, (group + 1) * row), i * row);
+    });
+    return selected;
+  }
+}
+
+function describe(sequence: Sequence): Started {
+  const { crystalkvId, profile, budgetTokens, mode } = sequence.request.cache;
+  return {
+    handle: sequence.handle,
+    crystalkvId,
+    choiceIndex: sequence.request.choiceIndex,
+    promptTokens: sequence.promptTokens,
+    options: { profile, budgetTokens, mode: mode === undefined ? Mode.MODE_UNSPECIFIED : MODES[mode] },
+    epoch: sequence.epoch,
+    evicted: sequence.holes,
+    parentHandle: sequence.fork?.parent.handle,
+    computedTokens: sequence.computed,
+  };
+}

@@ -1,0 +1,181 @@
+import type { BlockPool } from './block-pool.ts';
+import { prefixHashes } from './block-pool.ts';
+import type { Sequence } from './sequence.ts';
+
+export interface SchedulerLimits {
+  /** Sequences that are computed at the same time, probes included. */
+  maxSequences: number;
+  /** Tokens of one step; longer prompts are prefilled in chunks. */
+  maxTokens: number;
+  blockSize: number;
+}
+
+/** The next `count` tokens of a sequence are to be computed in this step. */
+export interface Scheduled {
+  sequence: Sequence;
+  count: number;
+}
+
+export interface SchedulerCounters {
+  preemptions: number;
+  prefixCacheQueries: number;
+  prefixCacheHits: number;
+}
+
+/**
+ * Continuous batching as in vLLM's scheduler: running sequences first, in order of arrival, then as many waiting ones as
+ * fit. When blocks run out, first probes are dropped, then the sequence that came last is preempted: it loses its cache
+ * and goes to the head of the queue, to be computed anew.
+ */
+export class Scheduler {
+  readonly running: Sequence[] = [];
+  readonly waiting: Sequence[] = [];
+  readonly counters: SchedulerCounters = { preemptions: 0, prefixCacheQueries: 0, prefixCacheHits: 0 };
+  readonly #pool: BlockPool;
+  readonly #limits: SchedulerLimits;
+  readonly #hashes = new WeakMap<Sequence, string[]>();
+  /** Called after the cache of a sequence was thrown away, and before a probe is dropped. */
+  readonly #onPreempted: (sequence: Sequence) => void;
+  readonly #onDropped: (probe: Sequence) => void;
+
+  constructor(
+    pool: BlockPool,
+    limits: SchedulerLimits,
+    onPreempted: (sequence: Sequence) => void,
+    onDropped: (probe: Sequence) => void,
+  ) {
+    this.#pool = pool;
+    this.#limits = limits;
+    this.#onPreempted = onPreempted;
+    this.#onDropped = onDropped;
+  }
+
+  /** What to compute next; empty when there is nothing to do. */
+  schedule(): Scheduled[] {
+    let budget = this.#limits.maxTokens;
+    const scheduled: Scheduled[] = [];
+    let preempted = false;
+    for (let i = 0; i < this.running.length && budget > 0; i++) {
+      const sequence = this.running[i]!;
+      const count = Math.min(sequence.pending, budget);
+      while (!this.#grow(sequence, sequence.computed + count)) {
+        const victim = this.#makeRoom();
+        preempted = true;
+        if (victim === sequence) break;
+      }
+      // the sequence itself was the last one, or a probe before it went and moved it
+      i = this.running.indexOf(sequence);
+      if (i === -1) break;
+      scheduled.push({ sequence, count });
+      budget -= count;
+    }
+    while (!preempted && budget > 0 && this.running.length < this.#limits.maxSequences) {
+      const sequence = this.waiting[0];
+      if (sequence === undefined || !this.#admit(sequence)) break;
+      this.waiting.shift();
+      this.running.push(sequence);
+      const count = Math.min(sequence.pending, budget);
+      scheduled.push({ sequence, count });
+      budget -= count;
+    }
+    return scheduled.filter(({ sequence }) => this.running.includes(sequence));
+  }
+
+  /**
+   * Starts a probe at once or not at all: it needs a running slot and every block that it will ever use, so that it
+   * never preempts anyone. False: there is no room.
+   * @param tokens most tokens that the probe will have in its cache
+   */
+  startProbe(probe: Sequence, shared: readonly number[], tokens: number): boolean {
+    const missing = Math.ceil(tokens / this.#limits.blockSize) - shared.length;
+    // one spare block for each running sequence: the probe must not be what preempts them at the next step
+    const spare = this.running.length + 1;
+    if (this.running.length >= this.#limits.maxSequences || !this.#pool.canAllocate(missing + spare)) return false;
+    for (const block of shared) if (block !== 0) this.#pool.share(block);
+    probe.blocks = [...shared, ...this.#pool.allocate(missing)];
+    probe.computed = shared.length * this.#limits.blockSize;
+    this.running.push(probe);
+    return true;
+  }
+
+  /** Takes a sequence out of both queues and gives its blocks back. */
+  remove(sequence: Sequence): void {
+    for (const queue of [this.running, this.waiting]) {
+      const at = queue.indexOf(sequence);
+      if (at !== -1) queue.splice(at, 1);
+    }
+    this.#release(sequence);
+  }
+
+  /** Offers prompt blocks that are computed to the prefix cache. A probe publishes nothing. */
+  publish(sequence: Sequence): void {
+    if (sequence.fork !== undefined) return;
+    const { blockSize } = this.#limits;
+    const full = Math.floor(Math.min(sequence.computed, sequence.promptTokens) / blockSize);
+    const hashes = this.#hashesOf(sequence);
+    for (; sequence.published < full; sequence.published++) {
+      this.#pool.publish(sequence.blocks[sequence.published]!, hashes[sequence.published]!);
+    }
+  }
+
+  /** A waiting sequence gets the blocks for all tokens it has, those of its prompt from the prefix cache where possible. */
+  #admit(sequence: Sequence): boolean {
+    const { blockSize } = this.#limits;
+    // the last token is always computed: its logits are needed
+    const usable = Math.floor((sequence.tokenIds.length - 1) / blockSize);
+    const found = this.#pool.lookUp(this.#hashesOf(sequence).slice(0, usable));
+    const needed = Math.ceil(sequence.tokenIds.length / blockSize) - found.length;
+    const idle = found.filter((block) => this.#pool.references(block) === 0).length;
+    if (!this.#pool.canAllocate(needed + idle)) return false;
+    for (const block of found) this.#pool.share(block);
+    sequence.blocks = [...found, ...this.#pool.allocate(needed)];
+    sequence.computed = found.length * blockSize;
+    sequence.published = found.length;
+    if (sequence.epoch === 0) {
+      sequence.cachedTokens = sequence.computed;
+      this.counters.prefixCacheQueries += sequence.promptTokens;
+      this.counters.prefixCacheHits += sequence.computed;
+    }
+    return true;
+  }
+
+  #grow(sequence: Sequence, tokens: number): boolean {
+    const missing = Math.ceil(tokens / this.#limits.blockSize) - sequence.blocks.length;
+    if (missing <= 0) return true;
+    if (!this.#pool.canAllocate(missing)) return false;
+    sequence.blocks.push(...this.#pool.allocate(missing));
+    return true;
+  }
+
+  /** Frees what the least important sequence holds, and returns it: a probe if there is one, else the last that came. */
+  #makeRoom(): Sequence {
+    const probe = this.running.findLast((sequence) => sequence.fork !== undefined);
+    if (probe !== undefined) {
+      this.#onDropped(probe);
+      this.remove(probe);
+      return probe;
+    }
+    const victim = this.running.pop()!;
+    this.#release(victim);
+    victim.resetCache();
+    this.waiting.unshift(victim);
+    this.counters.preemptions += 1;
+    this.#onPreempted(victim);
+    return victim;
+  }
+
+  /** Tail first, so that the head of a shared prefix stays cached the longest. */
+  #release(sequence: Sequence): void {
+    this.#pool.release(sequence.blocks.toReversed());
+    sequence.blocks = [];
+  }
+
+  #hashesOf(sequence: Sequence): string[] {
+    let hashes = this.#hashes.get(sequence);
+    if (hashes === undefined) {
+      hashes = prefixHashes(sequence.request.promptTokenIds, this.#limits.blockSize);
+      this.#hashes.set(sequence, hashes);
+    }
+    return hashes;
+  }
+}

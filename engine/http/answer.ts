@@ -1,0 +1,116 @@
+import type { ServerResponse } from 'node:http';
+import type { Choice, Delta } from './choice.ts';
+import { toApiError } from './errors.ts';
+import type { Generation } from './generation.ts';
+import { SseWriter } from './sse-writer.ts';
+import type { Usage } from './usage.ts';
+
+/** The shape of an answer: what differs between chat and text completions. */
+export interface AnswerFormat {
+  /** The chunk that opens a choice, before anything of it; undefined where there is none. */
+  opening(choice: Choice): object | undefined;
+  /** Undefined when the delta holds nothing that the client is to see. */
+  chunk(choice: Choice, delta: Delta): object | undefined;
+  /** The last chunk of a stream that was asked for usage. */
+  usageChunk(usage: Usage): object;
+  /** The whole answer; `deltas` holds everything of each choice. */
+  full(choices: readonly Choice[], deltas: readonly Delta[], usage: Usage): object;
+  usage(choices: readonly Choice[]): Usage;
+}
+
+export interface AnswerOptions {
+  response: ServerResponse;
+  format: AnswerFormat;
+  /** Starts generating. What it throws becomes the answer's status. */
+  start(onUpdate: () => void): Generation;
+  stream: boolean;
+  includeUsage: boolean;
+  /** Called when the client left before the end. */
+  onClientGone(): void;
+  /** Called when the answer has been sent, or its client has left. */
+  onFinished(generation: Generation): void;
+}
+
+/**
+ * Answers a request from what is being generated. When the client leaves, all its sequences are aborted at once.
+ * Rejects with an ApiError while the status can still tell of the failure; later ones go into the stream.
+ */
+export function answer(options: AnswerOptions): Promise<void> {
+  const { response, start, stream, onClientGone, onFinished } = options;
+  return new Promise((resolve, reject) => {
+    let pump: (() => void) | undefined;
+    let generation: Generation;
+    try {
+      generation = start(() => pump?.());
+    } catch (error) {
+      reject(error);
+      return;
+    }
+    response.once('close', () => {
+      if (!generation.settled) {
+        onClientGone();
+        generation.abort();
+      }
+      onFinished(generation);
+      resolve();
+    });
+    pump = stream ? streamer(generation, options, reject) : collector(generation, options, reject);
+    // The engine may have been faster than this line, and the client may be gone already.
+    if (response.destroyed) generation.abort();
+    else pump();
+  });
+}
+
+function collector(generation: Generation, options: AnswerOptions, reject: (error: Error) => void): () => void {
+  const { response, format } = options;
+  return () => {
+    if (generation.failure !== undefined) reject(generation.failure);
+    else if (generation.settled) {
+      const { choices } = generation;
+      const deltas = choices.map((choice) => choice.take() ?? { pieces: [], tokens: [], end: undefined });
+      const body = JSON.stringify(format.full(choices, deltas, format.usage(choices)));
+      response.writeHead(200, { 'content-type': 'application/json' }).end(body);
+    }
+  };
+}
+
+/**
+ * Writes what there is as long as the socket takes it. Meanwhile the choices collect what comes, so that a slow reader
+ * gets fewer and longer chunks, and costs no more memory than its answer.
+ */
+function streamer(generation: Generation, options: AnswerOptions, reject: (error: Error) => void): () => void {
+  const { response, format, includeUsage } = options;
+  const unopened = new Set(generation.choices);
+  let over = false;
+  const writer = new SseWriter(response, () => pump());
+
+  const pump = () => {
+    if (over) return;
+    if (generation.failure !== undefined) {
+      over = true;
+      if (!writer.started) reject(generation.failure);
+      else {
+        writer.send(toApiError(generation.failure).toBody());
+        writer.done();
+      }
+      return;
+    }
+    for (const choice of generation.choices) {
+      if (!writer.writable) return;
+      const delta = choice.take();
+      if (delta === undefined) continue;
+      for (const other of unopened) {
+        const opening = format.opening(other);
+        if (opening !== undefined) writer.send(opening);
+      }
+      unopened.clear();
+      const chunk = format.chunk(choice, delta);
+      if (chunk !== undefined) writer.send(chunk);
+    }
+    if (!writer.writable || !generation.choices.every((choice) => choice.exhausted)) return;
+    over = true;
+    if (includeUsage) writer.send(format.usageChunk(format.usage(generation.choices)));
+    writer.done();
+  };
+  return pump;
+}

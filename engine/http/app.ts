@@ -1,0 +1,139 @@
+import express, { type ErrorRequestHandler, type RequestHandler } from 'express';
+import type { Registry } from 'prom-client';
+import type { Logger } from '../../common/logger.ts';
+import type { Engine } from '../types.ts';
+import { createChatHandler } from './chat.ts';
+import { createCompletionHandler } from './completions.ts';
+import { ApiError, toApiError } from './errors.ts';
+import { createMetrics } from './metrics.ts';
+import { createModelHandlers } from './models.ts';
+import { adoptRequestId } from './request-id.ts';
+import { GREEDY, type SamplingDefaults } from './sampling.ts';
+import { Lifecycle, type Serving } from './serving.ts';
+import { createTokenizeHandlers } from './tokenize.ts';
+import type { ChatTokenizer } from './tokenizer.ts';
+
+export interface EngineHttpOptions {
+  engine: Engine;
+  tokenizer: ChatTokenizer;
+  /** The name that requests use. */
+  modelName: string;
+  /** Answered by `/version`. */
+  version: string;
+  logger: Logger;
+  defaults?: SamplingDefaults;
+  /** Whether `usage` tells how many prompt tokens were cached. */
+  promptTokensDetails?: boolean;
+  /** Bytes that a request body may have. */
+  bodyLimit?: number;
+}
+
+export interface EngineHttp {
+  /** For `listen` of `common/http.ts`. */
+  readonly handler: express.Express;
+  readonly registry: Registry;
+  /** Refuses new requests with 503, and resolves when what runs has been answered. */
+  drain(): Promise<void>;
+  /** Refuses new requests, ends what runs with an error, and resolves when that has been sent. */
+  close(): Promise<void>;
+}
+
+const DEFAULT_BODY_LIMIT = 4 * 2 ** 20;
+
+/** The OpenAI API of the engine, as vLLM answers it. */
+export function createEngineHttp(options: EngineHttpOptions): EngineHttp {
+  const { engine, modelName, logger } = options;
+  const metrics = createMetrics(engine, modelName);
+  const lifecycle = new Lifecycle();
+  const serving: Serving = {
+    engine,
+    tokenizer: options.tokenizer,
+    modelName,
+    defaults: options.defaults ?? GREEDY,
+    promptTokensDetails: options.promptTokensDetails ?? true,
+    metrics,
+    lifecycle,
+  };
+  engine.onFailure((error) => {
+    logger.error({ err: error }, 'the engine has failed');
+    lifecycle.failAll();
+  });
+
+  const models = createModelHandlers(serving);
+  const tokens = createTokenizeHandlers(serving);
+  const health: RequestHandler = (_request, response) => {
+    response.status(lifecycle.refusal === undefined ? 200 : 503).end();
+  };
+  const version: RequestHandler = (_request, response) => {
+    response.json({ version: options.version });
+  };
+  const scrape: RequestHandler = async (_request, response) => {
+    response.type(metrics.registry.contentType).send(await metrics.registry.metrics());
+  };
+
+  const routes: { path: string; get?: RequestHandler; post?: RequestHandler }[] = [
+    { path: '/v1/chat/completions', post: createChatHandler(serving) },
+    { path: '/v1/completions', post: createCompletionHandler(serving) },
+    { path: '/v1/models', get: models.list },
+    { path: '/v1/models/:id', get: models.one },
+    { path: '/tokenize', post: tokens.tokenize },
+    { path: '/detokenize', post: tokens.detokenize },
+    { path: '/health', get: health },
+    { path: '/ping', get: health, post: health },
+    { path: '/version', get: version },
+    { path: '/metrics', get: scrape },
+  ];
+
+  const app = express();
+  app.disable('x-powered-by');
+  app.disable('etag');
+  app.use(withRequestId);
+  const readJson = express.json({ limit: options.bodyLimit ?? DEFAULT_BODY_LIMIT });
+  for (const { path, get, post } of routes) {
+    if (get !== undefined) app.get(path, get);
+    if (post !== undefined) app.post(path, ...(post === health ? [post] : [requireJson, readJson, post]));
+    app.all(path, otherMethods([get && 'GET, HEAD', post && 'POST'].filter(Boolean).join(', ')));
+  }
+  app.use(() => {
+    throw new ApiError('no_route', 'Not Found');
+  });
+  app.use(sendError(logger));
+
+  return {
+    handler: app,
+    registry: metrics.registry,
+    drain: () => lifecycle.drain(),
+    close: () => lifecycle.close(),
+  };
+}
+
+const withRequestId: RequestHandler = (request, response, next) => {
+  adoptRequestId(request, response);
+  next();
+};
+
+const requireJson: RequestHandler = (request, _response, next) => {
+  if (request.is('json') === false) {
+    throw new ApiError('invalid', "Unsupported Media Type: Only 'application/json' is allowed");
+  }
+  next();
+};
+
+function otherMethods(allow: string): RequestHandler {
+  return (request, response) => {
+    response.set('allow', allow);
+    if (request.method !== 'OPTIONS') throw new ApiError('method', 'Method Not Allowed');
+    response.status(204).end();
+  };
+}
+
+function sendError(logger: Logger): ErrorRequestHandler {
+  return (thrown: unknown, _request, response, next) => {
+    const error = toApiError(thrown);
+    if (error.kind === 'internal' && !(thrown instanceof ApiError)) {
+      logger.error({ err: thrown, requestId: response.getHeader('x-request-id') }, 'a request failed');
+    }
+    if (response.headersSent) next(thrown);
+    else response.status(error.status).json(error.toBody());
+  };
+}

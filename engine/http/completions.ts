@@ -1,0 +1,101 @@
+import type { Request, Response } from 'express';
+import { z } from 'zod';
+import { answer } from './answer.ts';
+import { parseCacheOptions } from './cache-options.ts';
+import { createCompletionFormat } from './completion-format.ts';
+import { ApiError, parseBody } from './errors.ts';
+import { checkModel } from './models.ts';
+import { checkPrompt, encodePrompt } from './prompts.ts';
+import { adoptRequestId } from './request-id.ts';
+import { forChoice, resolveSampling } from './sampling.ts';
+import { flag, integer, MOST_CHOICES, samplingFields, topLogprobs } from './sampling-fields.ts';
+import { SequenceText } from './sequence-text.ts';
+import type { Serving } from './serving.ts';
+import { checkStreamOptions } from './stream-options.ts';
+import type { ChatTokenizer } from './tokenizer.ts';
+import { refuseUnsupported } from './unsupported-fields.ts';
+
+/** OpenAI's default for text completions. */
+const DEFAULT_MAX_TOKENS = 16;
+
+const tokenId = integer(0, Infinity);
+const completionRequest = z.object({
+  ...samplingFields,
+  prompt: z.union([z.string(), z.array(z.string()).min(1), z.array(tokenId).min(1), z.array(z.array(tokenId)).min(1)], {
+    error: 'must be a string, a list of strings, a list of token ids, or a list of lists of token ids',
+  }),
+  echo: flag.nullish(),
+  logprobs: topLogprobs.nullish(),
+  add_special_tokens: flag.nullish(),
+});
+export type CompletionRequest = z.output<typeof completionRequest>;
+
+export interface Prompt {
+  text: string;
+  ids: readonly number[];
+}
+
+/** `POST /v1/completions` */
+export function createCompletionHandler(serving: Serving) {
+  const { engine, tokenizer, metrics, lifecycle } = serving;
+
+  return async function completions(request: Request, response: Response): Promise<void> {
+    const fields = parseBody(completionRequest, request.body);
+    refuseUnsupported(request.body);
+    checkModel(serving, fields.model);
+    checkStreamOptions(fields);
+    if (fields.echo === true && typeof fields.logprobs === 'number') {
+      const problem = 'this engine has no log probabilities of prompts; leave out echo or logprobs';
+      throw new ApiError('invalid', `echo is true: ${problem}`, 'echo');
+    }
+    const cache = parseCacheOptions(fields.vllm_xargs);
+    const id = `cmpl-${adoptRequestId(request, response, fields.request_id)}`;
+
+    const n = fields.n ?? 1;
+    const prompts = readPrompts(tokenizer, fields);
+    if (prompts.length * n > MOST_CHOICES) {
+      const asked = `${prompts.length} prompts with n ${n}`;
+      throw new ApiError('invalid', `${asked} are more than ${MOST_CHOICES} choices in one request`, 'prompt');
+    }
+    const length = { wanted: fields.max_tokens ?? undefined, fallback: DEFAULT_MAX_TOKENS };
+    const sequences = prompts.flatMap(({ ids }) => {
+      checkPrompt('prompt', ids, engine.info);
+      const logprobs = fields.logprobs ?? undefined;
+      const sampling = resolveSampling(fields, length, ids.length, logprobs, engine.info, serving.defaults);
+      return Array.from({ length: n }, (_, choice) => {
+        const text = new SequenceText({
+          tokenizer,
+          thinking: 'together',
+          promptTokenIds: ids,
+          stop: fields.stop ?? [],
+          includeStop: fields.include_stop_str_in_output ?? false,
+          skipSpecialTokens: fields.skip_special_tokens ?? true,
+        });
+        return { promptTokenIds: ids, sampling: forChoice(sampling, choice), text };
+      });
+    });
+
+    await answer({
+      response,
+      format: createCompletionFormat(serving, fields, prompts, id),
+      start: (onUpdate) => lifecycle.start({ engine, metrics, id, sequences, cache, onUpdate }),
+      stream: fields.stream ?? false,
+      includeUsage: fields.stream_options?.include_usage ?? false,
+      onClientGone: metrics.countClientGone,
+      onFinished: (generation) => lifecycle.finish(generation),
+    });
+  };
+}
+
+function readPrompts(tokenizer: ChatTokenizer, fields: CompletionRequest): Prompt[] {
+  const { prompt } = fields;
+  const list = typeof prompt === 'string' ? [prompt] : isTokenIds(prompt) ? [prompt] : prompt;
+  return list.map((one) => {
+    if (typeof one !== 'string') return { text: tokenizer.decode(one, false), ids: one };
+    return { text: one, ids: encodePrompt('prompt', () => tokenizer.encode(one, fields.add_special_tokens ?? true)) };
+  });
+}
+
+function isTokenIds(prompt: readonly unknown[]): prompt is number[] {
+  return typeof prompt[0] === 'number';
+}

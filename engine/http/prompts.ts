@@ -1,0 +1,27 @@
+import type { EngineInfo } from '../types.ts';
+import { ApiError } from './errors.ts';
+import { UnknownWordsError } from './unknown-words.ts';
+
+/** Runs an encoding; a word outside the vocabulary, or what the chat template raises, becomes an `invalid` ApiError. */
+export function encodePrompt(field: string, encode: () => number[]): number[] {
+  try {
+    return encode();
+  } catch (error) {
+    if (error instanceof UnknownWordsError) throw new ApiError('invalid', error.message, field);
+    throw new ApiError('invalid', `${field} cannot be rendered: ${(error as Error).message}`, field);
+  }
+}
+
+/** Throws an `invalid` ApiError when a prompt is empty or holds an id that the model does not have. */
+export function checkPrompt(field: string, ids: readonly number[], info: EngineInfo): void {
+  if (ids.length === 0) throw new ApiError('invalid', `${field} is empty: it must have at least 1 token`, field);
+  checkTokenIds(field, ids, info);
+}
+
+/** Throws an `invalid` ApiError that names the first id outside the vocabulary. */
+export function checkTokenIds(field: string, ids: readonly number[], info: EngineInfo): void {
+  const strange = ids.find((id) => id < 0 || id >= info.vocabSize);
+  if (strange === undefined) return;
+  const bounds = `token ids go from 0 to ${info.vocabSize - 1}`;
+  throw new ApiError('invalid', `${field} holds the token id ${strange}, which is out of vocabulary: ${bounds}`, field);
+}

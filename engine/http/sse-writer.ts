@@ -1,0 +1,48 @@
+import type { ServerResponse } from 'node:http';
+
+/**
+ * Server-sent events on a response. After a write that the socket could not take, `writable` is false until it has
+ * drained: whoever writes on regardless grows memory.
+ */
+export class SseWriter {
+  readonly #response: ServerResponse;
+  #blocked = false;
+
+  /** @param onDrain called when `writable` has become true again */
+  constructor(response: ServerResponse, onDrain: () => void) {
+    this.#response = response;
+    response.on('drain', () => {
+      this.#blocked = false;
+      onDrain();
+    });
+  }
+
+  get started(): boolean {
+    return this.#response.headersSent;
+  }
+
+  get writable(): boolean {
+    return !this.#blocked && !this.#response.destroyed;
+  }
+
+  send(data: object): void {
+    this.#write(`data: ${JSON.stringify(data)}\n\n`);
+  }
+
+  /** The end of a stream, good or not. */
+  done(): void {
+    this.#write('data: [DONE]\n\n');
+    this.#response.end();
+  }
+
+  #write(text: string): void {
+    if (!this.started) {
+      this.#response.writeHead(200, {
+        'content-type': 'text/event-stream; charset=utf-8',
+        'cache-control': 'no-cache',
+        'x-accel-buffering': 'no',
+      });
+    }
+    this.#blocked = !this.#response.write(text);
+  }
+}

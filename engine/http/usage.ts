@@ -1,0 +1,51 @@
+import type { Choice, TokenCounts } from './choice.ts';
+
+/** The `usage` object of vLLM. */
+export interface Usage {
+  prompt_tokens: number;
+  total_tokens: number;
+  completion_tokens: number;
+  prompt_tokens_details: { cached_tokens: number } | null;
+  completion_tokens_details?: { reasoning_tokens: number };
+}
+
+export interface UsageOptions {
+  /** Whether cached prompt tokens are told (vLLM: `--enable-prompt-tokens-details`). */
+  promptTokensDetails: boolean;
+  /** Whether reasoning tokens are told: where reasoning is separated from content. */
+  reasoning: boolean;
+}
+
+/**
+ * Usage of a whole request. A prompt counts once, however many choices it has; its choices are `n` in a row. Of its
+ * cached tokens the first choice's count, since the others find the prompt there in any case.
+ */
+export function usageOf(choices: readonly Choice[], n: number, options: UsageOptions): Usage {
+  const counts = choices.map((choice) => choice.counts);
+  const prompts = counts.filter((_, index) => index % n === 0);
+  const sum = (of: readonly TokenCounts[], key: keyof TokenCounts) => of.reduce((total, one) => total + one[key], 0);
+  return toUsage(
+    {
+      prompt: sum(prompts, 'prompt'),
+      cached: sum(prompts, 'cached'),
+      completion: sum(counts, 'completion'),
+      reasoning: sum(counts, 'reasoning'),
+    },
+    options,
+  );
+}
+
+/** Usage of one choice so far, for `continuous_usage_stats`. */
+export function runningUsage(choice: Choice, options: UsageOptions): Usage {
+  return toUsage(choice.counts, { ...options, promptTokensDetails: false });
+}
+
+function toUsage(counts: TokenCounts, options: UsageOptions): Usage {
+  return {
+    prompt_tokens: counts.prompt,
+    total_tokens: counts.prompt + counts.completion,
+    completion_tokens: counts.completion,
+    prompt_tokens_details: options.promptTokensDetails ? { cached_tokens: counts.cached } : null,
+    ...(options.reasoning ? { completion_tokens_details: { reasoning_tokens: counts.reasoning } } : {}),
+  };
+}

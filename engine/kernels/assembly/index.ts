@@ -1,0 +1,2 @@
+export { attention, logCodes, rope, storeKv } from './attention';
+export { add, matmul, rmsNorm, swiglu } from './linear';

@@ -1,0 +1,49 @@
+import { readFileSync } from 'node:fs';
+import { listen } from '../common/http.ts';
+import { createLogger } from '../common/logger.ts';
+import { runProgram } from '../common/program.ts';
+import { EngineConfig } from './config.ts';
+import { createEngine } from './engine.ts';
+import { createEngineHttp } from './http/app.ts';
+import { loadTokenizer } from './http/tokenizer.ts';
+
+const packageJson = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+
+/** How long streams may go on after the first signal. */
+const DRAIN_MS = 10_000;
+
+await runProgram<{ engine: EngineConfig }>({
+  name: 'engine',
+  summary: 'a small embedded engine with an OpenAI API, paged KV cache and evictions',
+  sections: { engine: { section: 'engine', schema: EngineConfig } },
+  async start({ engine: config }) {
+    const logger = createLogger('engine', config.log_level);
+    const tokenizer = loadTokenizer(config.model);
+    const engine = await createEngine(config, (text) => tokenizer.encode(text, false), logger);
+    const http = createEngineHttp({
+      engine,
+      tokenizer,
+      modelName: config.served_model_name,
+      version: packageJson.version,
+      logger,
+    });
+    const server = await listen(http.handler, config.host, config.port);
+    logger.info({ url: server.url, port: server.port, ...engine.info }, 'listening');
+    engine.onFailure(() => process.kill(process.pid, 'SIGTERM'));
+    return async () => {
+      let timer: NodeJS.Timeout | undefined;
+      const deadline = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, DRAIN_MS);
+      });
+      const closed = server.close();
+      await Promise.race([http.drain(), deadline]);
+      clearTimeout(timer);
+      await http.close();
+      server.server.closeAllConnections();
+      await closed;
+      await engine.close();
+    };
+  },
+});

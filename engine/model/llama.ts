@@ -1,0 +1,264 @@
+import { Arena, type Kernels, loadKernels } from '../kernels/kernels.ts';
+import type { ModelConfig } from './config.ts';
+import { loadWeights, type Weights } from './weights.ts';
+
+/** A run of consecutive tokens of one sequence, to be computed in this step. */
+export interface Chunk {
+  tokenIds: readonly number[];
+  /** Position of the first of them. */
+  position: number;
+  /** Block table, logical order; 0 (the null block) is a hole. It covers the chunk's last position. */
+  blocks: readonly number[];
+  /** Compute the logits of the last token. */
+  logits: boolean;
+  /** Measure what the last token attends to. */
+  measure: boolean;
+}
+
+export interface ChunkResult {
+  /** [vocab] for a chunk that asked for them; a view that the next forward pass overwrites. */
+  logits: Float32Array | undefined;
+  /** Log codes [layers * kvHeads][resident blocks], for a chunk that asked to be measured. */
+  masses: Uint8Array | undefined;
+}
+
+/** What the engine's core needs of a model. */
+export interface StepModel {
+  readonly config: Pick<ModelConfig, 'layers' | 'kvHeads' | 'eosTokenId'>;
+  /** One pass over all chunks; results in their order. */
+  forward(chunks: readonly Chunk[]): ChunkResult[];
+}
+
+/**
+ * LlamaForCausalLM over a paged KV cache, float32. Results do not depend on what else is in the batch.
+ * Block 0 is the null block: never read, never written.
+ */
+export class LlamaModel implements StepModel {
+  readonly config: ModelConfig;
+  readonly blockSize: number;
+  readonly bytesPerBlock: number;
+  readonly #arena = new Arena();
+  readonly #kernels: Kernels;
+  readonly #weights: Weights;
+  readonly #maxTokens: number;
+  /** Byte offsets of keys and values; layer l starts at l * layerBytes, block b at b * headBytes * kvHeads within it. */
+  readonly #keys: number;
+  readonly #values: number;
+  readonly #headBytes: number;
+  readonly #layerBytes: number;
+  readonly #buffer: Record<
+    | 'cos'
+    | 'sin'
+    | 'hidden'
+    | 'normed'
+    | 'qkv'
+    | 'mixed'
+    | 'gateUp'
+    | 'wide'
+    | 'logits'
+    | 'positions'
+    | 'rows'
+    | 'scores'
+    | 'masses'
+    | 'codes',
+    number
+  >;
+
+  /**
+   * @param blocks blocks in the pool, the null block not counted
+   * @param maxTokens most tokens of one forward pass
+   */
+  constructor(folder: string, config: ModelConfig, blockSize: number, blocks: number, maxTokens: number) {
+    this.config = config;
+    this.blockSize = blockSize;
+    this.#maxTokens = maxTokens;
+    const { hidden, intermediate, heads, kvHeads, headDim, layers, maxPositions } = config;
+    this.#weights = loadWeights(folder, config, this.#arena);
+    this.#headBytes = blockSize * headDim * 4;
+    this.#layerBytes = (blocks + 1) * kvHeads * this.#headBytes;
+    this.bytesPerBlock = 2 * layers * kvHeads * this.#headBytes;
+    const floats = (count: number) => this.#arena.reserve(count * 4);
+    const rowLength = Math.ceil(maxPositions / blockSize);
+    this.#keys = floats((this.#layerBytes / 4) * layers);
+    this.#values = floats((this.#layerBytes / 4) * layers);
+    this.#buffer = {
+      cos: floats((maxPositions * headDim) / 2),
+      sin: floats((maxPositions * headDim) / 2),
+      hidden: floats(maxTokens * hidden),
+      normed: floats(maxTokens * hidden),
+      qkv: floats(maxTokens * (heads + 2 * kvHeads) * headDim),
+      mixed: floats(maxTokens * heads * headDim),
+      gateUp: floats(maxTokens * 2 * intermediate),
+      wide: floats(maxTokens * Math.max(intermediate, hidden)),
+      logits: floats(maxTokens * this.#weights.logitRows),
+      positions: floats(maxTokens),
+      rows: floats(maxTokens * rowLength),
+      scores: floats(rowLength * blockSize),
+      masses: floats(kvHeads * rowLength),
+      codes: floats(kvHeads * rowLength),
+    };
+    this.#kernels = loadKernels(this.#arena);
+    this.#fillRotations();
+  }
+
+  #fillRotations(): void {
+    const { headDim, maxPositions, ropeTheta } = this.config;
+    const half = headDim / 2;
+    const cos = this.#arena.floats(this.#buffer.cos, maxPositions * half);
+    const sin = this.#arena.floats(this.#buffer.sin, maxPositions * half);
+    for (let p = 0; p < maxPositions; p++) {
+      for (let d = 0; d < half; d++) {
+        const angle = p * ropeTheta ** (-d / half);
+        cos[p * half + d] = Math.cos(angle);
+        sin[p * half + d] = Math.sin(angle);
+      }
+    }
+  }
+
+  /** One pass over all chunks; their tokens are at most `maxTokens`. Keys and values go to the blocks of each chunk. */
+  forward(chunks: readonly Chunk[]): ChunkResult[] {
+    const { config } = this;
+    const rows = this.#layOut(chunks);
+    const total = rows.reduce((sum, row) => sum + row.count, 0);
+    const masses = chunks.map((chunk, i) =>
+      chunk.measure ? new Uint8Array(config.layers * config.kvHeads * rows[i]!.blocks) : undefined,
+    );
+    for (let layer = 0; layer < config.layers; layer++) this.#layer(layer, total, rows, masses);
+    const logits = this.#logits(rows, chunks);
+    return chunks.map((_, i) => ({ logits: logits[i], masses: masses[i] }));
+  }
+
+  /** Embeds the tokens, writes positions and compacted rows. */
+  #layOut(chunks: readonly Chunk[]): Row[] {
+    const { hidden } = this.config;
+    const { embedding } = this.#weights;
+    const rowLength = Math.ceil(this.config.maxPositions / this.blockSize);
+    const x = this.#arena.floats(this.#buffer.hidden, this.#maxTokens * hidden);
+    const positions = this.#arena.ints(this.#buffer.positions, this.#maxTokens);
+    const ids = this.#arena.ints(this.#buffer.rows, chunks.length * rowLength);
+    let token = 0;
+    return chunks.map((chunk, i) => {
+      const count = chunk.tokenIds.length;
+      for (let j = 0; j < count; j++) {
+        const id = chunk.tokenIds[j]!;
+        x.set(embedding.subarray(id * hidden, (id + 1) * hidden), (token + j) * hidden);
+        positions[token + j] = chunk.position + j;
+      }
+      const last = Math.floor((chunk.position + count - 1) / this.blockSize);
+      let blocks = 0;
+      for (let b = 0; b <= last; b++) {
+        const id = chunk.blocks[b]!;
+        if (id !== 0) ids[i * rowLength + blocks++] = id;
+      }
+      const holes = last + 1 - blocks;
+      const row: Row = {
+        token,
+        count,
+        pointer: this.#buffer.rows + i * rowLength * 4,
+        blocks,
+        skipped: holes * this.blockSize,
+        chunk,
+      };
+      token += count;
+      return row;
+    });
+  }
+
+  #layer(layer: number, n: number, rows: readonly Row[], masses: readonly (Uint8Array | undefined)[]): void {
+    const k = this.#kernels;
+    const b = this.#buffer;
+    const w = this.#weights.layers[layer]!;
+    const { hidden, intermediate, heads, kvHeads, headDim, normEps } = this.config;
+    const qkvRows = (heads + 2 * kvHeads) * headDim;
+    k.rmsNorm(b.normed, b.hidden, w.inputNorm, n, hidden, normEps);
+    k.matmul(b.qkv, b.normed, w.qkv, n, qkvRows, hidden);
+    k.rope(b.qkv, n, heads + kvHeads, headDim, qkvRows * 4, b.positions, b.cos, b.sin);
+    for (const row of rows) this.#store(layer, row, qkvRows * 4);
+    for (let i = 0; i < rows.length; i++) this.#attend(layer, rows[i]!, qkvRows * 4, masses[i]);
+    k.matmul(b.normed, b.mixed, w.o, n, hidden, heads * headDim);
+    k.add(b.hidden, b.normed, n * hidden);
+    k.rmsNorm(b.normed, b.hidden, w.postNorm, n, hidden, normEps);
+    k.matmul(b.gateUp, b.normed, w.gateUp, n, 2 * intermediate, hidden);
+    k.swiglu(b.wide, b.gateUp, n, intermediate);
+    k.matmul(b.normed, b.wide, w.down, n, hidden, intermediate);
+    k.add(b.hidden, b.normed, n * hidden);
+  }
+
+  #store(layer: number, row: Row, stride: number): void {
+    const { heads, kvHeads, headDim } = this.config;
+    for (let j = 0; j < row.count; j++) {
+      const position = row.chunk.position + j;
+      const block = row.chunk.blocks[Math.floor(position / this.blockSize)]!;
+      const at = layer * this.#layerBytes + block * kvHeads * this.#headBytes;
+      const token = this.#buffer.qkv + (row.token + j) * stride;
+      for (let h = 0; h < kvHeads; h++) {
+        const key = token + (heads + h) * headDim * 4;
+        const value = key + kvHeads * headDim * 4;
+        const offset = position % this.blockSize;
+        const head = at + h * this.#headBytes;
+        this.#kernels.storeKv(this.#keys + head, this.#values + head, key, value, offset, this.blockSize, headDim);
+      }
+    }
+  }
+
+  #attend(layer: number, row: Row, stride: number, masses: Uint8Array | undefined): void {
+    const { heads, kvHeads, headDim } = this.config;
+    const b = this.#buffer;
+    const layerAt = layer * this.#layerBytes;
+    for (let j = 0; j < row.count; j++) {
+      const measured = masses !== undefined && j === row.count - 1;
+      this.#kernels.attention(
+        b.mixed + (row.token + j) * heads * headDim * 4,
+        b.qkv + (row.token + j) * stride,
+        row.pointer,
+        row.chunk.position + j + 1 - row.skipped,
+        this.#keys + layerAt,
+        this.#values + layerAt,
+        kvHeads * this.#headBytes,
+        this.#headBytes,
+        heads,
+        kvHeads,
+        headDim,
+        this.blockSize,
+        b.scores,
+        measured ? b.masses : 0,
+      );
+    }
+    if (masses === undefined) return;
+    const count = kvHeads * row.blocks;
+    this.#kernels.logCodes(b.codes, b.masses, count);
+    masses.set(this.#arena.bytes(b.codes, count), layer * count);
+  }
+
+  #logits(rows: readonly Row[], chunks: readonly Chunk[]): (Float32Array | undefined)[] {
+    const { hidden, vocab, normEps } = this.config;
+    const b = this.#buffer;
+    const { logitRows } = this.#weights;
+    const x = this.#arena.floats(b.hidden, this.#maxTokens * hidden);
+    let n = 0;
+    const slots = rows.map((row, i) => {
+      if (!chunks[i]!.logits) return undefined;
+      const last = row.token + row.count - 1;
+      x.copyWithin(n * hidden, last * hidden, (last + 1) * hidden);
+      return n++;
+    });
+    this.#kernels.rmsNorm(b.normed, b.hidden, this.#weights.norm, n, hidden, normEps);
+    this.#kernels.matmul(b.logits, b.normed, this.#weights.head, n, logitRows, hidden);
+    return slots.map((slot) =>
+      slot === undefined ? undefined : this.#arena.floats(b.logits + slot * logitRows * 4, vocab),
+    );
+  }
+}
+
+/** Where a chunk's tokens are in the step's buffers. */
+interface Row {
+  token: number;
+  count: number;
+  /** Compacted block ids. */
+  pointer: number;
+  /** How many of them: the resident blocks. */
+  blocks: number;
+  /** Tokens in the holes. */
+  skipped: number;
+  chunk: Chunk;
+}

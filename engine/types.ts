@@ -1,0 +1,127 @@
+/** How the next token is chosen. */
+export interface Sampling {
+  /** Most tokens to generate, at least 1. */
+  maxTokens: number;
+  /** 0 is greedy. */
+  temperature: number;
+  /** In (0, 1]; 1 keeps every token. */
+  topP: number;
+  /** 0 keeps every token. */
+  topK: number;
+  /** Makes sampling repeatable. Undefined: a random seed. */
+  seed: number | undefined;
+  /** Go on after the end-of-sequence token. */
+  ignoreEos: boolean;
+  /** Token ids that end the output beside the end-of-sequence token; the stop token itself is reported. */
+  stopTokenIds: readonly number[];
+  /** How many alternatives to report with each token; undefined: no log probabilities. */
+  logprobs: number | undefined;
+}
+
+export type RequestMode = 'enforce' | 'shadow' | 'off';
+
+/** What a request says about its cache, from `vllm_xargs`. */
+export interface CacheOptions {
+  /** The gateway's id; empty when the request did not come through one. */
+  crystalkvId: string;
+  /** Empty: the policy service's default profile. */
+  profile: string;
+  budgetTokens: number | undefined;
+  mode: RequestMode | undefined;
+}
+
+/** One sequence to generate. `n` choices of an API request are `n` of them, with the same prompt. */
+export interface GenerateRequest {
+  /** Unique among the live ones. */
+  id: string;
+  choiceIndex: number;
+  promptTokenIds: readonly number[];
+  sampling: Sampling;
+  cache: CacheOptions;
+}
+
+export interface TokenLogprob {
+  tokenId: number;
+  /** Natural logarithm, of the model's own distribution (temperature 1). */
+  logprob: number;
+  /** Likeliest first. */
+  top: readonly { tokenId: number; logprob: number }[];
+}
+
+export type FinishReason = 'stop' | 'length' | 'abort';
+
+/** What a sequence produces: tokens as they come (the one that ends it too), then exactly one end. */
+export type GenerateEvent =
+  | { type: 'token'; tokenId: number; logprob: TokenLogprob | undefined }
+  | { type: 'finished'; reason: FinishReason; promptTokens: number; cachedTokens: number; generatedTokens: number };
+
+/** Counters since the start and states of the moment. Blocks are KV blocks of `EngineInfo.blockSize` tokens. */
+export interface EngineStats {
+  step: number;
+  running: number;
+  waiting: number;
+  freeBlocks: number;
+  totalBlocks: number;
+  preemptions: number;
+  promptTokens: number;
+  generatedTokens: number;
+  /** Prompt tokens looked up in the prefix cache, and found there. */
+  prefixCacheQueries: number;
+  prefixCacheHits: number;
+  evictedBlocks: number;
+  probes: number;
+  probeTokens: number;
+  finished: Record<FinishReason, number>;
+  policy: PolicyStats;
+}
+
+/** What became of the policy service's decisions. */
+export interface PolicyStats {
+  connected: boolean;
+  /** Steps for which a lockstep engine got no plan in time, or that were computed without a stream. */
+  missedSteps: number;
+  plans: number;
+  rejected: Record<RejectReason, number>;
+  /** Reports that were dropped because the stream was slower than the engine. */
+  droppedReports: number;
+}
+
+export type RejectReason =
+  | 'unknown_request'
+  | 'stale_epoch'
+  | 'protected'
+  | 'out_of_range'
+  | 'future_step'
+  | 'not_resident'
+  | 'shared'
+  | 'disabled';
+
+export interface EngineInfo {
+  model: string;
+  maxModelLength: number;
+  vocabSize: number;
+  eosTokenId: number;
+  blockSize: number;
+  totalBlocks: number;
+}
+
+/** The engine as its HTTP side sees it. The model runs in a worker thread. */
+export interface Engine {
+  readonly info: EngineInfo;
+  /**
+   * Queues a sequence. Events arrive on the event loop, in order, also when `abort` was called (then the end says
+   * `abort`). Throws RangeError, and queues nothing, when the prompt is empty, holds an unknown token id, or leaves no
+   * room for one token in `maxModelLength`.
+   */
+  submit(request: GenerateRequest, onEvent: (event: GenerateEvent) => void): Submission;
+  stats(): EngineStats;
+  /** Called when the worker has died; everything that was running got an `abort` first. */
+  onFailure(listener: (error: Error) => void): void;
+  /** Aborts what runs, stops the worker and the policy stream. */
+  close(): Promise<void>;
+}
+
+export interface Submission {
+  /** Takes effect before the next step; does nothing after the end. */
+  abort(): void;
+}

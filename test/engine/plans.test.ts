@@ -1,0 +1,203 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { EngineCore } from '../../engine/core/engine-core.ts';
+import { evictableRange } from '../../engine/core/evict.ts';
+import type { CoreOptions } from '../../engine/core/options.ts';
+import type { Ack, AttachRequest, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { coreOptions, END_OF_THINKING, EOS, request, ScriptedModel } from './scripted-model.ts';
+
+type Message = NonNullable<AttachRequest['message']>;
+
+function attached(change: Partial<CoreOptions> = {}, script?: (position: number) => number) {
+  const messages: Message[] = [];
+  const tokens: number[] = [];
+  const core = new EngineCore(coreOptions(change), new ScriptedModel(8, script), {
+    event: (_, event) => event.type === 'token' && tokens.push(event.tokenId),
+    report: (message) => messages.push(message),
+  });
+  core.attach({ headGroups: [], measureEvery: 1, probeTokens: 4 });
+  const run = (steps: number) => {
+    for (let i = 0; i < steps; i++) core.step();
+  };
+  /** Sends a plan for the step that was last computed, runs one step, and returns what was acknowledged. */
+  const plan = (entry: Partial<RequestPlan>, basedOnStep = core.lastStep): Ack => {
+    const full = { handle: 1, epoch: 0, evict: [], probe: false, ...entry };
+    core.plan({ sequence: 9n, basedOnStep: BigInt(basedOnStep), requests: [full] });
+    core.step();
+    const ack = messages.findLast((message) => message.$case === 'ack');
+    assert.ok(ack?.$case === 'ack' && ack.value.planSequence === 9n);
+    return ack.value;
+  };
+  return { core, messages, tokens, run, plan };
+}
+
+test('a plan turns blocks into holes, frees them, and is acknowledged', () => {
+  const { core, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(50);
+  const free = core.pool.free;
+  const ack = plan({ evict: [3, 2] });
+  assert.deepEqual(ack.requests[0]?.evicted, [2, 3]);
+  assert.deepEqual(ack.requests[0]?.rejected, []);
+  assert.deepEqual(core.sequences[0]?.holes, [2, 3]);
+  assert.equal(core.pool.free, free + 2);
+});
+
+test('a block that may not go is refused with its reason, the others go', () => {
+  const { core, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(50);
+  plan({ evict: [3] });
+  const ack = plan({ evict: [0, 1, 2, 3, 6, 7, 99] });
+  assert.deepEqual(ack.requests[0]?.evicted, [2]);
+  assert.deepEqual(ack.requests[0]?.rejected, [
+    { reason: Reject.REJECT_PROTECTED, blocks: [0, 1, 6, 7] },
+    { reason: Reject.REJECT_NOT_RESIDENT, blocks: [3] },
+    { reason: Reject.REJECT_OUT_OF_RANGE, blocks: [99] },
+  ]);
+  assert.equal(core.stats().policy.rejected.protected, 4);
+});
+
+for (const [name, entry, future, reason] of [
+  ['an unknown request', { handle: 77 }, 0, Reject.REJECT_UNKNOWN_REQUEST],
+  ['a stale epoch', { epoch: 3 }, 0, Reject.REJECT_STALE_EPOCH],
+  ['a step that the engine has not computed', {}, 1, Reject.REJECT_FUTURE_STEP],
+] as const) {
+  test(`a plan for ${name} is refused as a whole and counted`, () => {
+    const { core, run, plan } = attached();
+    core.submit(request('a', 10));
+    run(50);
+    const ack = plan({ evict: [2, 3], ...entry }, core.lastStep + future);
+    assert.deepEqual(ack.requests[0]?.rejected, [{ reason, blocks: [] }]);
+    assert.deepEqual(core.sequences[0]?.holes, []);
+    assert.equal(
+      Object.values(core.stats().policy.rejected).reduce((sum, n) => sum + n),
+      2,
+    );
+  });
+}
+
+test('nothing is evicted while the switch is off, nor from a request that says off', () => {
+  for (const [change, mode] of [
+    [{ enabled: false }, undefined],
+    [{}, 'off'],
+  ] as const) {
+    const { core, run, plan } = attached(change);
+    core.submit(request('a', 10, {}, mode));
+    run(50);
+    assert.deepEqual(plan({ evict: [2] }).requests[0]?.rejected, [{ reason: Reject.REJECT_DISABLED, blocks: [] }]);
+    assert.deepEqual(core.sequences[0]?.holes, []);
+  }
+});
+
+test('the prompt, sinks, the newest tokens and the tail are outside the evictable range', () => {
+  const protection = { sinkTokens: 4, recentTokens: 16 };
+  assert.deepEqual(evictableRange(10, 100, 8, protection), { from: 2, to: 10 });
+  assert.deepEqual(evictableRange(1, 100, 8, protection), { from: 1, to: 10 });
+  assert.deepEqual(evictableRange(0, 100, 8, { sinkTokens: 0, recentTokens: 0 }), { from: 0, to: 12 });
+  assert.deepEqual(evictableRange(40, 45, 8, protection), { from: 5, to: 5 });
+});
+
+test('a probe reads the parent with its holes, reports to the service only, and gives everything back', () => {
+  const { core, messages, run, plan, tokens } = attached();
+  core.submit(request('a', 10, { maxTokens: 80 }));
+  run(50);
+  plan({ evict: [2] });
+  const free = core.pool.free;
+  const generated = tokens.length;
+  const ack = plan({ probe: true });
+  assert.equal(ack.requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_STARTED);
+  const started = messages.findLast((message) => message.$case === 'started');
+  assert.ok(started?.$case === 'started');
+  assert.equal(started.value.parentHandle, 1);
+  assert.deepEqual(started.value.evicted, [2]);
+  assert.equal(started.value.computedTokens % 8, 0);
+  // the parent may lose a block that only its own probe shares
+  assert.deepEqual(plan({ evict: [3] }).requests[0]?.evicted, [3]);
+  run(4);
+  const finished = messages.findLast((message) => message.$case === 'finished');
+  assert.ok(finished?.$case === 'finished' && finished.value.handle === started.value.handle);
+  assert.ok(finished.value.probeTokens >= 4);
+  assert.equal(core.sequences.length, 1);
+  // one block more is free than before (the evicted one), less what the parent took since
+  const grown = core.sequences[0]!.blocks.length - core.sequences[0]!.holes.length;
+  assert.equal(core.pool.free, core.pool.total - grown);
+  assert.ok(core.pool.free >= free - 1);
+  assert.equal(tokens.length, generated + 6);
+});
+
+test('a probe is refused after the end of thinking and where there is no room', () => {
+  const answering = attached({}, (position) => (position === 30 ? END_OF_THINKING : 5));
+  answering.core.submit(request('a', 10, { maxTokens: 80 }));
+  answering.run(40);
+  assert.equal(answering.core.sequences[0]?.phase, 'answer');
+  assert.equal(answering.plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_UNSUPPORTED);
+
+  const tight = attached({ poolBlocks: 10, maxModelLength: 80 });
+  tight.core.submit(request('a', 10, { maxTokens: 69 }));
+  tight.run(58);
+  assert.equal(tight.plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_NO_ROOM);
+  assert.equal(tight.core.stats().preemptions, 0);
+});
+
+test('a probe ends with its parent, and with its stream', () => {
+  const ending = attached();
+  ending.core.submit(request('a', 10, { maxTokens: 80 }));
+  ending.run(50);
+  ending.plan({ probe: true });
+  ending.core.abort('a');
+  assert.equal(ending.core.sequences.length, 0);
+  assert.equal(ending.core.pool.free, ending.core.pool.total);
+
+  const losing = attached();
+  losing.core.submit(request('a', 10, { maxTokens: 80 }));
+  losing.run(50);
+  losing.plan({ probe: true });
+  losing.core.detach();
+  assert.equal(losing.core.sequences.length, 1);
+});
+
+test('steps without a stream count as missed, and a snapshot says what is alive', () => {
+  const { core, messages, run, plan } = attached();
+  core.submit(request('a', 10, { maxTokens: 80 }));
+  run(50);
+  plan({ evict: [2] });
+  core.detach();
+  const said = messages.length;
+  run(5);
+  assert.equal(messages.length, said);
+  assert.equal(core.stats().policy.missedSteps, 5);
+  core.attach({ headGroups: [], measureEvery: 1, probeTokens: 4 });
+  const snapshot = messages.at(-1);
+  assert.ok(snapshot?.$case === 'snapshot');
+  assert.deepEqual(
+    snapshot.value.requests.map(({ handle, evicted, crystalkvId }) => ({ handle, evicted, crystalkvId })),
+    [{ handle: 1, evicted: [2], crystalkvId: 'a' }],
+  );
+});
+
+test('only the head groups that were asked for are measured, every n-th step', () => {
+  const { core, messages, run } = attached();
+  core.configure({ headGroups: [1], measureEvery: 3, probeTokens: 4 });
+  core.submit(request('a', 16, { maxTokens: 12 }));
+  run(12);
+  const sizes = messages.flatMap((m) => (m.$case === 'step' ? m.value.requests.map((r) => r.masses.length) : []));
+  assert.deepEqual(sizes, [2, 0, 0, 3, 0, 0, 3, 0, 0, 4, 0, 0]);
+});
+
+test('the end-of-sequence token, a stop token and the length end a sequence, each with its reason', () => {
+  const reasons: string[] = [];
+  const run = (sampling: Parameters<typeof request>[2], script: (position: number) => number) => {
+    const core = new EngineCore(coreOptions(), new ScriptedModel(8, script), {
+      event: (_, event) => event.type === 'finished' && reasons.push(`${event.reason} ${event.generatedTokens}`),
+      report: () => {},
+    });
+    core.submit(request('a', 4, sampling));
+    for (let i = 0; i < 40; i++) core.step();
+  };
+  run({}, (position) => (position === 9 ? EOS : 5));
+  run({ ignoreEos: true, maxTokens: 20 }, (position) => (position === 9 ? EOS : 5));
+  run({ stopTokenIds: [6] }, (position) => (position === 7 ? 6 : 5));
+  assert.deepEqual(reasons, ['stop 6', 'length 20', 'stop 4']);
+});
