@@ -34,7 +34,7 @@ export interface EngineHttp {
   readonly registry: Registry;
   /** Refuses new requests with 503, and resolves when what runs has been answered. */
   drain(): Promise<void>;
-  /** Refuses new requests, ends what runs with an error, and resolves when that has been sent. */
+  /** Refuses new requests, ends what runs with an error, and resolves when that has been sent, at most a second later. */
   close(): Promise<void>;
 }
 

@@ -77,9 +77,13 @@ export class Generation {
     for (const submission of this.#submissions) submission.abort();
   }
 
-  /** Stops all sequences, and reports the failure. */
+  /** Stops all sequences, and reports the failure. Does nothing when all have ended, or are not wanted any more. */
   fail(error: ApiError): void {
     if (this.#aborted || this.settled) return;
+    this.#fail(error);
+  }
+
+  #fail(error: ApiError): void {
     this.#failure = error;
     this.abort();
     this.#options.onUpdate();
@@ -106,7 +110,7 @@ export class Generation {
       this.#running -= 1;
       if (this.#aborted) return;
       if (reason === 'abort') {
-        this.fail(new ApiError('internal', 'The engine gave this request up before it was finished.'));
+        this.#fail(new ApiError('internal', 'The engine gave this request up before it was finished.'));
         return;
       }
       choice.finish(reason, event.cachedTokens);

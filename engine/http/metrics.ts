@@ -86,8 +86,8 @@ export function createMetrics(engine: Engine, modelName: string): EngineMetrics 
     }
   }
   const rejected: Counter<'reason'> = new Counter({
-    name: 'crystalkv_engine_plan_blocks_rejected_total',
-    help: 'What of the plans was not done, by reason.',
+    name: 'crystalkv_engine_plan_rejections_total',
+    help: 'Parts of plans that were refused, by reason.',
     labelNames: ['reason'],
     registers,
     collect: () => {

@@ -6,8 +6,8 @@ const MOST_STOP_STRINGS = 4;
 const MOST_LOGPROBS = 20;
 
 /** An integer field; one message for everything that can be wrong with it. */
-export function integer(min: number, max: number) {
-  const error = max === Infinity ? `must be an integer of at least ${min}` : `must be an integer from ${min} to ${max}`;
+export function integer(min: number, max: number, bounds = `from ${min} to ${max}`) {
+  const error = `must be an integer ${max === Infinity ? `of at least ${min}` : bounds}`;
   return z.number({ error }).refine((value) => Number.isInteger(value) && value >= min && value <= max, { error });
 }
 
@@ -29,7 +29,7 @@ export const samplingFields = {
   top_p: z.number(share).gt(0, share).lte(1, share).nullish(),
   // vLLM writes "all" as 0 or -1.
   top_k: integer(-1, Infinity).nullish(),
-  seed: integer(-(2 ** 63), 2 ** 63).nullish(),
+  seed: integer(-(2 ** 63), 2 ** 63, 'of 64 bits, from -2^63 to 2^63 - 1').nullish(),
   stop: z.union([stopString.transform((one) => [one]), z.array(stopString).max(MOST_STOP_STRINGS)], stop).nullish(),
   stop_token_ids: z.array(integer(0, Infinity), { error: 'must be a list of token ids' }).nullish(),
   include_stop_str_in_output: flag.nullish(),

@@ -16,6 +16,9 @@ export interface Serving {
   readonly lifecycle: Lifecycle;
 }
 
+/** How long closing waits for readers that are slow. */
+const CLOSE_MS = 1000;
+
 /** Which requests run, and whether new ones are taken. */
 export class Lifecycle {
   readonly #running = new Set<Generation>();
@@ -59,11 +62,16 @@ export class Lifecycle {
     });
   }
 
-  /** Takes nothing new, ends what runs with an error, and resolves when that has been sent. */
-  close(): Promise<void> {
+  /** Takes nothing new, ends what runs with an error, and resolves when that has been sent: a second is enough. */
+  async close(): Promise<void> {
     const drained = this.drain();
     this.#abortAll('This server is shutting down.');
-    return drained;
+    let timer: NodeJS.Timeout | undefined;
+    const enough = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, CLOSE_MS);
+    });
+    await Promise.race([drained, enough]);
+    clearTimeout(timer);
   }
 
   #abortAll(message: string): void {

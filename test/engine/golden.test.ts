@@ -69,12 +69,8 @@ for (const expected of golden.cases) {
   }
 }
 
-test('the evicted case hides something, and it matters', () => {
+test('the evicted case hides whole blocks, and the model misses them', () => {
   const [full, evicted] = golden.cases;
   assert.ok(full !== undefined && evicted !== undefined && evicted.hiddenKeys.length >= BLOCK);
-  const unlike = evicted.logits.some(({ position, values }) => {
-    const other = full.logits.find((entry) => entry.position === position);
-    return other?.values.some((value, token) => Math.abs(value - values[token]!) > 0.1);
-  });
-  assert.ok(unlike);
+  assert.notDeepEqual(evicted.continuation, full.continuation);
 });

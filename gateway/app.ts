@@ -1,0 +1,43 @@
+import express, { type Express, type RequestHandler } from 'express';
+import type { Logger } from '../common/logger.ts';
+import { answerErrors, notFound, otherMethods } from './answers.ts';
+import type { Backends } from './backends.ts';
+import { type ForwardDeps, forward } from './forward.ts';
+import type { Metrics } from './metrics.ts';
+import { ready } from './ready.ts';
+import { type Inflight, keepRecords } from './record.ts';
+import { allowed, ROUTES } from './routes.ts';
+
+export interface AppDeps extends ForwardDeps {
+  backends: Backends;
+  metrics: Metrics;
+  inflight: Inflight;
+  logger: Logger;
+  /** Answers `/metrics`; undefined when it has a listener of its own. */
+  metricsHandler: RequestHandler | undefined;
+}
+
+/** Table of contents: the gateway's own paths, the paths that are passed on, and nothing else. */
+export function createApp(deps: AppDeps): Express {
+  const app = express();
+  app.disable('x-powered-by').disable('etag');
+  app.enable('case sensitive routing').enable('strict routing').set('query parser', false);
+
+  app.get('/health', (_request, response) => void response.json({ status: 'ok' }));
+  app.get('/ready', ready(deps.backends, deps.draining));
+  if (deps.metricsHandler !== undefined) app.get('/metrics', deps.metricsHandler);
+
+  app.use(keepRecords(deps));
+  for (const route of ROUTES) {
+    const handler = forward(route, deps);
+    if (route.method === 'GET') app.get(route.path, handler);
+    else app.post(route.path, handler);
+    app.all(route.path, otherMethods(route.path, allowed(route.method)));
+  }
+  const own = ['/health', '/ready', ...(deps.metricsHandler === undefined ? [] : ['/metrics'])];
+  for (const path of own) app.all(path, otherMethods(path, allowed('GET')));
+
+  app.use(notFound());
+  app.use(answerErrors(deps.logger));
+  return app;
+}

@@ -1,0 +1,96 @@
+import { z } from 'zod';
+import { LOG_LEVELS } from '../common/logger.ts';
+import { PROFILE_NAME } from './options.ts';
+
+const MIB = 1024 * 1024;
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
+
+const whole = (min: number, max: number) => z.int(`must be an integer from ${min} to ${max}`).min(min).max(max);
+
+/** The root of an OpenAI-compatible server, without a trailing slash. */
+const backendUrl = z
+  .url({ protocol: /^https?$/, error: 'must be an http or https address such as http://127.0.0.1:8000' })
+  .refine((text) => {
+    const { username, password, search, hash } = new URL(text);
+    return username === '' && password === '' && search === '' && hash === '';
+  }, 'must not hold a user, a query or a fragment')
+  .refine((text) => !/\/v1\/?$/.test(new URL(text).pathname), 'must be the root of the server, without /v1')
+  .transform((text) => text.replace(/\/+$/, ''));
+
+const backendEntry = z.strictObject({ url: backendUrl, policyAddress: z.string().min(1).optional() });
+
+/** An address alone stands for an entry with nothing else. Not a union: its errors would name neither field nor value. */
+const backend = z.unknown().transform((value, context): z.output<typeof backendEntry> => {
+  const result = typeof value === 'string' ? backendUrl.safeParse(value) : backendEntry.safeParse(value);
+  if (result.success) return typeof result.data === 'string' ? { url: result.data } : result.data;
+  for (const { message, path } of result.error.issues) {
+    context.issues.push({ code: 'custom', message, path, input: value });
+  }
+  return z.NEVER;
+});
+
+/** The section `gateway`. Times are milliseconds, sizes bytes. */
+export const gatewaySchema = z.strictObject({
+  host: z
+    .string()
+    .regex(LOOPBACK, 'must be a loopback address: without API keys the gateway serves this machine only')
+    .default('127.0.0.1')
+    .describe('Address to listen on; loopback only'),
+  port: whole(0, 65_535).default(8080).describe('Port to listen on, 0 for any free one'),
+  backends: z
+    .array(backend)
+    .min(1, 'must name at least one backend')
+    .max(256, 'must name at most 256 backends')
+    .refine((list) => new Set(list.map(({ url }) => url)).size === list.length, 'must not name a backend twice')
+    .default([{ url: 'http://127.0.0.1:8000' }])
+    .describe('Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051}, ...]'),
+  body_limit_bytes: whole(1024, 512 * MIB)
+    .default(64 * MIB)
+    .describe('Largest request body; more gets a 413 (1024 to 536870912)'),
+  timeouts: z
+    .strictObject({
+      connect_ms: whole(50, 60_000).default(5_000).describe('To open a connection to a backend (50 to 60000)'),
+      first_byte_ms: whole(100, 3_600_000)
+        .default(600_000)
+        .describe(
+          'From sending a request to the first byte of the response; a response that is not streamed starts only when it is complete (100 to 3600000)',
+        ),
+      idle_ms: whole(100, 3_600_000)
+        .default(300_000)
+        .describe('Between two pieces of a response; waiting for a slow client does not count (100 to 3600000)'),
+      total_ms: whole(1_000, 86_400_000)
+        .default(3_600_000)
+        .describe('For a whole request, other backends tried included (1000 to 86400000)'),
+    })
+    .prefault({}),
+  drain_ms: whole(0, 3_600_000)
+    .default(30_000)
+    .describe('How long running requests may go on after the signal to stop (0 to 3600000)'),
+  options: z
+    .strictObject({
+      budget_tokens_min: whole(1, 2 ** 31 - 1)
+        .default(1)
+        .describe('Least crystal_kv.budget_tokens that a request may ask for'),
+      budget_tokens_max: whole(1, 2 ** 31 - 1)
+        .default(1_048_576)
+        .describe('Most crystal_kv.budget_tokens that a request may ask for'),
+    })
+    .refine((bounds) => bounds.budget_tokens_min <= bounds.budget_tokens_max, {
+      error: 'budget_tokens_min must not be above budget_tokens_max',
+    })
+    .prefault({}),
+  metrics_port: whole(0, 65_535)
+    .optional()
+    .describe('Port of its own for /metrics, 0 for any free one; without it /metrics is on the main port'),
+  log_level: z
+    .enum(LOG_LEVELS)
+    .default('info')
+    .describe(`One of ${LOG_LEVELS.join(', ')}`),
+});
+export type GatewayConfig = z.output<typeof gatewaySchema>;
+
+/** The section `profiles`; what a profile means is the policy service's business, the gateway knows the names. */
+export const profilesSchema = z.record(
+  z.string().regex(PROFILE_NAME, 'a profile name is 1 to 64 letters, digits, dots, dashes or underscores'),
+  z.unknown(),
+);

@@ -1,0 +1,62 @@
+import { type OpenAiErrorBody, openAiError } from '../common/openai-error.ts';
+
+/**
+ * Every error that the gateway makes itself. In an answer the `type` is `gateway_` and the name of the row, so that it
+ * can be told from an error of the backend, which is passed on as it is.
+ */
+const TABLE = {
+  malformed_url: { status: 400, message: 'the address is not a valid URL' },
+  malformed_json: { status: 400, message: 'the body is not a JSON object' },
+  invalid_option: { status: 400, message: 'an option has a wrong value' },
+  not_found: { status: 404, message: 'this path is not served here' },
+  method_not_allowed: { status: 405, message: 'this method is not allowed on this path' },
+  body_too_large: { status: 413, message: 'the body is too large' },
+  unsupported_encoding: { status: 415, message: 'the body must be sent without a content encoding' },
+  internal: { status: 500, message: 'the gateway failed; its log has the request id' },
+  upstream_unreachable: { status: 502, message: 'no backend could be reached' },
+  upstream_broken: { status: 502, message: 'the backend broke off' },
+  draining: { status: 503, message: 'the gateway is stopping' },
+  upstream_timeout: { status: 504, message: 'the backend took too long' },
+} as const satisfies Record<string, { status: number; message: string }>;
+
+export type ErrorCode = keyof typeof TABLE;
+
+interface Details {
+  /** Instead of the row's own text. */
+  message?: string;
+  /** The request field that is wrong. */
+  param?: string;
+  headers?: Readonly<Record<string, string>>;
+  cause?: unknown;
+}
+
+/** An error with an answer: a row of the table. */
+export class GatewayError extends Error {
+  override readonly name = 'GatewayError';
+  readonly code: ErrorCode;
+  readonly status: number;
+  readonly type: string;
+  readonly param: string | null;
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(code: ErrorCode, details: Details = {}) {
+    super(details.message ?? TABLE[code].message, { cause: details.cause });
+    this.code = code;
+    this.status = TABLE[code].status;
+    this.type = `gateway_${code}`;
+    this.param = details.param ?? null;
+    this.headers = details.headers ?? {};
+  }
+
+  body(): OpenAiErrorBody {
+    return openAiError(this.status, this.type, this.message, this.param);
+  }
+}
+
+/** The row for whatever was thrown; an error that nobody foresaw says nothing about itself to the client. */
+export function from(thrown: unknown): GatewayError {
+  if (thrown instanceof GatewayError) return thrown;
+  // What Express throws for an escape such as %zz in the path.
+  if (thrown instanceof URIError) return new GatewayError('malformed_url', { cause: thrown });
+  return new GatewayError('internal', { cause: thrown });
+}

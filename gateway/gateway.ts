@@ -1,0 +1,108 @@
+import { Registry } from 'prom-client';
+import { listen, metricsHandler } from '../common/http.ts';
+import type { Logger } from '../common/logger.ts';
+import { createApp } from './app.ts';
+import { createBackends } from './backends.ts';
+import type { GatewayConfig } from './config.ts';
+import { createMetrics } from './metrics.ts';
+import { createOptionParser } from './options.ts';
+import { createInflight } from './record.ts';
+
+export interface GatewayDeps {
+  logger: Logger;
+  /** The profiles that a request may name; empty: any plain name. */
+  profiles: readonly string[];
+}
+
+export interface Gateway {
+  /** The port it got, also when 0 was asked for. */
+  readonly port: number;
+  readonly url: string;
+  /** Where `/metrics` is: the same, unless it has a port of its own. */
+  readonly metricsUrl: string;
+  readonly registry: Registry;
+  /**
+   * Drains: takes no more connections, lets running requests go on for `drain_ms`, then ends streams with an error
+   * event and the rest with a 503. Resolves when no connection, timer or request is left. May be called again.
+   */
+  close(): Promise<void>;
+}
+
+/** Longer than the 60 s after which common balancers give up an idle connection: they should close it, not we. */
+const KEEP_ALIVE_MS = 65_000;
+/** For requests that were cut at the deadline to get their last bytes out. */
+const FLUSH_MS = 1_000;
+
+/** Starts the gateway. Rejects when it cannot listen; the message names the address. */
+export async function createGateway(config: GatewayConfig, deps: GatewayDeps): Promise<Gateway> {
+  const { logger } = deps;
+  const registry = new Registry();
+  const inflight = createInflight();
+  const backends = createBackends(config);
+  const metrics = createMetrics(registry, backends, () => inflight.size);
+  let draining = false;
+  const serveMetrics = metricsHandler(registry);
+  const app = createApp({
+    backends,
+    metrics,
+    inflight,
+    logger,
+    parseOption: createOptionParser({
+      budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
+      profiles: deps.profiles,
+    }),
+    bodyLimit: config.body_limit_bytes,
+    totalMs: config.timeouts.total_ms,
+    draining: () => draining,
+    metricsHandler: config.metrics_port === undefined ? serveMetrics : undefined,
+  });
+
+  const main = await listen(app, config.host, config.port);
+  main.server.keepAliveTimeout = KEEP_ALIVE_MS;
+  const separate =
+    config.metrics_port === undefined
+      ? undefined
+      : await listen(serveMetrics, config.host, config.metrics_port).catch(async (error: unknown) => {
+          await Promise.all([main.close(), backends.close()]);
+          throw error;
+        });
+  logger.info({ url: main.url, backends: backends.all.map(({ url }) => url) }, 'listening');
+
+  const drain = async () => {
+    draining = true;
+    logger.info({ running: inflight.size, deadline_ms: config.drain_ms }, 'draining');
+    const closed = main.close();
+    if (!(await within(inflight.idle(), config.drain_ms))) {
+      logger.warn({ running: inflight.size }, 'the deadline has passed; running requests are cut');
+      inflight.stop('draining');
+      await within(inflight.idle(), FLUSH_MS);
+    }
+    main.server.closeAllConnections();
+    separate?.server.closeAllConnections();
+    await Promise.all([closed, separate?.close(), backends.close()]);
+    logger.info('stopped');
+  };
+  let closing: Promise<void> | undefined;
+
+  return {
+    port: main.port,
+    url: main.url,
+    metricsUrl: `${(separate ?? main).url}/metrics`,
+    registry,
+    close() {
+      closing ??= drain();
+      return closing;
+    },
+  };
+}
+
+/** Whether `event` came within `ms`. */
+function within(event: Promise<void>, ms: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(false), ms);
+    void event.then(() => {
+      clearTimeout(timer);
+      resolve(true);
+    });
+  });
+}

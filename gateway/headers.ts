@@ -1,0 +1,79 @@
+/** Names in lower case that are about one connection and not about the message (RFC 9110, 7.6.1). */
+const HOP_BY_HOP: ReadonlySet<string> = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+]);
+
+/** Made anew for the backend: framing by the HTTP client, identity and encoding by the gateway. */
+const REQUEST_OWN: ReadonlySet<string> = new Set([
+  'host',
+  'content-length',
+  'expect',
+  'accept-encoding',
+  'x-request-id',
+  'x-crystalkv-id',
+]);
+
+const RESPONSE_OWN: ReadonlySet<string> = new Set(['x-request-id', 'x-crystalkv-id', 'x-accel-buffering']);
+
+/** Names and values in turn, as Node's `rawHeaders`: order, case and duplicates stay. */
+export type FlatHeaders = string[];
+
+/** A client's headers for the backend. Not compressed: an error event could not be put into a compressed stream. */
+export function upstreamHeaders(raw: readonly string[], requestId: string): FlatHeaders {
+  const headers = without(raw, REQUEST_OWN);
+  headers.push('accept-encoding', 'identity', 'x-request-id', requestId);
+  return headers;
+}
+
+/** What the gateway has to know of a backend's headers, and the ones that go to the client. */
+export interface ResponseHead {
+  headers: FlatHeaders;
+  /** An event stream whose bytes are text, so that an event can be added. */
+  eventStream: boolean;
+  /** The end of the body can be told from a broken connection. */
+  framed: boolean;
+}
+
+/** A backend's headers for the client. */
+export function responseHead(raw: readonly (Buffer | string)[]): ResponseHead {
+  const flat = raw.map((part) => (typeof part === 'string' ? part : part.toString('latin1')));
+  let eventStream = false;
+  let framed = false;
+  for (const [name, value] of pairs(flat)) {
+    if (name === 'content-type') eventStream = /^text\/event-stream\b/i.test(value);
+    if (name === 'transfer-encoding' || name === 'content-length') framed = true;
+  }
+  for (const [name, value] of pairs(flat)) {
+    if (name === 'content-encoding' && value.toLowerCase() !== 'identity') eventStream = false;
+  }
+  const headers = without(flat, RESPONSE_OWN);
+  if (eventStream) headers.push('x-accel-buffering', 'no');
+  return { headers, eventStream, framed };
+}
+
+function without(raw: readonly string[], own: ReadonlySet<string>): FlatHeaders {
+  const named = new Set<string>();
+  for (const [name, value] of pairs(raw)) {
+    if (name === 'connection') for (const token of value.split(',')) named.add(token.trim().toLowerCase());
+  }
+  const kept: FlatHeaders = [];
+  for (const [name, value, original] of pairs(raw)) {
+    if (!HOP_BY_HOP.has(name) && !own.has(name) && !named.has(name)) kept.push(original, value);
+  }
+  return kept;
+}
+
+function* pairs(flat: readonly string[]): Generator<[name: string, value: string, original: string]> {
+  for (let i = 0; i + 1 < flat.length; i += 2) {
+    const original = flat[i] as string;
+    yield [original.toLowerCase(), flat[i + 1] as string, original];
+  }
+}

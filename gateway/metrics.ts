@@ -1,0 +1,98 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { Backends } from './backends.ts';
+import { ROUTES } from './routes.ts';
+import { FAILURE_REASONS } from './upstream-failure.ts';
+
+/** Where a request was when its client left. */
+export const ABORT_STAGES = ['upload', 'waiting', 'streaming'] as const;
+export type AbortStage = (typeof ABORT_STAGES)[number];
+
+/** What a client was given after a response broke off. */
+export const BROKEN_ENDS = ['told', 'reset', 'complete'] as const;
+
+/** Label of requests that no route takes. */
+export const OTHER_ROUTE = 'other';
+
+const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
+
+export type Metrics = ReturnType<typeof createMetrics>;
+
+/** The gateway's metrics. Label values come from the route table, the config and fixed lists only. */
+export function createMetrics(registry: Registry, backends: Backends, inflight: () => number) {
+  const registers = [registry];
+  const metrics = {
+    requests: new Counter({
+      name: 'crystalkv_gateway_requests_total',
+      help: 'Requests that ended, by route, status (499: the client left first) and outcome',
+      labelNames: ['route', 'status', 'outcome'] as const,
+      registers,
+    }),
+    requestSeconds: new Histogram({
+      name: 'crystalkv_gateway_request_seconds',
+      help: 'From the head of a request to the end of its response',
+      labelNames: ['route'] as const,
+      buckets: SECONDS,
+      registers,
+    }),
+    firstByteSeconds: new Histogram({
+      name: 'crystalkv_gateway_first_byte_seconds',
+      help: 'From the head of a request to the first byte of the body that a backend answered',
+      labelNames: ['route'] as const,
+      buckets: SECONDS,
+      registers,
+    }),
+    upstreamErrors: new Counter({
+      name: 'crystalkv_gateway_upstream_errors_total',
+      help: 'Failed tries on a backend by reason; an answer with an error status is not one',
+      labelNames: ['backend', 'reason'] as const,
+      registers,
+    }),
+    failovers: new Counter({
+      name: 'crystalkv_gateway_failovers_total',
+      help: 'Requests that were tried on another backend because this one could not be reached',
+      labelNames: ['backend'] as const,
+      registers,
+    }),
+    clientAborts: new Counter({
+      name: 'crystalkv_gateway_client_aborts_total',
+      help: 'Clients that left before the end, by what their request was doing',
+      labelNames: ['stage'] as const,
+      registers,
+    }),
+    brokenStreams: new Counter({
+      name: 'crystalkv_gateway_broken_streams_total',
+      help: 'Responses that broke off after they had begun, by what the client got: told, reset, or complete before',
+      labelNames: ['route', 'end'] as const,
+      registers,
+    }),
+  };
+  new Gauge({
+    name: 'crystalkv_gateway_inflight',
+    help: 'Requests being served',
+    registers,
+    collect() {
+      this.set(inflight());
+    },
+  });
+  new Gauge({
+    name: 'crystalkv_gateway_backend_outstanding',
+    help: 'Requests sent to a backend and not ended',
+    labelNames: ['backend'] as const,
+    registers,
+    collect() {
+      for (const { url, outstanding } of backends.all) this.set({ backend: url }, outstanding);
+    },
+  });
+
+  // A series that starts at 0 can be drawn and alerted on before the first event.
+  for (const stage of ABORT_STAGES) metrics.clientAborts.inc({ stage }, 0);
+  for (const { url } of backends.all) {
+    metrics.failovers.inc({ backend: url }, 0);
+    for (const reason of FAILURE_REASONS) metrics.upstreamErrors.inc({ backend: url, reason }, 0);
+  }
+  for (const { path } of ROUTES) {
+    metrics.requests.inc({ route: path, status: '200', outcome: 'ok' }, 0);
+    for (const end of BROKEN_ENDS) metrics.brokenStreams.inc({ route: path, end }, 0);
+  }
+  return metrics;
+}

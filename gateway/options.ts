@@ -1,0 +1,73 @@
+import { z } from 'zod';
+import { GatewayError } from './errors.ts';
+import { OPTION } from './request-body.ts';
+
+/** What a request may ask of the KV cache with its `crystal_kv` member. */
+export interface CrystalKvOption {
+  profile?: string | undefined;
+  budget_tokens?: number | undefined;
+  mode?: (typeof MODES)[number] | undefined;
+}
+
+export interface OptionLimits {
+  budgetTokens: { min: number; max: number };
+  /** The names that may be asked for; empty: any short plain name, and the policy service knows. */
+  profiles: readonly string[];
+}
+
+export const MODES = ['enforce', 'shadow', 'off'] as const;
+export const PROFILE_NAME = /^[A-Za-z0-9._-]{1,64}$/;
+const SHOWN_CHARACTERS = 80;
+
+/** Makes the function that checks an option. It throws `invalid_option`, which names field, value and bounds. */
+export function createOptionParser(limits: OptionLimits): (value: unknown) => CrystalKvOption {
+  const { min, max } = limits.budgetTokens;
+  const known = limits.profiles;
+  const fields = {
+    profile: {
+      schema: z.string().refine((name) => (known.length === 0 ? PROFILE_NAME.test(name) : known.includes(name))),
+      must:
+        known.length === 0
+          ? 'a name of 1 to 64 letters, digits, dots, dashes or underscores'
+          : `one of ${known.join(', ')}`,
+    },
+    budget_tokens: { schema: z.int().min(min).max(max), must: `an integer from ${min} to ${max}` },
+    mode: { schema: z.enum(MODES), must: `one of ${MODES.join(', ')}` },
+  };
+  const names = Object.keys(fields).join(', ');
+  const schema = z.strictObject({
+    profile: fields.profile.schema.optional(),
+    budget_tokens: fields.budget_tokens.schema.optional(),
+    mode: fields.mode.schema.optional(),
+  });
+
+  return function parseOption(value) {
+    const result = schema.safeParse(value);
+    if (result.success) return result.data;
+    const [issue] = result.error.issues;
+    const field = issue?.path[0];
+    if (issue?.code === 'unrecognized_keys') {
+      const [first] = issue.keys;
+      throw new GatewayError('invalid_option', {
+        message: `${OPTION} has no field ${issue.keys.map(shown).join(', ')}; known are ${names}`,
+        param: first === undefined ? OPTION : `${OPTION}.${first.slice(0, SHOWN_CHARACTERS)}`,
+      });
+    }
+    if (field === undefined) {
+      throw new GatewayError('invalid_option', {
+        message: `${OPTION} is ${shown(value)}: must be an object with the fields ${names}`,
+        param: OPTION,
+      });
+    }
+    const name = field as keyof typeof fields;
+    throw new GatewayError('invalid_option', {
+      message: `${OPTION}.${name} is ${shown((value as Record<string, unknown>)[name])}: must be ${fields[name].must}`,
+      param: `${OPTION}.${name}`,
+    });
+  };
+}
+
+function shown(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.length <= SHOWN_CHARACTERS ? text : `${text.slice(0, SHOWN_CHARACTERS)}...`;
+}

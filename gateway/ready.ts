@@ -1,0 +1,46 @@
+import type { RequestHandler } from 'express';
+import type { Backend, Backends } from './backends.ts';
+
+/** An answer is good for this long: probes of a balancer must not become load on the backends. */
+const CACHE_MS = 1_000;
+const PROBE_MS = 1_000;
+
+/** Answers 200 while at least one backend answers its `/health`, 503 otherwise and while the gateway stops. */
+export function ready(backends: Backends, draining: () => boolean): RequestHandler {
+  let cached: { up: number; at: number } | undefined;
+  let running: Promise<number> | undefined;
+
+  const count = async (): Promise<number> => {
+    const answers = await Promise.all(backends.all.map(isUp));
+    const up = answers.filter(Boolean).length;
+    cached = { up, at: performance.now() };
+    running = undefined;
+    return up;
+  };
+
+  return async function answerReady(_request, response) {
+    if (draining()) {
+      response.status(503).json({ status: 'draining' });
+      return;
+    }
+    const fresh = cached !== undefined && performance.now() - cached.at < CACHE_MS ? cached.up : undefined;
+    if (fresh === undefined) running ??= count();
+    const up = fresh ?? (await running) ?? 0;
+    const status = up > 0 ? 'ready' : 'no_backend';
+    response.status(up > 0 ? 200 : 503).json({ status, backends: { up, total: backends.all.length } });
+  };
+}
+
+async function isUp({ pool, prefix }: Backend): Promise<boolean> {
+  try {
+    const { statusCode, body } = await pool.request({
+      method: 'GET',
+      path: `${prefix}/health`,
+      signal: AbortSignal.timeout(PROBE_MS),
+    });
+    await body.dump();
+    return statusCode >= 200 && statusCode < 300;
+  } catch {
+    return false;
+  }
+}

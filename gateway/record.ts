@@ -1,0 +1,129 @@
+import type { RequestHandler, Response } from 'express';
+import type { Logger } from '../common/logger.ts';
+import { requestId } from './identity.ts';
+import { type AbortStage, type Metrics, OTHER_ROUTE } from './metrics.ts';
+
+/** Why the gateway itself stops a request. */
+export type StopReason = 'client_left' | 'draining' | 'total_timeout';
+
+/** What became of a request; a metric label. */
+export type Outcome = 'ok' | 'client_error' | 'server_error' | 'client_abort' | 'broken';
+
+/** Nginx's number for a client that left before it had an answer. */
+const CLIENT_CLOSED_REQUEST = 499;
+
+/** What is known of a request while it runs. No header, path or body of the client's, except a plain request id. */
+export interface RequestRecord {
+  readonly requestId: string;
+  readonly stop: AbortController;
+  crystalKvId: string | undefined;
+  route: string;
+  backend: string | undefined;
+  stage: AbortStage;
+  broken: boolean;
+  startedAt: number;
+  firstByteAt: number | undefined;
+}
+
+const KEY = 'record';
+
+export function recordOf(response: Response): RequestRecord {
+  return response.locals[KEY] as RequestRecord;
+}
+
+/** The gateway's headers of every answer, names and values in turn. */
+export function ownHeaders(record: RequestRecord): string[] {
+  const headers = ['x-request-id', record.requestId];
+  if (record.crystalKvId !== undefined) headers.push('x-crystalkv-id', record.crystalKvId);
+  return headers;
+}
+
+/** The requests that run. */
+export interface Inflight {
+  readonly size: number;
+  /** Stops all of them. */
+  stop(reason: StopReason): void;
+  /** Resolves once there is none. */
+  idle(): Promise<void>;
+  add(record: RequestRecord): void;
+  remove(record: RequestRecord): void;
+}
+
+export function createInflight(): Inflight {
+  const running = new Set<RequestRecord>();
+  let waiting: (() => void)[] = [];
+  return {
+    get size() {
+      return running.size;
+    },
+    stop(reason) {
+      for (const record of running) record.stop.abort(reason);
+    },
+    idle() {
+      return running.size === 0 ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve));
+    },
+    add: (record) => running.add(record),
+    remove(record) {
+      running.delete(record);
+      if (running.size > 0) return;
+      for (const resolve of waiting) resolve();
+      waiting = [];
+    },
+  };
+}
+
+/** Opens a record for each request and closes it with its response: in-flight set, metrics, one line in the log. */
+export function keepRecords(deps: { inflight: Inflight; metrics: Metrics; logger: Logger }): RequestHandler {
+  const { inflight, metrics, logger } = deps;
+  return function keepRecord(request, response, next) {
+    const record: RequestRecord = {
+      requestId: requestId(request.headers['x-request-id']),
+      stop: new AbortController(),
+      crystalKvId: undefined,
+      route: OTHER_ROUTE,
+      backend: undefined,
+      stage: 'upload',
+      broken: false,
+      startedAt: performance.now(),
+      firstByteAt: undefined,
+    };
+    response.locals[KEY] = record;
+    inflight.add(record);
+    response.once('close', () => {
+      const left = !response.writableFinished && !record.stop.signal.aborted && !record.broken;
+      if (left) {
+        metrics.clientAborts.inc({ stage: record.stage });
+        record.stop.abort('client_left' satisfies StopReason);
+      }
+      inflight.remove(record);
+      const status = response.headersSent ? response.statusCode : CLIENT_CLOSED_REQUEST;
+      const outcome = outcomeOf(record, status, left);
+      const seconds = (performance.now() - record.startedAt) / 1000;
+      metrics.requests.inc({ route: record.route, status: String(status), outcome });
+      metrics.requestSeconds.observe({ route: record.route }, seconds);
+      logger.info(
+        {
+          request_id: record.requestId,
+          crystalkv_id: record.crystalKvId,
+          method: request.method,
+          route: record.route,
+          backend: record.backend,
+          status,
+          outcome,
+          duration_ms: Math.round(seconds * 1000),
+          first_byte_ms:
+            record.firstByteAt === undefined ? undefined : Math.round(record.firstByteAt - record.startedAt),
+        },
+        'request',
+      );
+    });
+    next();
+  };
+}
+
+function outcomeOf(record: RequestRecord, status: number, left: boolean): Outcome {
+  if (left) return 'client_abort';
+  if (record.broken) return 'broken';
+  if (status < 400) return 'ok';
+  return status < 500 ? 'client_error' : 'server_error';
+}

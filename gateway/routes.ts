@@ -1,0 +1,37 @@
+/** How an error is told in the middle of a stream: each API has its own form. */
+export type StreamForm = 'chat' | 'responses' | 'messages';
+
+/** A path that is passed on to a backend. */
+export interface Route {
+  method: 'GET' | 'POST';
+  /** In Express's notation; also the metric label. */
+  path: string;
+  /**
+   * `raw`: the body is not looked at. `option`: the `crystal_kv` option and `crystalkv_*` keys are taken out.
+   * `generation`: and the gateway's own keys are put in.
+   */
+  body: 'raw' | 'option' | 'generation';
+  form: StreamForm;
+}
+
+/**
+ * The allow-list. Whatever is not here is a 404: servers have development paths (sleep, reset caches, load adapters)
+ * that must not be reachable from outside.
+ */
+export const ROUTES: readonly Route[] = [
+  { method: 'POST', path: '/v1/chat/completions', body: 'generation', form: 'chat' },
+  { method: 'POST', path: '/v1/completions', body: 'generation', form: 'chat' },
+  { method: 'POST', path: '/v1/responses', body: 'generation', form: 'responses' },
+  { method: 'POST', path: '/v1/messages', body: 'generation', form: 'messages' },
+  { method: 'POST', path: '/v1/messages/count_tokens', body: 'option', form: 'messages' },
+  { method: 'GET', path: '/v1/models', body: 'raw', form: 'chat' },
+  { method: 'GET', path: '/v1/models/:id', body: 'raw', form: 'chat' },
+  { method: 'POST', path: '/tokenize', body: 'raw', form: 'chat' },
+  { method: 'POST', path: '/detokenize', body: 'raw', form: 'chat' },
+  { method: 'GET', path: '/version', body: 'raw', form: 'chat' },
+];
+
+/** The value of an `Allow` header. */
+export function allowed(method: Route['method']): string {
+  return method === 'GET' ? 'GET, HEAD, OPTIONS' : `${method}, OPTIONS`;
+}

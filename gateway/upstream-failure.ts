@@ -1,0 +1,55 @@
+import { type ErrorCode, GatewayError } from './errors.ts';
+
+/** Why a request to a backend failed; a metric label. */
+export const FAILURE_REASONS = [
+  'connect',
+  'connect_timeout',
+  'reset',
+  'first_byte_timeout',
+  'idle_timeout',
+  'total_timeout',
+  'protocol',
+] as const;
+export type FailureReason = (typeof FAILURE_REASONS)[number];
+
+const BY_CODE: Readonly<Record<string, FailureReason>> = {
+  ECONNREFUSED: 'connect',
+  ENOTFOUND: 'connect',
+  EAI_AGAIN: 'connect',
+  EHOSTUNREACH: 'connect',
+  ENETUNREACH: 'connect',
+  ETIMEDOUT: 'connect_timeout',
+  UND_ERR_CONNECT_TIMEOUT: 'connect_timeout',
+  ECONNRESET: 'reset',
+  EPIPE: 'reset',
+  UND_ERR_SOCKET: 'reset',
+  UND_ERR_HEADERS_TIMEOUT: 'first_byte_timeout',
+  UND_ERR_BODY_TIMEOUT: 'idle_timeout',
+};
+
+/** Anything that is not a known connection error or timeout is a violation of the protocol. */
+export function failureReason(error: unknown): FailureReason {
+  const code = (error as { code?: unknown } | undefined)?.code;
+  return (typeof code === 'string' ? BY_CODE[code] : undefined) ?? 'protocol';
+}
+
+/** Before the first byte of a response, a lost connection may be tried on another backend; a slow one may not. */
+export function mayTryAnother(reason: FailureReason): boolean {
+  return reason === 'connect' || reason === 'connect_timeout' || reason === 'reset';
+}
+
+const ANSWERS: Readonly<Record<FailureReason, { code: ErrorCode; message: string }>> = {
+  connect: { code: 'upstream_unreachable', message: 'no connection to a backend could be made' },
+  connect_timeout: { code: 'upstream_unreachable', message: 'the backend did not accept the connection in time' },
+  reset: { code: 'upstream_broken', message: 'the backend closed the connection before its response was complete' },
+  first_byte_timeout: { code: 'upstream_timeout', message: 'the backend did not begin to answer in time' },
+  idle_timeout: { code: 'upstream_timeout', message: 'the backend stopped sending in the middle of its response' },
+  total_timeout: { code: 'upstream_timeout', message: 'the request took longer than the gateway allows' },
+  protocol: { code: 'upstream_broken', message: 'the backend did not answer in valid HTTP' },
+};
+
+/** What the client is told; backend addresses stay inside. */
+export function failureAnswer(reason: FailureReason, cause?: unknown): GatewayError {
+  const { code, message } = ANSWERS[reason];
+  return new GatewayError(code, { message, cause });
+}

@@ -1,0 +1,64 @@
+import type { Request } from 'express';
+import { GatewayError } from './errors.ts';
+import { type FlatHeaders, upstreamHeaders } from './headers.ts';
+import { crystalKvId } from './identity.ts';
+import type { CrystalKvOption } from './options.ts';
+import type { RequestRecord } from './record.ts';
+import { readRequestBody, rewriteRequestBody } from './request-body.ts';
+import type { Route } from './routes.ts';
+
+/** What is sent to a backend, whichever it will be. */
+export interface UpstreamRequest {
+  method: 'GET' | 'POST';
+  /** Path and query; a backend's own prefix comes before it. */
+  path: string;
+  headers: FlatHeaders;
+  body: Buffer | null;
+}
+
+/**
+ * Makes the request for the backend from the client's. Throws `malformed_json`, `invalid_option` or `not_found`. The
+ * gateway's id is on the record afterwards when it went into the body, and only then.
+ */
+export function upstreamRequest(
+  route: Route,
+  record: RequestRecord,
+  request: Request,
+  body: Buffer | null,
+  parseOption: (value: unknown) => CrystalKvOption,
+): UpstreamRequest {
+  return {
+    method: route.method,
+    path: pathAndQuery(request),
+    headers: upstreamHeaders(request.rawHeaders, record.requestId),
+    body: body === null || route.body === 'raw' ? body : rewritten(route.body, record, body, parseOption),
+  };
+}
+
+function rewritten(
+  kind: 'option' | 'generation',
+  record: RequestRecord,
+  bytes: Buffer,
+  parseOption: (value: unknown) => CrystalKvOption,
+): Buffer {
+  const body = readRequestBody(bytes);
+  const option = body.option === undefined ? {} : parseOption(body.option);
+  if (kind === 'option') return rewriteRequestBody(body, {}).bytes;
+  const id = crystalKvId();
+  const result = rewriteRequestBody(body, {
+    crystalkv_id: id,
+    ...(option.profile !== undefined && { crystalkv_profile: option.profile }),
+    ...(option.budget_tokens !== undefined && { crystalkv_budget_tokens: option.budget_tokens }),
+    ...(option.mode !== undefined && { crystalkv_mode: option.mode }),
+  });
+  if (result.added) record.crystalKvId = id;
+  return result.bytes;
+}
+
+/** As the client wrote them. Dots that a server could resolve to another path are refused. */
+function pathAndQuery({ path, url }: Request): string {
+  const segments = decodeURIComponent(path).split(/[/\\]/);
+  if (segments.includes('..') || segments.includes('.')) throw new GatewayError('not_found');
+  const query = url.indexOf('?');
+  return query === -1 ? path : path + url.slice(query);
+}

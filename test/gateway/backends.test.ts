@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import { describe, it, type TestContext } from 'node:test';
+import { chat, type ErrorAnswer, metric, setup, startGateway, until } from './harness.ts';
+import {
+  createRawUpstream,
+  createUpstream,
+  cut,
+  drop,
+  hang,
+  json,
+  refusedUrl,
+  type Script,
+  type Upstream,
+} from './upstream.ts';
+
+async function two(t: TestContext, first: Script, second: Script): Promise<{ upstreams: Upstream[]; url: string[] }> {
+  const upstreams = [await createUpstream(first), await createUpstream(second)];
+  t.after(() => Promise.all(upstreams.map((upstream) => upstream.close())));
+  return { upstreams, url: upstreams.map(({ url }) => url) };
+}
+
+async function gatewayFor(t: TestContext, backends: string[], config: Record<string, unknown> = {}) {
+  const { gateway } = await startGateway({ backends, ...config });
+  t.after(() => gateway.close());
+  return gateway;
+}
+
+describe('several backends', () => {
+  it('the one with the least outstanding requests gets the next', async (t) => {
+    const { upstreams, url } = await two(t, hang, hang);
+    const gateway = await gatewayFor(t, url);
+    const counts = () => upstreams.map(({ received }) => received.length);
+    const answers = [chat(gateway), chat(gateway), chat(gateway), chat(gateway)];
+    await until(() => counts().join() === '2,2', 'both have two');
+    for (const { response } of upstreams[1]!.received) response.end('{}');
+    await until(
+      async () => (await metric(gateway, `crystalkv_gateway_backend_outstanding{backend="${url[1]}"}`)) === 0,
+      'the second is idle',
+    );
+    answers.push(chat(gateway), chat(gateway));
+    await until(() => counts().join() === '2,4', 'the idle one has both new ones');
+    for (const { received } of upstreams) for (const { response } of received) response.end('{}');
+    await Promise.all(answers);
+  });
+
+  it('equals take turns', async (t) => {
+    const { upstreams, url } = await two(t, json('{}'), json('{}'));
+    const gateway = await gatewayFor(t, url);
+    for (let i = 0; i < 6; i++) await (await chat(gateway)).text();
+    assert.deepEqual(
+      upstreams.map(({ received }) => received.length),
+      [3, 3],
+    );
+  });
+});
+
+describe('checklist 8: no retry after the first byte, one before it', () => {
+  it('a backend that refuses connections is replaced by another, and counted', async (t) => {
+    const refused = await refusedUrl();
+    const { url } = await two(t, json('{"ok":1}'), json('{}'));
+    const gateway = await gatewayFor(t, [refused, url[0]!]);
+    for (let i = 0; i < 4; i++) assert.equal(await (await chat(gateway)).text(), '{"ok":1}');
+    const failovers = await metric(gateway, `crystalkv_gateway_failovers_total{backend="${refused}"}`);
+    assert.ok(failovers !== undefined && failovers >= 1);
+    const errors = `crystalkv_gateway_upstream_errors_total{backend="${refused}",reason="connect"}`;
+    assert.equal(await metric(gateway, errors), failovers);
+  });
+
+  it('a connection that is lost before the first byte is tried elsewhere, with the same id and body', async (t) => {
+    const { upstreams, url } = await two(t, drop, drop);
+    const gateway = await gatewayFor(t, url);
+    // Whichever is asked second answers.
+    const script: Script = (received) => {
+      const all = upstreams.flatMap((upstream) => upstream.received);
+      return all.length === 1 ? drop(received) : json('{"ok":1}')(received);
+    };
+    for (const upstream of upstreams) upstream.script = script;
+    const response = await chat(gateway, { model: 'm' });
+    assert.equal(response.status, 200);
+    const [a, b] = upstreams.map(({ received }) => received);
+    assert.deepEqual([a!.length, b!.length], [1, 1]);
+    assert.deepEqual(a![0]!.body, b![0]!.body);
+    assert.equal(a![0]!.headers['x-request-id'], b![0]!.headers['x-request-id']);
+  });
+
+  it('two tries are all: then 502 with a type of its own', async (t) => {
+    const { upstreams, url } = await two(t, drop, drop);
+    const third = await createUpstream(drop);
+    t.after(() => third.close());
+    const gateway = await gatewayFor(t, [...url, third.url]);
+    const response = await chat(gateway);
+    assert.equal(response.status, 502);
+    assert.equal(((await response.json()) as ErrorAnswer).error.type, 'gateway_upstream_broken');
+    const tries = [...upstreams, third].reduce((sum, { received }) => sum + received.length, 0);
+    assert.equal(tries, 2);
+  });
+
+  it('one backend that refuses connections: 502', async (t) => {
+    const gateway = await gatewayFor(t, [await refusedUrl()]);
+    const response = await chat(gateway);
+    assert.equal(response.status, 502);
+    const { error } = (await response.json()) as ErrorAnswer;
+    assert.deepEqual([error.type, error.code, error.param], ['gateway_upstream_unreachable', 502, null]);
+    assert.match(response.headers.get('x-request-id') ?? '', /^req-/);
+  });
+
+  it('nothing is tried again once a byte of the answer was sent', async (t) => {
+    const { upstreams, url } = await two(t, cut(['data: 1\n\n']), cut(['data: 1\n\n']));
+    const gateway = await gatewayFor(t, url);
+    assert.match(await (await chat(gateway)).text(), /gateway_upstream_broken/);
+    assert.equal(upstreams[0]!.received.length + upstreams[1]!.received.length, 1);
+  });
+
+  it('an error status is an answer, not a reason to try elsewhere', async (t) => {
+    const { upstreams, url } = await two(t, json('{}', 503), json('{}', 503));
+    const gateway = await gatewayFor(t, url);
+    assert.equal((await chat(gateway)).status, 503);
+    assert.equal(upstreams[0]!.received.length + upstreams[1]!.received.length, 1);
+  });
+
+  it('a backend that is slow to answer is not asked twice: 504 and aborted', async (t) => {
+    const { upstreams, url } = await two(t, hang, hang);
+    const gateway = await gatewayFor(t, url, { timeouts: { first_byte_ms: 100 } });
+    const response = await chat(gateway);
+    assert.equal(response.status, 504);
+    assert.equal(((await response.json()) as ErrorAnswer).error.type, 'gateway_upstream_timeout');
+    const all = upstreams.flatMap(({ received }) => received);
+    assert.equal(all.length, 1);
+    await until(() => all[0]!.aborted, 'the backend sees the connection close');
+  });
+
+  it('the total time holds whatever the request does', async (t) => {
+    const { gateway, upstream } = await setup(t, hang, { timeouts: { total_ms: 1000 } });
+    const response = await chat(gateway);
+    assert.equal(response.status, 504);
+    await until(() => upstream.received[0]!.aborted, 'the backend sees the connection close');
+    const errors = `crystalkv_gateway_upstream_errors_total{backend="${upstream.url}",reason="total_timeout"}`;
+    assert.equal(await metric(gateway, errors), 1);
+  });
+
+  it('an answer that is not HTTP is a 502', async (t) => {
+    const raw = await createRawUpstream('not http at all\r\n\r\n');
+    t.after(() => raw.close());
+    const gateway = await gatewayFor(t, [raw.url]);
+    const response = await chat(gateway);
+    assert.equal(response.status, 502);
+    assert.equal(((await response.json()) as ErrorAnswer).error.type, 'gateway_upstream_broken');
+  });
+
+  it('a backend that comes back is used again', async (t) => {
+    const upstream = await createUpstream(json('{"n":1}'));
+    const gateway = await gatewayFor(t, [upstream.url]);
+    assert.equal(await (await chat(gateway)).text(), '{"n":1}');
+    await upstream.close();
+    assert.equal((await chat(gateway)).status, 502);
+    const again = await createUpstream(json('{"n":2}'), upstream.port);
+    t.after(() => again.close());
+    assert.equal(await (await chat(gateway)).text(), '{"n":2}');
+  });
+});

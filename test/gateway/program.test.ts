@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import type { Readable } from 'node:stream';
+import { describe, it, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { until } from './harness.ts';
+import { createUpstream, hangAfter, json } from './upstream.ts';
+
+const MAIN = fileURLToPath(new URL('../../gateway/main.ts', import.meta.url));
+
+interface Program {
+  child: ChildProcessByStdio<null, Readable, Readable>;
+  output: () => string;
+  exit: Promise<number | null>;
+}
+
+function run(t: TestContext, env: Record<string, string>, args: string[] = []): Program {
+  const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  let text = '';
+  for (const out of [child.stdout, child.stderr]) out.on('data', (chunk: Buffer) => (text += chunk.toString()));
+  t.after(() => child.kill('SIGKILL'));
+  return { child, output: () => text, exit: once(child, 'close').then(([code]) => code as number | null) };
+}
+
+async function listening({ output }: Program): Promise<string> {
+  const line = await until(
+    () =>
+      output()
+        .split('\n')
+        .find((text) => text.includes('"listening"')),
+    'it listens',
+  );
+  return (JSON.parse(line) as { url: string }).url;
+}
+
+describe('the program', () => {
+  it('serves, drains on SIGTERM and ends with 0', async (t) => {
+    const upstream = await createUpstream(hangAfter(['data: 1\n\n']));
+    t.after(() => upstream.close());
+    const program = run(t, { CRYSTALKV_GATEWAY_PORT: '0', CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]` });
+    const url = await listening(program);
+    const response = await fetch(`${url}/v1/completions`, { method: 'POST', body: '{"stream":true}' });
+    assert.match(await (await fetch(`${url}/metrics`)).text(), /process_resident_memory_bytes \d/);
+    program.child.kill('SIGTERM');
+    await until(() => program.output().includes('"draining"'), 'it drains');
+    upstream.received[0]!.response.end('data: [DONE]\n\n');
+    assert.equal(await response.text(), 'data: 1\n\ndata: [DONE]\n\n');
+    assert.equal(await program.exit, 0);
+  });
+
+  it('says what is wrong with its configuration and ends with 2', async (t) => {
+    const program = run(t, { CRYSTALKV_GATEWAY_PORT: 'eighty' });
+    assert.equal(await program.exit, 2);
+    assert.match(program.output(), /gateway\.port is "eighty": .*\(from CRYSTALKV_GATEWAY_PORT\)/);
+  });
+
+  it('says when its port is taken and ends with 1', async (t) => {
+    const upstream = await createUpstream(json('{}'));
+    t.after(() => upstream.close());
+    const program = run(t, { CRYSTALKV_GATEWAY_PORT: String(upstream.port) });
+    assert.equal(await program.exit, 1);
+    assert.match(program.output(), /cannot listen on 127\.0\.0\.1:\d+: the port is in use/);
+  });
+
+  it('explains its options', async (t) => {
+    const program = run(t, {}, ['--help']);
+    assert.equal(await program.exit, 0);
+    assert.match(
+      program.output(),
+      /backends {2}CRYSTALKV_GATEWAY_BACKENDS \[\[\{"url":"http:\/\/127\.0\.0\.1:8000"\}\]\]/,
+    );
+    assert.match(program.output(), /timeouts\.first_byte_ms {2}CRYSTALKV_GATEWAY_TIMEOUTS_FIRST_BYTE_MS \[600000\]/);
+  });
+});
