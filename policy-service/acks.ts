@@ -1,0 +1,119 @@
+import {
+  type Ack,
+  ProbeAnswer,
+  Reject,
+  type RejectedBlocks,
+  type RequestAck,
+} from '../proto/gen/crystalkv/v1/policy.ts';
+import type { Introduction } from './hello.ts';
+import { phaseLabel, rejectLabel } from './labels.ts';
+import type { Metrics } from './metrics.ts';
+import type { Asked, PlanLedger } from './plan-ledger.ts';
+import type { RequestState } from './request-state.ts';
+
+export interface AckReaderDeps {
+  introduction: Introduction;
+  requests: Map<number, RequestState>;
+  ledger: PlanLedger;
+  metrics: Metrics;
+}
+
+const PROBE_OUTCOMES: ReadonlyMap<number, string> = new Map([
+  [ProbeAnswer.PROBE_ANSWER_NO_ROOM, 'no_room'],
+  [ProbeAnswer.PROBE_ANSWER_UNSUPPORTED, 'unsupported'],
+]);
+
+/**
+ * Takes over what the engine did with a plan. Its word is the truth: blocks that it did not evict are resident again,
+ * and blocks that it calls holes are holes, whoever asked for them.
+ */
+export function createAckReader({ introduction, requests, ledger, metrics }: AckReaderDeps) {
+  const engine = introduction.hello.engineId;
+  const { blockSize } = introduction.hello;
+  const bytesPerBlock = Number(introduction.hello.bytesPerBlock);
+
+  const takeBack = (asked: readonly Asked[]) => {
+    for (const { handle, epoch, blocks, probe } of asked) {
+      const state = requests.get(handle);
+      if (state === undefined) continue;
+      if (state.epoch === epoch) state.table.restore(blocks);
+      if (probe) state.schedule.declined(state.tokens, blockSize);
+    }
+  };
+
+  const evicted = (state: RequestState, { evicted: blocks }: RequestAck): number => {
+    const fresh = state.table.markHoles(blocks);
+    if (fresh === 0) return 0;
+    metrics.blocksEvicted.inc({ engine, policy: state.policyName, phase: phaseLabel(state.phase) }, fresh);
+    metrics.bytesFreed.inc({ engine }, fresh * bytesPerBlock);
+    return fresh;
+  };
+
+  const rejected = (state: RequestState | undefined, handle: number, entry: RejectedBlocks, asked: number) => {
+    const { reason, blocks } = entry;
+    metrics.rejectedBlocks.inc({ engine, reason: rejectLabel(reason) }, blocks.length > 0 ? blocks.length : asked);
+    if (reason === Reject.REJECT_UNKNOWN_REQUEST) {
+      // The report of its end was lost.
+      requests.delete(handle);
+    } else if (state === undefined || reason === Reject.REJECT_STALE_EPOCH) {
+      return;
+    } else if (blocks.length === 0) {
+      state.backOffUntil = state.tokens + blockSize;
+    } else if (reason === Reject.REJECT_NOT_RESIDENT) {
+      state.table.markHoles(blocks);
+    } else {
+      state.table.refuse(blocks);
+    }
+  };
+
+  /** `unsupported` is about this request at this moment (its thinking has ended, say), not about the engine. */
+  const answered = (state: RequestState, answer: ProbeAnswer) => {
+    if (answer === ProbeAnswer.PROBE_ANSWER_STARTED) return;
+    if (answer === ProbeAnswer.PROBE_ANSWER_UNSUPPORTED) state.schedule.refused();
+    else state.schedule.declined(state.tokens, blockSize);
+    metrics.probes.inc({ engine, outcome: PROBE_OUTCOMES.get(answer) ?? 'unanswered' });
+  };
+
+  return {
+    /** Returns why the message was dropped. */
+    read(ack: Ack): string | undefined {
+      if (ack.planSequence >= ledger.next || ack.planSequence === 0n) return 'unknown_plan';
+      const { asked = [], lost } = ledger.settle(ack.planSequence);
+      for (const plan of lost) {
+        metrics.plans.inc({ engine, outcome: 'lost' });
+        takeBack(plan);
+      }
+      const wishes = new Map(asked.map((entry) => [entry.handle, entry]));
+      let done = 0;
+      let stale = false;
+      let started = false;
+      for (const answer of ack.requests) {
+        const wish = wishes.get(answer.handle);
+        const state = requests.get(answer.handle);
+        const current = state?.epoch === answer.epoch ? state : undefined;
+        if (current !== undefined) done += evicted(current, answer);
+        for (const entry of answer.rejected) {
+          if (entry.reason === Reject.REJECT_STALE_EPOCH) stale = true;
+          rejected(current, answer.handle, entry, wish?.blocks.length ?? 0);
+        }
+        if (wish?.probe && state !== undefined) {
+          answered(state, answer.probe);
+          started ||= answer.probe === ProbeAnswer.PROBE_ANSWER_STARTED;
+          wish.probe = false;
+        }
+      }
+      takeBack(asked);
+      if (asked.length === 0) return undefined;
+      const wanted = asked.reduce((sum, { blocks }) => sum + blocks.length, 0);
+      metrics.plans.inc({ engine, outcome: outcomeOf(wanted, done, stale, started) });
+      return undefined;
+    },
+  };
+}
+
+/** A plan that asked for probes only is applied when one was started. */
+function outcomeOf(wanted: number, done: number, stale: boolean, started: boolean): string {
+  if (wanted === 0 ? started : done >= wanted) return 'applied';
+  if (done > 0) return 'partial';
+  return stale ? 'stale' : 'rejected';
+}

@@ -1,0 +1,249 @@
+import type { Logger } from '../common/logger.ts';
+import type {
+  Ack,
+  AttachRequest,
+  AttachResponse,
+  Finished,
+  PoolState,
+  Preempted,
+  RequestStep,
+  Started,
+  Step,
+} from '../proto/gen/crystalkv/v1/policy.ts';
+import { createAckReader } from './acks.ts';
+import type { Settings } from './config.ts';
+import { createDecider } from './decide.ts';
+import { governanceOf } from './governance.ts';
+import type { Introduction, Refusal } from './hello.ts';
+import type { Metrics } from './metrics.ts';
+import { PlanLedger } from './plan-ledger.ts';
+import { createProbeDesk } from './probe-desk.ts';
+import { RequestState } from './request-state.ts';
+
+export interface SessionDeps {
+  settings: { current: Settings };
+  metrics: Metrics;
+  logger: Logger;
+  send(message: AttachResponse): void;
+  /** Whether what was sent has not been read yet: the engine is slower than its plans. */
+  isBlocked(): boolean;
+  /** Ends the stream with an error. */
+  refuse(refusal: Refusal): void;
+  /** Called once, when the Hello was accepted and before anything is sent. */
+  onAttached(session: EngineSession): void;
+}
+
+/** What the rest of the service may ask of an attached engine. */
+export interface EngineSession {
+  readonly introduction: Introduction;
+  readonly requests: ReadonlyMap<number, RequestState>;
+  readonly pool: PoolState;
+  readonly step: bigint;
+  /** Applies changed settings to everything that runs. */
+  govern(): void;
+  /** Ends the stream. */
+  end(refusal: Refusal): void;
+}
+
+const EMPTY_POOL: PoolState = { freeBlocks: 0, totalBlocks: 0, waiting: 0, running: 0, preemptions: 0n };
+
+export type Attached = ReturnType<typeof createAttached>;
+
+/**
+ * An engine whose Hello was accepted: its requests, and what every further message does to them. Messages and parts
+ * of messages that make no sense are counted and dropped.
+ */
+export function createAttached(deps: SessionDeps, introduction: Introduction, onEnd: () => void) {
+  const { settings, metrics, logger } = deps;
+  const { hello } = introduction;
+  const engine = hello.engineId;
+  const requests = new Map<number, RequestState>();
+  const ledger = new PlanLedger();
+  const bad = (reason: string) => metrics.badMessages.inc({ reason });
+  const probes = createProbeDesk({ introduction, requests, metrics });
+  const acks = createAckReader({ introduction, requests, ledger, metrics });
+  const decider = createDecider({ introduction, requests, settings });
+  let pool: PoolState = { ...EMPTY_POOL, totalBlocks: hello.poolBlocks, freeBlocks: hello.poolBlocks };
+  let lastStep: bigint | undefined;
+  let openStep: bigint | undefined;
+  let any = false;
+
+  const start = (started: Started, cold: boolean) => {
+    if (requests.has(started.handle) || probes.has(started.handle)) return bad('duplicate_handle');
+    const { maxRequestTokens } = settings.current.limits;
+    if (started.promptTokens > maxRequestTokens || started.computedTokens > maxRequestTokens) return bad('too_long');
+    if (started.parentHandle !== undefined) {
+      if (!probes.start(started, started.parentHandle)) bad('unknown_parent');
+      return;
+    }
+    const state = new RequestState(
+      {
+        handle: started.handle,
+        crystalkvId: started.crystalkvId,
+        choiceIndex: started.choiceIndex,
+        promptTokens: started.promptTokens,
+        epoch: started.epoch,
+        cold,
+        blockSize: hello.blockSize,
+        sinkTokens: hello.sinkTokens,
+        recentTokens: hello.recentTokens,
+        headGroups: hello.headGroups,
+        probeSuffixTokens: introduction.probeSuffixTokens,
+      },
+      governanceOf(started.options, settings.current, (name) => {
+        metrics.unknownProfiles.inc();
+        unknownProfile(logger, name);
+      }),
+      started.options,
+    );
+    state.table.advance(started.computedTokens);
+    state.table.markHoles(started.evicted);
+    requests.set(started.handle, state);
+  };
+
+  const row = (step: RequestStep) => {
+    const state = requests.get(step.handle);
+    if (state === undefined) {
+      const problem = probes.step(step);
+      if (problem !== undefined) bad(problem);
+      return;
+    }
+    if (step.epoch < state.epoch) return bad('stale_epoch');
+    if (step.computedTokens > settings.current.limits.maxRequestTokens) return bad('too_long');
+    // The report of the preemption was lost: the epoch says it as well.
+    if (step.epoch > state.epoch) state.preempt(step.epoch);
+    if (step.computedTokens < state.tokens) return bad('tokens_went_back');
+    state.advance(step.computedTokens, step.phase, step.segmentStarts);
+    if (step.masses.length > 0) {
+      const { regretted, missedMass, steps } = state.shadow;
+      const problem = state.measure(step.masses);
+      if (problem === undefined) metrics.measuredSteps.inc({ engine });
+      else bad(problem);
+      if (state.shadow.steps > steps) {
+        const policy = state.policyName;
+        metrics.shadowSteps.inc({ policy });
+        metrics.shadowRegretted.inc({ policy }, state.shadow.regretted - regretted);
+        metrics.shadowMissedMass.inc({ policy }, state.shadow.missedMass - missedMass);
+      }
+    }
+    state.admit();
+  };
+
+  const onStep = (step: Step) => {
+    if (lastStep !== undefined && step.step <= lastStep) return bad('step_out_of_order');
+    if (openStep !== undefined && step.step < openStep) return bad('step_out_of_order');
+    openStep = step.step;
+    if (step.pool !== undefined) pool = step.pool;
+    for (const request of step.requests) row(request);
+    if (step.more) return;
+    lastStep = step.step;
+    openStep = undefined;
+    metrics.steps.inc({ engine });
+    decide(step.step);
+  };
+
+  const decide = (basedOnStep: bigint) => {
+    if (!hello.lockstep && deps.isBlocked()) {
+      metrics.missedSteps.inc({ engine });
+      return;
+    }
+    const begin = performance.now();
+    const { plans, shadowed } = decider.decide(pool);
+    for (const [policy, blocks] of shadowed) metrics.shadowEvicted.inc({ policy }, blocks);
+    if (plans.length > 0 || hello.lockstep) {
+      const sequence = ledger.issue(plans);
+      deps.send({ message: { $case: 'plan', value: { sequence, basedOnStep, requests: plans } } });
+    }
+    metrics.decisionSeconds.observe({ engine }, (performance.now() - begin) / 1000);
+  };
+
+  const onPreempted = ({ handle, epoch }: Preempted) => {
+    const state = requests.get(handle);
+    if (state === undefined) {
+      if (!probes.has(handle)) bad('unknown_handle');
+    } else if (epoch <= state.epoch) bad('stale_epoch');
+    else state.preempt(epoch);
+  };
+
+  const onFinished = (finished: Finished) => {
+    if (requests.delete(finished.handle)) return;
+    if (!probes.finish(finished)) bad('unknown_handle');
+  };
+
+  const onAck = (ack: Ack) => {
+    const problem = acks.read(ack);
+    if (problem !== undefined) bad(problem);
+  };
+
+  const session: EngineSession = {
+    introduction,
+    requests,
+    get pool() {
+      return pool;
+    },
+    get step() {
+      return lastStep ?? 0n;
+    },
+    govern() {
+      decider.forget();
+      for (const state of requests.values()) state.govern(governanceOf(state.options, settings.current));
+      configure();
+    },
+    end(refusal) {
+      onEnd();
+      deps.refuse(refusal);
+    },
+  };
+
+  let configured = '';
+  /** Says what to measure, when it differs from what was said last. */
+  const configure = () => {
+    const { measureEvery, defaultProfile } = settings.current;
+    const value = { headGroups: [], measureEvery, probeTokens: defaultProfile.probe.maxTokens };
+    if (configured === JSON.stringify(value)) return;
+    configured = JSON.stringify(value);
+    probes.expectTokens(value.probeTokens);
+    deps.send({ message: { $case: 'configure', value } });
+  };
+
+  const receive = (message: NonNullable<AttachRequest['message']>) => {
+    switch (message.$case) {
+      case 'hello':
+        return bad('second_hello');
+      case 'snapshot':
+        if (any) return bad('late_snapshot');
+        any = true;
+        // Parents first: a fork may be listed before the request that it was forked from.
+        for (const one of message.value.requests) if (one.parentHandle === undefined) start(one, true);
+        for (const one of message.value.requests) if (one.parentHandle !== undefined) start(one, true);
+        return;
+      case 'started':
+        any = true;
+        return start(message.value, false);
+      case 'step':
+        any = true;
+        return onStep(message.value);
+      case 'preempted':
+        return onPreempted(message.value);
+      case 'finished':
+        return onFinished(message.value);
+      case 'ack':
+        return onAck(message.value);
+      default:
+        return bad('undecodable');
+    }
+  };
+
+  return { session, receive, configure };
+}
+
+const warned = new WeakMap<Logger, Set<string>>();
+
+/** Logs a name once; requests choose the names, so at most a hundred of them, cut to a sane length. */
+function unknownProfile(logger: Logger, name: string): void {
+  const names = warned.get(logger) ?? new Set<string>();
+  warned.set(logger, names);
+  if (names.has(name) || names.size >= 100) return;
+  names.add(name);
+  logger.warn({ profile: name.slice(0, 64) }, 'unknown profile, the default one is used');
+}

@@ -1,0 +1,106 @@
+import { z } from 'zod';
+import { ConfigError } from '../common/config.ts';
+import { LOG_LEVELS } from '../common/logger.ts';
+import { DEFAULT_PROFILE, type Profile, type ProfileConfig, toProfile } from './profiles.ts';
+
+const port = z.int().min(0).max(65_535);
+
+/** Section `policy_service`. */
+export const policyServiceSchema = z.strictObject({
+  enabled: z
+    .union([z.boolean(), z.literal([0, 1]).transform((value) => value === 1)], {
+      error: 'expected true, false, 1 or 0',
+    })
+    .default(true)
+    .meta({
+      env: 'CRYSTALKV_ENABLED',
+      description: 'false or 0: all evictions stop at once, whatever requests ask for',
+    }),
+  host: z.string().min(1).default('127.0.0.1').meta({ description: 'gRPC address' }),
+  port: port.default(50051).meta({ description: 'gRPC port; 0 takes a free one' }),
+  metrics_host: z.string().min(1).default('127.0.0.1'),
+  metrics_port: port.default(9091).meta({ description: 'port of /metrics and /health' }),
+  log_level: z.enum(LOG_LEVELS).default('info'),
+  default_profile: z.string().min(1).default(DEFAULT_PROFILE),
+  measure_every: z.int().min(0).max(10_000).default(1).meta({ description: 'engines measure every n-th decode step' }),
+  auth_token: z
+    .string()
+    .min(16)
+    .optional()
+    .meta({ description: 'shared token of at least 16 characters, sent as metadata authorization: Bearer' }),
+  tls: z
+    .strictObject({
+      cert: z.string().min(1).optional().meta({ description: 'PEM file of the certificate chain' }),
+      key: z.string().min(1).optional().meta({ description: 'PEM file of the private key' }),
+      client_ca: z.string().min(1).optional().meta({ description: 'PEM file; clients must show a certificate of it' }),
+    })
+    .prefault({}),
+  limits: z
+    .strictObject({
+      min_budget_tokens: z.int().min(1).max(1_048_576).default(16),
+      max_budget_tokens: z.int().min(1).max(1_048_576).default(1_048_576),
+      max_request_tokens: z.int().min(1).max(16_777_216).default(1_048_576),
+    })
+    .prefault({})
+    .refine((limits) => limits.min_budget_tokens <= limits.max_budget_tokens, {
+      message: 'min_budget_tokens must not be above max_budget_tokens',
+      path: ['min_budget_tokens'],
+    }),
+});
+
+export type PolicyServiceConfig = z.output<typeof policyServiceSchema>;
+
+export interface Config {
+  service: PolicyServiceConfig;
+  profiles: Record<string, ProfileConfig>;
+}
+
+/** The part of the configuration that may change while the service runs. */
+export interface Settings {
+  enabled: boolean;
+  defaultProfile: Profile;
+  profiles: ReadonlyMap<string, Profile>;
+  measureEvery: number;
+  limits: { minBudgetTokens: number; maxBudgetTokens: number; maxRequestTokens: number };
+}
+
+/** Throws ConfigError when the sections do not fit together. */
+export function settingsOf({ service, profiles }: Config): Settings {
+  const resolved = new Map(Object.entries(profiles).map(([name, profile]) => [name, toProfile(name, profile)]));
+  const defaultProfile = resolved.get(service.default_profile);
+  if (defaultProfile === undefined) {
+    const known = [...resolved.keys()].join(', ');
+    throw new ConfigError(
+      `policy_service.default_profile is ${JSON.stringify(service.default_profile)}: no such profile; known are ${known}`,
+    );
+  }
+  return {
+    enabled: service.enabled,
+    defaultProfile,
+    profiles: resolved,
+    measureEvery: service.measure_every,
+    limits: {
+      minBudgetTokens: service.limits.min_budget_tokens,
+      maxBudgetTokens: service.limits.max_budget_tokens,
+      maxRequestTokens: service.limits.max_request_tokens,
+    },
+  };
+}
+
+/** Refuses an address that others can reach unless callers are known. Throws ConfigError. */
+export function checkExposure({ host, tls, auth_token }: PolicyServiceConfig): void {
+  if ((tls.cert === undefined) !== (tls.key === undefined)) {
+    throw new ConfigError('policy_service.tls needs both cert and key, or neither');
+  }
+  if (tls.client_ca !== undefined && tls.cert === undefined) {
+    throw new ConfigError('policy_service.tls.client_ca needs cert and key');
+  }
+  if (isLoopback(host) || tls.cert !== undefined || auth_token !== undefined) return;
+  throw new ConfigError(
+    `policy_service.host is ${JSON.stringify(host)}: beyond loopback the service needs tls.cert and tls.key, or auth_token`,
+  );
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
+}

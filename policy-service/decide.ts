@@ -1,0 +1,115 @@
+import type { PoolState, RequestPlan } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { Settings } from './config.ts';
+import type { Controller, Pool } from './controllers/controller.ts';
+import { createController } from './controllers/group.ts';
+import type { Introduction } from './hello.ts';
+import type { RequestState } from './request-state.ts';
+
+export interface DeciderDeps {
+  introduction: Introduction;
+  requests: ReadonlyMap<number, RequestState>;
+  settings: { current: Settings };
+}
+
+export interface Decision {
+  /** What the engine is asked for; blocks in it are pending from now on. */
+  plans: RequestPlan[];
+  /** Blocks that shadow mode would have asked for, by policy. */
+  shadowed: Map<string, number>;
+}
+
+interface Group {
+  controller: Controller;
+  members: RequestState[];
+  quotas: number[];
+}
+
+/** What to ask of one engine after a step: controllers say how many, policies say which. */
+export function createDecider({ introduction, requests, settings }: DeciderDeps) {
+  const { hello } = introduction;
+  const groups = new Map<string, Group>();
+  const pool: Pool = { freeBlocks: 0, totalBlocks: 0, waiting: 0, promisedBlocks: 0 };
+
+  const groupOf = (state: RequestState): Group => {
+    let group = groups.get(state.group);
+    if (group === undefined) {
+      group = { controller: createController(state.controller), members: [], quotas: [] };
+      groups.set(state.group, group);
+    }
+    return group;
+  };
+
+  const wantsProbe = (state: RequestState, controller: Controller): boolean => {
+    if (!introduction.canProbe || !state.definition.needsProbe || !state.isThinking) return false;
+    const options = state.profile.probe;
+    if (!state.schedule.isDue(state.tokens, state.completedBlocks, hello.blockSize, options)) return false;
+    // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
+    const ahead = options.maxTokens + introduction.probeSuffixTokens + hello.blockSize;
+    return controller.expectsEviction(state, pool, ahead);
+  };
+
+  const take = (group: Group, planFor: (state: RequestState) => RequestPlan, shadowed: Map<string, number>) => {
+    const { controller, members, quotas } = group;
+    const shadow = members[0]?.mode === 'shadow' && members[0].controller.type === 'pressure';
+    let virtual = 0;
+    if (shadow) for (const { table } of members) virtual += table.virtual;
+    pool.promisedBlocks += virtual;
+    controller.quotas(members, pool, quotas);
+    pool.promisedBlocks -= virtual;
+    for (let i = 0; i < members.length; i += 1) {
+      const quota = quotas[i]!;
+      if (quota <= 0) continue;
+      const state = members[i]!;
+      const blocks = state.leastValuable(quota);
+      if (blocks.length === 0) continue;
+      if (state.mode === 'shadow') {
+        for (const block of blocks) state.table.markVirtual(block);
+        state.shadow.evicted += blocks.length;
+        shadowed.set(state.policyName, (shadowed.get(state.policyName) ?? 0) + blocks.length);
+      } else {
+        for (const block of blocks) state.table.markPending(block);
+        pool.promisedBlocks += blocks.length;
+        planFor(state).evict = blocks;
+      }
+    }
+  };
+
+  return {
+    /** Changed settings: controllers begin anew. */
+    forget(): void {
+      groups.clear();
+    },
+
+    decide(state: PoolState): Decision {
+      const plans: RequestPlan[] = [];
+      const shadowed = new Map<string, number>();
+      if (!settings.current.enabled || !introduction.canEvict) return { plans, shadowed };
+      pool.freeBlocks = state.freeBlocks;
+      pool.totalBlocks = state.totalBlocks;
+      pool.waiting = state.waiting;
+      pool.promisedBlocks = 0;
+      for (const group of groups.values()) group.members.length = 0;
+      const entries = new Map<number, RequestPlan>();
+      const planFor = ({ handle, epoch }: RequestState): RequestPlan => {
+        let entry = entries.get(handle);
+        if (entry === undefined) {
+          entry = { handle, epoch, evict: [], probe: false };
+          entries.set(handle, entry);
+          plans.push(entry);
+        }
+        return entry;
+      };
+      for (const request of requests.values()) {
+        pool.promisedBlocks += request.table.pending;
+        if (request.mode === 'off' || !request.definition.evicts) continue;
+        const group = groupOf(request);
+        if (!request.cold && request.tokens >= request.backOffUntil) group.members.push(request);
+        if (!wantsProbe(request, group.controller)) continue;
+        request.schedule.asked(request.tokens, request.completedBlocks);
+        planFor(request).probe = true;
+      }
+      for (const group of groups.values()) if (group.members.length > 0) take(group, planFor, shadowed);
+      return { plans, shadowed };
+    },
+  };
+}

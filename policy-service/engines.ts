@@ -1,0 +1,89 @@
+import { status } from '@grpc/grpc-js';
+import type { Logger } from '../common/logger.ts';
+import type { AttachRequest, AttachResponse } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { EngineSession } from './attached.ts';
+import type { Settings } from './config.ts';
+import { createEngineSession } from './engine-session.ts';
+import type { Refusal } from './hello.ts';
+import { phaseLabel } from './labels.ts';
+import { createMetrics, type EngineReading, type Metrics } from './metrics.ts';
+
+/** One end of an Attach stream, as the transport offers it. */
+export interface Stream {
+  send(message: AttachResponse): void;
+  isBlocked(): boolean;
+  refuse(refusal: Refusal): void;
+}
+
+export interface Engines {
+  metrics: Metrics;
+  /** Attached engines by id. */
+  attached: ReadonlyMap<string, EngineSession>;
+  open(stream: Stream): { receive(message: AttachRequest): void; close(): void };
+  /** Applies changed settings to every engine. */
+  govern(): void;
+  close(): void;
+}
+
+/** The engines that are attached. Nothing is shared between them. The newest stream of an engine id wins. */
+export function createEngines(deps: { settings: { current: Settings }; logger: Logger }): Engines {
+  const { settings, logger } = deps;
+  const attached = new Map<string, EngineSession>();
+  const metrics = createMetrics(() => [...attached.values()].map(reading));
+
+  const onAttached = (session: EngineSession) => {
+    const { engineId, instanceId, model, lockstep } = session.introduction.hello;
+    const older = attached.get(engineId);
+    attached.set(engineId, session);
+    older?.end({ code: status.ABORTED, details: `replaced by a newer stream of engine ${engineId} (${instanceId})` });
+    metrics.streamUp.set({ engine: engineId }, 1);
+    logger.info({ engine: engineId, instance: instanceId, model, lockstep }, 'engine attached');
+  };
+
+  const onClosed = (session: EngineSession) => {
+    const { engineId, instanceId } = session.introduction.hello;
+    if (attached.get(engineId) !== session) return;
+    attached.delete(engineId);
+    metrics.streamUp.set({ engine: engineId }, 0);
+    logger.info({ engine: engineId, instance: instanceId }, 'engine left');
+  };
+
+  return {
+    metrics,
+    attached,
+    open(stream) {
+      const session = createEngineSession({ settings, metrics, logger, onAttached, ...stream });
+      return {
+        receive: session.receive,
+        close() {
+          const ended = session.close();
+          if (ended !== undefined) onClosed(ended);
+        },
+      };
+    },
+    govern() {
+      for (const session of attached.values()) session.govern();
+    },
+    close() {
+      for (const session of attached.values()) {
+        session.end({ code: status.UNAVAILABLE, details: 'the policy service is shutting down' });
+      }
+    },
+  };
+}
+
+function reading(session: EngineSession): EngineReading {
+  const { freeBlocks, totalBlocks, waiting, running } = session.pool;
+  return {
+    engine: session.introduction.hello.engineId,
+    pool: { free: freeBlocks, total: totalBlocks, waiting, running },
+    requests: [...session.requests.values()].map((request) => ({
+      phase: phaseLabel(request.phase),
+      profile: request.profile.name,
+      mode: request.mode,
+      resident: request.table.resident,
+      blocks: request.table.blocks,
+      cold: request.cold,
+    })),
+  };
+}

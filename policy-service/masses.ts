@@ -1,0 +1,137 @@
+/** Groups whose evictable blocks hold less than this share of the attention say nothing about them. */
+const MIN_EVICTABLE_MASS = 0.02;
+/** The log code that stands for nothing. */
+const NOTHING = 31;
+
+/**
+ * Linear mass of each byte: the geometric middle of a log code's interval, 0 for code 31 and for bytes that are no
+ * code, so that a malformed byte cannot weigh anything.
+ */
+const LINEAR = Float64Array.from({ length: 256 }, (_, code) => (code < NOTHING ? 2 ** (-(code + 0.5) / 2) : 0));
+
+export function linearMass(code: number): number {
+  return LINEAR[code] ?? 0;
+}
+
+/** Four histograms of 32 codes, one for each byte of a word: neighbours often have the same code, and two increments of
+ * one counter have to wait for each other. Longer than needed, so that a malformed byte counts nowhere. */
+const counts = new Int32Array(512);
+/** Four columns a word; bit 7 of a byte says that the column was not read by any group so far. */
+let unread = new Uint32Array(64);
+
+const EVERY_BYTE = 0x01010101;
+const HIGH_BITS = 0x80808080;
+const NO_CODE_BITS = 0xe0e0e0e0;
+
+/**
+ * Which blocks were read: `hits[i]` becomes 1 when column `from + i` belongs to the nucleus of at least one head group,
+ * that is to the smallest set of columns of `[from, to)` with `share` of what those columns hold; 0 otherwise.
+ * Columns with the same code enter together, since nothing tells them apart. Codes have 32 values, so a nucleus takes
+ * counting and no sorting; four columns are looked at at once. `codes` holds `groups` rows of `columns` bytes.
+ *
+ * false, with `hits` undefined, when a byte in `[from, to)` is no log code.
+ */
+export function nucleusHits(
+  codes: Uint8Array,
+  groups: number,
+  columns: number,
+  from: number,
+  to: number,
+  share: number,
+  hits: Uint8Array,
+): boolean {
+  const width = to - from;
+  const words = width >>> 2;
+  const bytes = new DataView(codes.buffer, codes.byteOffset, codes.byteLength);
+  if (unread.length <= words) unread = new Uint32Array((words + 1) * 2);
+  unread.fill(HIGH_BITS, 0, words + 1);
+  let bits = 0;
+  for (let group = 0; group < groups; group += 1) {
+    const start = group * columns + from;
+    const tail = start + words * 4;
+    const end = start + width;
+    counts.fill(0, 0, 128);
+    for (let at = start; at < tail; at += 4) {
+      const word = bytes.getInt32(at, true);
+      bits |= word;
+      counts[word & 255]! += 1;
+      counts[32 + ((word >>> 8) & 255)]! += 1;
+      counts[64 + ((word >>> 16) & 255)]! += 1;
+      counts[96 + (word >>> 24)]! += 1;
+    }
+    for (let at = tail; at < end; at += 1) {
+      bits |= codes[at]!;
+      counts[codes[at]!]! += 1;
+    }
+    const last = lastCodeOfNucleus(share);
+    if (last < 0) continue;
+    // Codes have five bits: the sum has bit 7 exactly where the code is above `last`.
+    const above = Math.imul(127 - last, EVERY_BYTE);
+    for (let at = start, i = 0; at < tail; at += 4, i += 1) unread[i]! &= bytes.getInt32(at, true) + above;
+    for (let at = tail, shift = 0; at < end; at += 1, shift += 8) {
+      if (codes[at]! <= last) unread[words]! &= ~(128 << shift);
+    }
+  }
+  if ((bits & NO_CODE_BITS) !== 0) return false;
+  for (let i = 0; i < width; i += 1) hits[i] = 1 - ((unread[i >>> 2]! >>> (((i & 3) << 3) + 7)) & 1);
+  return true;
+}
+
+/** The largest code (least mass) of the nucleus that `counts` describes; below 0 when the group is to be ignored. */
+function lastCodeOfNucleus(share: number): number {
+  let total = 0;
+  for (let code = 0; code < NOTHING; code += 1) {
+    const count = counts[code]! + counts[code + 32]! + counts[code + 64]! + counts[code + 96]!;
+    counts[code] = count;
+    total += count * LINEAR[code]!;
+  }
+  if (total < MIN_EVICTABLE_MASS) return -1;
+  const wanted = share * total;
+  let covered = 0;
+  for (let code = 0; code < NOTHING; code += 1) {
+    covered += counts[code]! * LINEAR[code]!;
+    if (covered >= wanted) return code;
+  }
+  return NOTHING - 1;
+}
+
+/** `mean[i]` becomes the mean over all head groups of the mass of column `from + i`, for the columns `[from, to)`. */
+export function meanMass(
+  codes: Uint8Array,
+  groups: number,
+  columns: number,
+  from: number,
+  to: number,
+  mean: Float64Array,
+): void {
+  const width = to - from;
+  mean.fill(0, 0, width);
+  for (let group = 0; group < groups; group += 1) {
+    const start = group * columns + from;
+    for (let i = 0; i < width; i += 1) mean[i]! += LINEAR[codes[start + i]!]!;
+  }
+  for (let i = 0; i < width; i += 1) mean[i]! /= groups;
+}
+
+let sorted = new Float64Array(256);
+
+/** `hits[i]` becomes 1 for the half (rounded up) of `mass[0..count)` with the most mass; of equal ones the newest. */
+export function topHalfHits(mass: Float64Array, count: number, hits: Uint8Array): void {
+  hits.fill(0, 0, count);
+  if (count === 0) return;
+  if (sorted.length < count) sorted = new Float64Array(count * 2);
+  const order = sorted.subarray(0, count);
+  order.set(mass.subarray(0, count));
+  order.sort();
+  const wanted = Math.ceil(count / 2);
+  const threshold = order[count - wanted]!;
+  let left = wanted;
+  for (let i = 0; i < count; i += 1) if (mass[i]! > threshold) left -= 1;
+  for (let i = count - 1; i >= 0; i -= 1) {
+    if (mass[i]! > threshold) hits[i] = 1;
+    else if (mass[i]! === threshold && left > 0) {
+      hits[i] = 1;
+      left -= 1;
+    }
+  }
+}

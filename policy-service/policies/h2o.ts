@@ -1,0 +1,26 @@
+import { type PolicyDefinition, withRoomFor } from './policy.ts';
+
+/** The sum runs from a block's birth, so also over its time in the protected window. */
+export const h2o: PolicyDefinition = {
+  summary: 'Keeps heavy hitters: the attention mass that a block has received since its birth.',
+  source: 'H2O, arXiv 2306.14048',
+  evicts: true,
+  hits: 'none',
+  mass: true,
+  needsProbe: false,
+  create: () => {
+    let sums = new Float64Array(64);
+    return {
+      admit(block) {
+        sums = withRoomFor(sums, block, 0);
+      },
+      observe({ blocks, count, mass }) {
+        if (count > 0) sums = withRoomFor(sums, blocks[count - 1]!, 0);
+        for (let i = 0; i < count; i += 1) sums[blocks[i]!]! += mass[i]!;
+      },
+      score(blocks, count, _request, out) {
+        for (let i = 0; i < count; i += 1) out[i] = sums[blocks[i]!]!;
+      },
+    };
+  },
+};

@@ -1,0 +1,80 @@
+/** What one measured step says about a request. The arrays belong to the caller and are valid during the call only. */
+export interface Measurement {
+  /** Tokens in the cache after the step: the clock of every policy. */
+  tokens: number;
+  /** Resident logical blocks beyond prompt and sinks, ascending; `count` of them. */
+  blocks: Int32Array;
+  count: number;
+  /** The first `evictable` of `blocks` are not protected; `hits` is defined for these. */
+  evictable: number;
+  /** 1 where the block was read, by the hit rule that the policy asked for. */
+  hits: Uint8Array;
+  /** Attention mass of each of `blocks`, mean over all head groups, not renormalised. Only when `mass` was asked for. */
+  mass: Float64Array;
+}
+
+/** What answer probes found so far. */
+export interface ProbeReading {
+  /** Probes that were taken in. 0: nothing below means anything. */
+  count: number;
+  /** Blocks below this index were looked at by at least one probe. */
+  seen: number;
+  /** Mass that the probed answers put on each block: running maximum, decayed by every probe. Index: logical block. */
+  masses: Float64Array;
+  /** Mean mass of an old block at the last probe: what a block that no probe has seen is expected to be worth. */
+  expected: number;
+}
+
+/** What a policy may know of a request when it scores. */
+export interface RequestFacts {
+  /** Survives a reconnect: the gateway's id and choice index, or the engine's handle. */
+  identity: string;
+  tokens: number;
+  probe: ProbeReading;
+}
+
+/** The parameters of a profile that policies use. */
+export interface PolicyParameters {
+  /** Tokens after which a hit counts half. */
+  halfLifeTokens: number;
+  seed: number;
+}
+
+/** The state of one policy for one request. Deterministic: the same calls give the same values. */
+export interface Policy {
+  /** The block leaves the protected window and takes part from now on. Once for each block, ascending. */
+  admit?(block: number, tokens: number): void;
+  /** Called for every measured step, before the blocks that became evictable with it are admitted. */
+  observe?(measurement: Measurement): void;
+  /**
+   * `out[i]` becomes the value of keeping `blocks[i]`; the lowest leaves first. Finite for every admitted block, and
+   * without side effect: asking twice gives the same answer. Values compare within the request only.
+   */
+  score(blocks: Int32Array, count: number, request: RequestFacts, out: Float64Array): void;
+}
+
+/** How measured masses become hits: `policy-service/masses.ts`. */
+export type HitRule = 'none' | 'nucleus' | 'top_half';
+
+/** One line of the registry. */
+export interface PolicyDefinition {
+  /** One sentence for people. */
+  summary: string;
+  source: string;
+  /** false: never evicts, whatever the controller says. */
+  evicts: boolean;
+  hits: HitRule;
+  /** Whether `observe` reads `mass`. */
+  mass: boolean;
+  /** Whether answer probes are worth their tokens. */
+  needsProbe: boolean;
+  create(parameters: PolicyParameters): Policy;
+}
+
+/** `array`, or a copy that is long enough for index `block` and filled with `fill` beyond the old end. */
+export function withRoomFor(array: Float64Array<ArrayBuffer>, block: number, fill: number): Float64Array<ArrayBuffer> {
+  if (block < array.length) return array;
+  const grown = new Float64Array(Math.max(64, (block + 1) * 2)).fill(fill, array.length);
+  grown.set(array);
+  return grown;
+}

@@ -1,0 +1,15 @@
+import type { PolicyDefinition } from './policy.ts';
+
+export const window: PolicyDefinition = {
+  summary: 'Keeps the newest blocks: the value of a block is its index.',
+  source: 'StreamingLLM, arXiv 2309.17453, with prompt protection',
+  evicts: true,
+  hits: 'none',
+  mass: false,
+  needsProbe: false,
+  create: () => ({
+    score(blocks, count, _request, out) {
+      for (let i = 0; i < count; i += 1) out[i] = blocks[i]!;
+    },
+  }),
+};

@@ -1,0 +1,117 @@
+import { z } from 'zod';
+import type { PolicyParameters } from './policies/policy.ts';
+import { POLICIES, POLICY_NAMES, type PolicyName } from './policies/registry.ts';
+import type { ProbeOptions } from './probe-schedule.ts';
+
+export const MODES = ['enforce', 'shadow', 'off'] as const;
+export type EvictionMode = (typeof MODES)[number];
+
+/** What a request gets when neither its options nor the configuration say otherwise. */
+export const DEFAULT_PROFILE = 'default';
+
+const share = z.number().min(0).max(1);
+
+const fixedSchema = z.strictObject({
+  type: z.literal('fixed'),
+  budget_tokens: z.int().min(1).max(1_048_576),
+});
+
+const pressureSchema = z
+  .strictObject({
+    type: z.literal('pressure'),
+    /** Evictions begin when less than this share of the pool is free. */
+    low_free_share: share.default(0.1),
+    /** They end when this share is free; requests that wait for memory count as pressure below it. */
+    high_free_share: share.default(0.2),
+    /** Answer probes begin when less than this share is free, so that they are known when evictions begin. */
+    probe_free_share: share.default(0.4),
+    /** Output blocks that every request keeps. */
+    floor_blocks: z.int().min(1).max(65_536).default(8),
+  })
+  .refine((value) => value.low_free_share <= value.high_free_share, {
+    message: 'low_free_share must not be above high_free_share',
+    path: ['low_free_share'],
+  });
+
+const profileSchema = z.strictObject({
+  policy: z.enum(POLICY_NAMES),
+  controller: z.discriminatedUnion('type', [fixedSchema, pressureSchema]).prefault({ type: 'pressure' }),
+  mode: z.enum(MODES).default('enforce'),
+  half_life_tokens: z.number().positive().max(1e9).default(70),
+  nucleus: z.number().gt(0).max(1).default(0.9),
+  seed: z.int().min(0).max(0xffff_ffff).default(0),
+  probe: z
+    .strictObject({
+      every_tokens: z.int().min(1).max(1_048_576).default(64),
+      max_tokens: z.int().min(1).max(1024).default(16),
+      decay: share.default(0.9),
+      max_extra_share: share.default(0.1),
+    })
+    .prefault({}),
+  /** Measured steps after which a request that was met in a snapshot may be evicted without a probe. */
+  cold_steps: z.int().min(0).max(1_000_000).default(16),
+});
+
+export type ProfileConfig = z.output<typeof profileSchema>;
+
+/** The profiles that exist when the file names none: the default, one for each policy, and the paper's decay. */
+function builtIn(): Record<string, ProfileConfig> {
+  const profiles: Record<string, z.input<typeof profileSchema>> = { [DEFAULT_PROFILE]: { policy: 'crystal' } };
+  for (const policy of POLICY_NAMES) profiles[policy] = { policy };
+  profiles['crf-paper'] = { policy: 'crf', half_life_tokens: 1.36 };
+  return Object.fromEntries(Object.entries(profiles).map(([name, profile]) => [name, profileSchema.parse(profile)]));
+}
+
+/** Section `profiles`. */
+export const profilesSchema = z
+  .record(z.string().regex(/^[A-Za-z0-9._-]{1,64}$/, 'a profile name has 1 to 64 of A-Z a-z 0-9 . _ -'), profileSchema)
+  .transform((profiles) => (Object.keys(profiles).length === 0 ? builtIn() : profiles));
+
+export type Controlling =
+  | { type: 'fixed'; budgetTokens: number }
+  | { type: 'pressure'; lowFreeShare: number; highFreeShare: number; probeFreeShare: number; floorBlocks: number };
+
+/** A named set of options, as the rest of the service uses it. */
+export interface Profile {
+  name: string;
+  policy: PolicyName;
+  controller: Controlling;
+  mode: EvictionMode;
+  /** Share of the evictable attention that makes a hit. */
+  nucleus: number;
+  parameters: PolicyParameters;
+  probe: ProbeOptions;
+  coldSteps: number;
+}
+
+export function toProfile(name: string, config: ProfileConfig): Profile {
+  const { controller, probe } = config;
+  return {
+    name,
+    policy: config.policy,
+    controller:
+      controller.type === 'fixed'
+        ? { type: 'fixed', budgetTokens: controller.budget_tokens }
+        : {
+            type: 'pressure',
+            lowFreeShare: controller.low_free_share,
+            highFreeShare: controller.high_free_share,
+            probeFreeShare: controller.probe_free_share,
+            floorBlocks: controller.floor_blocks,
+          },
+    mode: config.mode,
+    nucleus: config.nucleus,
+    parameters: { halfLifeTokens: config.half_life_tokens, seed: config.seed },
+    probe: {
+      everyTokens: probe.every_tokens,
+      maxTokens: probe.max_tokens,
+      decay: probe.decay,
+      maxExtraShare: probe.max_extra_share,
+    },
+    coldSteps: config.cold_steps,
+  };
+}
+
+export function definitionOf(profile: Profile) {
+  return POLICIES[profile.policy];
+}

@@ -1,0 +1,223 @@
+import { Phase, type RequestOptions } from '../proto/gen/crystalkv/v1/policy.ts';
+import { BlockTable } from './block-table.ts';
+import type { Member } from './controllers/controller.ts';
+import { groupKey } from './controllers/group.ts';
+import { meanMass, nucleusHits, topHalfHits } from './masses.ts';
+import type { Measurement, Policy, PolicyDefinition, RequestFacts } from './policies/policy.ts';
+import { ProbeMemory, type ProbeRun } from './probe.ts';
+import { ProbeSchedule } from './probe-schedule.ts';
+import { type Controlling, definitionOf, type EvictionMode, type Profile } from './profiles.ts';
+import { takeLowest } from './select.ts';
+import { ShadowTally } from './shadow.ts';
+
+/** Segments beyond this many are forgotten, oldest first. */
+const MAX_SEGMENTS = 4096;
+
+/** What an engine says of a request when it begins, and what its engine is like. */
+export interface RequestStart {
+  handle: number;
+  crystalkvId: string;
+  choiceIndex: number;
+  promptTokens: number;
+  epoch: number;
+  /** Met in a snapshot: its history is unknown. */
+  cold: boolean;
+  blockSize: number;
+  sinkTokens: number;
+  recentTokens: number;
+  headGroups: number;
+  /** Tokens of the longest end-of-thinking sequence: part of what a probe costs. */
+  probeSuffixTokens: number;
+}
+
+/** What a request is to be governed by; changes when the configuration is read again. */
+export interface Governance {
+  profile: Profile;
+  controller: Controlling;
+  mode: EvictionMode;
+}
+
+/** Room for one request's blocks, shared by all: valid until the next call. */
+const scratch = { blocks: new Int32Array(256), values: new Float64Array(256), hits: new Uint8Array(256) };
+let massScratch = new Float64Array(256);
+const measurement: Measurement = {
+  tokens: 0,
+  blocks: scratch.blocks,
+  count: 0,
+  evictable: 0,
+  hits: scratch.hits,
+  mass: massScratch,
+};
+
+function reserveScratch(blocks: number): void {
+  if (blocks <= massScratch.length) return;
+  scratch.blocks = new Int32Array(blocks * 2);
+  scratch.values = new Float64Array(blocks * 2);
+  scratch.hits = new Uint8Array(blocks * 2);
+  massScratch = new Float64Array(blocks * 2);
+}
+
+/** Everything the service knows of one running request. */
+export class RequestState implements Member, RequestFacts {
+  readonly start: RequestStart;
+  /** What the request asked for itself. */
+  readonly options: RequestOptions | undefined;
+  readonly identity: string;
+  readonly table: BlockTable;
+  readonly policyName: string;
+  readonly definition: PolicyDefinition;
+  readonly probe = new ProbeMemory();
+  readonly schedule: ProbeSchedule;
+  readonly shadow = new ShadowTally();
+  epoch: number;
+  phase: Phase = Phase.PHASE_UNSPECIFIED;
+  segmentStarts: number[] = [];
+  peakResident = 0;
+  measuredSteps = 0;
+  /** Nothing is asked of the request before it has this many tokens: the engine refused it as a whole. */
+  backOffUntil = 0;
+  group = '';
+  budgetBlocks: number | undefined;
+  #governance: Governance;
+  readonly #policy: Policy;
+  #admitted: number;
+
+  constructor(start: RequestStart, governance: Governance, options: RequestOptions | undefined) {
+    this.start = start;
+    this.options = options;
+    this.epoch = start.epoch;
+    this.identity = start.crystalkvId === '' ? `handle ${start.handle}` : `${start.crystalkvId} ${start.choiceIndex}`;
+    this.table = new BlockTable(start);
+    this.definition = definitionOf(governance.profile);
+    this.policyName = governance.profile.policy;
+    this.#policy = this.definition.create(governance.profile.parameters);
+    this.schedule = new ProbeSchedule(governance.profile.probe.maxTokens + start.probeSuffixTokens);
+    this.#admitted = this.table.first;
+    this.#governance = governance;
+    this.govern(governance);
+  }
+
+  get handle(): number {
+    return this.start.handle;
+  }
+
+  get tokens(): number {
+    return this.table.tokens;
+  }
+
+  get profile(): Profile {
+    return this.#governance.profile;
+  }
+
+  get mode(): EvictionMode {
+    return this.#governance.mode;
+  }
+
+  get controller(): Controlling {
+    return this.#governance.controller;
+  }
+
+  get isThinking(): boolean {
+    return this.phase === Phase.PHASE_THINKING;
+  }
+
+  get cold(): boolean {
+    return this.start.cold && this.probe.count === 0 && this.measuredSteps < this.profile.coldSteps;
+  }
+
+  /** Output blocks that are full, holes included. */
+  get completedBlocks(): number {
+    return Math.floor(this.tokens / this.table.blockSize) - this.table.firstOutput;
+  }
+
+  /** New rules; the policy and its history stay. */
+  govern(governance: Governance): void {
+    this.#governance = governance;
+    const { controller, mode, profile } = governance;
+    this.group = groupKey(profile.name, controller, mode);
+    this.budgetBlocks =
+      controller.type === 'fixed' ? Math.ceil(controller.budgetTokens / this.table.blockSize) : undefined;
+    if (mode !== 'shadow') this.table.clearVirtual();
+  }
+
+  /** The cache was thrown away. Scores and probes stay: the indices will mean the same tokens again. */
+  preempt(epoch: number): void {
+    this.epoch = epoch;
+    this.table.reset();
+    this.shadow.reset();
+    this.backOffUntil = 0;
+  }
+
+  advance(tokens: number, phase: Phase, segmentStarts: readonly number[]): void {
+    this.table.advance(tokens);
+    this.phase = phase;
+    if (this.table.resident > this.peakResident) this.peakResident = this.table.resident;
+    for (const start of segmentStarts) if (start <= tokens) this.segmentStarts.push(start);
+    if (this.segmentStarts.length > MAX_SEGMENTS) this.segmentStarts = this.segmentStarts.slice(-MAX_SEGMENTS);
+  }
+
+  /** Takes a step's masses in, or says why not; then nothing was learned from them. */
+  measure(codes: Uint8Array): 'mass_length' | 'mass_code' | undefined {
+    const { table } = this;
+    const columns = table.resident;
+    const groups = this.start.headGroups;
+    if (codes.length !== groups * columns) return 'mass_length';
+    const { hits: rule, mass: wantsMass } = this.definition;
+    const shadowed = this.mode === 'shadow' && table.virtual > 0;
+    reserveScratch(columns);
+    const { hits } = scratch;
+    const from = table.headColumns;
+    const evictable = table.liveEvictable;
+    if (rule === 'nucleus' || shadowed) {
+      const { nucleus } = this.profile;
+      if (!nucleusHits(codes, groups, columns, from, from + evictable, nucleus, hits)) return 'mass_code';
+    }
+    this.measuredSteps += 1;
+    if (shadowed) {
+      meanMass(codes, groups, columns, 0, columns, massScratch);
+      this.shadow.observe(table, hits, evictable, massScratch, from);
+    }
+    if (this.#policy.observe === undefined) return undefined;
+    if (wantsMass || rule === 'top_half') meanMass(codes, groups, columns, from, columns, massScratch);
+    if (rule === 'top_half') topHalfHits(massScratch, evictable, hits);
+    measurement.tokens = table.tokens;
+    measurement.blocks = table.live;
+    measurement.count = table.liveCount;
+    measurement.evictable = evictable;
+    measurement.hits = hits;
+    measurement.mass = massScratch;
+    this.#policy.observe(measurement);
+    return undefined;
+  }
+
+  /** Lets the blocks that have left the protected window take part. */
+  admit(): void {
+    const { last } = this.table;
+    for (; this.#admitted < last; this.#admitted += 1) this.#policy.admit?.(this.#admitted, this.tokens);
+  }
+
+  /** The `n` least valuable blocks that may leave, or as many as there are, ascending. Changes nothing. */
+  leastValuable(n: number): number[] {
+    const { table } = this;
+    reserveScratch(table.liveCount);
+    const count = table.candidates(scratch.blocks);
+    const wanted = Math.min(n, count);
+    if (wanted <= 0) return [];
+    this.#policy.score(scratch.blocks, count, this, scratch.values);
+    takeLowest(scratch.blocks, scratch.values, count, wanted);
+    return Array.from(scratch.blocks.subarray(0, wanted));
+  }
+
+  foldProbe(run: ProbeRun): void {
+    this.probe.fold(run, this.profile.probe.decay, { from: this.table.first, to: this.table.last });
+  }
+
+  /** The keep value of the logical blocks `[from, to)`, holes included. For people, not for the hot path. */
+  keepValues(from: number, to: number): Float64Array {
+    const count = Math.max(0, Math.min(to, this.#admitted) - from);
+    const blocks = Int32Array.from({ length: count }, (_, i) => from + i);
+    const values = new Float64Array(count);
+    this.#policy.score(blocks, count, this, values);
+    return values;
+  }
+}

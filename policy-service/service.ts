@@ -1,0 +1,130 @@
+import { type ServerDuplexStream, type ServerWritableStream, type sendUnaryData, status } from '@grpc/grpc-js';
+import type {
+  AttachRequest,
+  AttachResponse,
+  KvPolicyServer,
+  RequestState as RequestMessage,
+  WatchRequest,
+  WatchResponse,
+} from '../proto/gen/crystalkv/v1/policy.ts';
+import type { Settings } from './config.ts';
+import type { Engines } from './engines.ts';
+import type { Refusal } from './hello.ts';
+import { POLICIES } from './policies/registry.ts';
+import { engineMessage, profileMessage, requestMessage } from './states.ts';
+
+/** Milliseconds between two messages of a Watch. */
+export const WATCH_INTERVAL = { min: 50, max: 10_000, fallback: 250 } as const;
+
+/** The RPCs of `KvPolicy`. `close` ends what is still streaming. */
+export function createService({ engines, settings }: { engines: Engines; settings: { current: Settings } }) {
+  const watchers = new Set<() => void>();
+
+  function* states(matches: (engineId: string, crystalkvId: string) => boolean): Generator<RequestMessage> {
+    for (const [engineId, { requests }] of engines.attached) {
+      for (const request of requests.values()) {
+        if (matches(engineId, request.start.crystalkvId)) yield requestMessage(engineId, request);
+      }
+    }
+  }
+
+  const handlers = {
+    attach(call: ServerDuplexStream<AttachRequest, AttachResponse>) {
+      const session = engines.open({
+        send: (message) => call.write(message),
+        isBlocked: () => call.writableNeedDrain,
+        refuse: (refusal) => fail(call, refusal),
+      });
+      call.on('data', session.receive);
+      call.on('end', () => {
+        session.close();
+        call.end();
+      });
+      call.on('error', session.close);
+      call.on('cancelled', session.close);
+      call.on('close', session.close);
+    },
+
+    getRequest({ request: { crystalkvId, choiceIndex } }, callback) {
+      if (crystalkvId === '') return refuse(callback, status.INVALID_ARGUMENT, 'crystalkv_id is empty');
+      let found: RequestMessage | undefined;
+      for (const state of states((_engine, id) => id === crystalkvId))
+        if (state.choiceIndex === choiceIndex) found = state;
+      if (found !== undefined) return callback(null, { request: found });
+      const wanted = `request ${JSON.stringify(crystalkvId.slice(0, 128))}, choice ${choiceIndex}`;
+      return refuse(callback, status.NOT_FOUND, `${wanted} is unknown or has ended`);
+    },
+
+    listRequests({ request: { engineId } }, callback) {
+      if (engineId !== '' && !engines.attached.has(engineId)) {
+        return refuse(callback, status.NOT_FOUND, `engine ${JSON.stringify(engineId.slice(0, 128))} is not attached`);
+      }
+      callback(null, { requests: [...states((engine) => engineId === '' || engine === engineId)] });
+    },
+
+    watch(call: ServerWritableStream<WatchRequest, WatchResponse>) {
+      const { intervalMs, crystalkvId } = call.request;
+      const interval = intervalMs === 0 ? WATCH_INTERVAL.fallback : intervalMs;
+      if (interval < WATCH_INTERVAL.min || interval > WATCH_INTERVAL.max) {
+        const bounds = `${WATCH_INTERVAL.min} to ${WATCH_INTERVAL.max}`;
+        return fail(call, {
+          code: status.INVALID_ARGUMENT,
+          details: `interval_ms is ${intervalMs}; allowed are ${bounds}, or 0 for ${WATCH_INTERVAL.fallback}`,
+        });
+      }
+      const tell = () => {
+        if (call.writableNeedDrain) return;
+        call.write({
+          engines: [...engines.attached.values()].map(engineMessage),
+          requests: [...states((_engine, id) => crystalkvId === '' || id === crystalkvId)],
+        });
+      };
+      const timer = setInterval(tell, interval);
+      const stop = () => {
+        clearInterval(timer);
+        watchers.delete(finish);
+      };
+      const finish = () => {
+        stop();
+        call.end();
+      };
+      watchers.add(finish);
+      call.on('cancelled', stop);
+      call.on('error', stop);
+      call.on('close', stop);
+      tell();
+    },
+
+    getEngines(_call, callback) {
+      callback(null, { engines: [...engines.attached.values()].map(engineMessage) });
+    },
+
+    listPolicies(_call, callback) {
+      const policies = Object.entries(POLICIES).map(([name, { summary, source }]) => ({ name, summary, source }));
+      callback(null, { policies });
+    },
+
+    listProfiles(_call, callback) {
+      const { profiles, defaultProfile } = settings.current;
+      callback(null, {
+        profiles: [...profiles.values()].map((profile) => profileMessage(profile, profile === defaultProfile)),
+      });
+    },
+  } satisfies KvPolicyServer;
+
+  return {
+    handlers,
+    close() {
+      for (const finish of watchers) finish();
+    },
+  };
+}
+
+/** Ends a stream with an error; grpc-js takes it from the `error` event. */
+function fail(call: { emit(event: 'error', error: Refusal): boolean }, refusal: Refusal): void {
+  call.emit('error', refusal);
+}
+
+function refuse(callback: sendUnaryData<never>, code: status, details: string): void {
+  callback({ code, details });
+}

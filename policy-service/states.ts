@@ -1,0 +1,58 @@
+import type { EngineState, ProfileInfo, RequestState as RequestMessage } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { EngineSession } from './attached.ts';
+import { protoMode } from './labels.ts';
+import type { Profile } from './profiles.ts';
+import type { RequestState } from './request-state.ts';
+
+/** A request for people. Blocks outside the evictable range carry the highest value of those inside. */
+export function requestMessage(engineId: string, request: RequestState): RequestMessage {
+  const { table, probe, schedule, start } = request;
+  const { blocks, first, last } = table;
+  const keep = new Uint8Array(Math.ceil(blocks / 8));
+  for (let block = 0; block < blocks; block += 1) if (!table.isHole(block)) keep[block >> 3]! |= 1 << (block & 7);
+  const values = request.keepValues(first, Math.min(last, blocks));
+  const highest = values.reduce((most, value) => Math.max(most, value), values[0] ?? 0);
+  return {
+    engineId,
+    handle: request.handle,
+    crystalkvId: start.crystalkvId,
+    choiceIndex: start.choiceIndex,
+    epoch: request.epoch,
+    promptTokens: start.promptTokens,
+    computedTokens: request.tokens,
+    phase: request.phase,
+    profile: request.profile.name,
+    policy: request.policyName,
+    mode: protoMode(request.mode),
+    keep: Buffer.from(keep),
+    blocks,
+    residentBlocks: table.resident,
+    evictedBlocks: table.holes,
+    peakResidentBlocks: request.peakResident,
+    keepValues: Array.from({ length: blocks }, (_, block) => values[block - first] ?? highest),
+    evictableFrom: first,
+    evictableTo: last,
+    segmentStarts: request.segmentStarts,
+    probeMasses: probe.count === 0 ? [] : Array.from({ length: blocks }, (_, block) => probe.masses[block] ?? 0),
+    probes: probe.count,
+    probeTokens: schedule.spentTokens,
+    cold: request.cold,
+  };
+}
+
+export function engineMessage({ introduction, pool, step, requests }: EngineSession): EngineState {
+  const { engineId, instanceId, model, blockSize, bytesPerBlock, lockstep } = introduction.hello;
+  return { engineId, instanceId, model, blockSize, bytesPerBlock, pool, step, requests: requests.size, lockstep };
+}
+
+export function profileMessage(profile: Profile, isDefault: boolean): ProfileInfo {
+  const { name, policy, controller, mode } = profile;
+  return {
+    name,
+    isDefault,
+    policy,
+    controller: controller.type,
+    mode: protoMode(mode),
+    budgetTokens: controller.type === 'fixed' ? controller.budgetTokens : 0,
+  };
+}

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { linearMass, meanMass, nucleusHits, topHalfHits } from '../../policy-service/masses.ts';
+
+const layout = fc
+  .record({ groups: fc.integer({ min: 1, max: 4 }), columns: fc.integer({ min: 1, max: 40 }) })
+  .chain(({ groups, columns }) =>
+    fc.record({
+      groups: fc.constant(groups),
+      columns: fc.constant(columns),
+      bounds: fc.tuple(fc.nat(columns), fc.nat(columns)),
+      codes: fc.array(fc.nat(31), { minLength: groups * columns, maxLength: groups * columns }),
+      share: fc.double({ min: 0.05, max: 1, noNaN: true }),
+    }),
+  );
+
+/** The definition, with sorted floats; columns of equal mass enter together. */
+function naiveHits(codes: number[], groups: number, columns: number, from: number, to: number, share: number) {
+  const hits = new Array<number>(to - from).fill(0);
+  for (let group = 0; group < groups; group += 1) {
+    const row = codes.slice(group * columns + from, group * columns + to);
+    const total = row.reduce((sum, code) => sum + linearMass(code), 0);
+    if (total < 0.02) continue;
+    let covered = 0;
+    for (const code of [...new Set(row)].sort((a, b) => a - b)) {
+      if (code === 31 || covered >= share * total - 1e-12) break;
+      covered += linearMass(code) * row.filter((other) => other === code).length;
+      row.forEach((other, i) => {
+        if (other === code) hits[i] = 1;
+      });
+    }
+  }
+  return hits;
+}
+
+test('the nucleus of four columns at a time is that of the definition', () => {
+  fc.assert(
+    fc.property(layout, ({ groups, columns, bounds, codes, share }) => {
+      const [from, to] = [Math.min(...bounds), Math.max(...bounds)];
+      const hits = new Uint8Array(64).fill(9);
+      // A view that begins in the middle of a buffer, as the bytes of a message do.
+      const bytes = Uint8Array.from([1, 2, 3, ...codes]).subarray(3);
+      assert.equal(nucleusHits(bytes, groups, columns, from, to, share, hits), true);
+      const naive = naiveHits(codes, groups, columns, from, to, share);
+      assert.deepEqual([...hits.subarray(0, to - from)], naive);
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('the nucleus is taken from the evictable columns alone', () => {
+  // Column 0 holds nearly everything; of the rest, columns 2 and 3 hold more than nine tenths.
+  const codes = Uint8Array.from([0, 20, 8, 8, 20]);
+  const hits = new Uint8Array(4);
+  nucleusHits(codes, 1, 5, 1, 5, 0.9, hits);
+  assert.deepEqual([...hits], [0, 1, 1, 0]);
+});
+
+test('a head group with under two hundredths of its mass on evictable columns says nothing', () => {
+  const hits = new Uint8Array(2);
+  nucleusHits(Uint8Array.from([0, 13, 13]), 1, 3, 1, 3, 0.9, hits);
+  assert.deepEqual([...hits], [0, 0]);
+  nucleusHits(Uint8Array.from([0, 12, 13]), 1, 3, 1, 3, 0.5, hits);
+  assert.deepEqual([...hits], [1, 0]);
+});
+
+test('a block is hit when one of the head groups reads it', () => {
+  const hits = new Uint8Array(3);
+  nucleusHits(Uint8Array.from([0, 31, 31, 31, 31, 0]), 2, 3, 0, 3, 0.9, hits);
+  assert.deepEqual([...hits], [1, 0, 1]);
+});
+
+test('bytes that are no log codes are refused', () => {
+  for (let place = 0; place < 5; place += 1) {
+    const codes = Uint8Array.from([3, 3, 3, 3, 3]);
+    codes[place] = 32;
+    assert.equal(nucleusHits(codes, 1, 5, 0, 5, 0.9, new Uint8Array(5)), false);
+  }
+});
+
+test('the mean mass is that of all head groups, and code 31 weighs nothing', () => {
+  const mean = new Float64Array(2);
+  meanMass(Uint8Array.from([9, 0, 31, 9, 2, 31]), 2, 3, 1, 3, mean);
+  assert.deepEqual([...mean], [(2 ** -0.25 + 2 ** -1.25) / 2, 0]);
+});
+
+test('the top half is the better half, rounded up, and of equal blocks the newest', () => {
+  const hits = new Uint8Array(5);
+  topHalfHits(Float64Array.from([0.5, 0.1, 0.2, 0.1, 0.1]), 5, hits);
+  assert.deepEqual([...hits], [1, 0, 1, 0, 1]);
+  topHalfHits(Float64Array.from([0, 0, 0, 0]), 4, hits);
+  assert.deepEqual([...hits.subarray(0, 4)], [0, 0, 1, 1]);
+});

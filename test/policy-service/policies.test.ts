@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import type { Policy, RequestFacts } from '../../policy-service/policies/policy.ts';
+import { POLICIES, POLICY_NAMES, type PolicyName } from '../../policy-service/policies/registry.ts';
+import { toProfile } from '../../policy-service/profiles.ts';
+import { type RequestStart, RequestState } from '../../policy-service/request-state.ts';
+import { GROUPS, masses, testConfig } from './scripted-engine.ts';
+
+const parameters = { halfLifeTokens: 70, seed: 3 };
+const noProbe = { count: 0, seen: 0, masses: new Float64Array(0), expected: 0 };
+
+function facts(changes: Partial<RequestFacts> = {}): RequestFacts {
+  return { identity: 'request-1 0', tokens: 100, probe: noProbe, ...changes };
+}
+
+function scores(policy: Policy, blocks: number[], request = facts()): number[] {
+  const out = new Float64Array(blocks.length);
+  policy.score(Int32Array.from(blocks), blocks.length, request, out);
+  return [...out];
+}
+
+function observe(policy: Policy, tokens: number, blocks: number[], hits: number[], mass: number[] = []): void {
+  policy.observe?.({
+    tokens,
+    blocks: Int32Array.from(blocks),
+    count: blocks.length,
+    evictable: hits.length,
+    hits: Uint8Array.from(hits),
+    mass: Float64Array.from(mass),
+  });
+}
+
+function request(policy: PolicyName, start: Partial<RequestStart> = {}): RequestState {
+  const { profiles } = testConfig({}, { one: { policy, controller: { type: 'fixed', budget_tokens: 64 } } });
+  const profile = toProfile('one', profiles['one']!);
+  return new RequestState(
+    {
+      handle: 1,
+      crystalkvId: 'request-1',
+      choiceIndex: 0,
+      promptTokens: 20,
+      epoch: 0,
+      cold: false,
+      blockSize: 16,
+      sinkTokens: 4,
+      recentTokens: 32,
+      headGroups: GROUPS,
+      probeSuffixTokens: 1,
+      ...start,
+    },
+    { profile, controller: profile.controller, mode: 'enforce' },
+    undefined,
+  );
+}
+
+const measuredStep = fc.record({ grow: fc.integer({ min: 1, max: 20 }), read: fc.array(fc.nat(200)), ask: fc.nat(5) });
+
+for (const name of POLICY_NAMES) {
+  suite(`every policy: ${name}`, () => {
+    const play = (state: RequestState, steps: { grow: number; read: number[]; ask: number }[]) => {
+      const taken: number[][] = [];
+      for (const { grow, read, ask } of steps) {
+        state.advance(state.tokens + grow, 2, []);
+        const columns = state.table.resident;
+        assert.equal(state.measure(masses(columns, [...new Set(read.map((one) => one % columns))])), undefined);
+        state.admit();
+        const blocks = state.leastValuable(ask);
+        assert.deepEqual(state.leastValuable(ask), blocks, 'asking changes nothing');
+        assert.ok(blocks.length <= ask, 'never more than was asked for');
+        for (const block of blocks) {
+          assert.ok(block >= 2 && (block + 1) * 16 <= state.tokens - 32, `block ${block} is protected`);
+          assert.ok(!state.table.isHole(block), `block ${block} is a hole`);
+        }
+        state.table.markHoles(blocks);
+        taken.push(blocks);
+      }
+      return taken;
+    };
+
+    test('keeps to the protections, to holes and to the number asked for, and is deterministic', () => {
+      fc.assert(
+        fc.property(fc.array(measuredStep, { maxLength: 30 }), (steps) => {
+          assert.deepEqual(play(request(name), steps), play(request(name), steps));
+        }),
+        { numRuns: 60 },
+      );
+    });
+
+    test('gives every block that may leave a finite value', () => {
+      fc.assert(
+        fc.property(fc.array(measuredStep, { minLength: 1, maxLength: 30 }), (steps) => {
+          const state = request(name);
+          play(state, steps);
+          const { first, last } = state.table;
+          const values = state.keepValues(first, last);
+          assert.equal(values.length, last - first);
+          assert.ok(values.every(Number.isFinite), `${values}`);
+        }),
+        { numRuns: 60 },
+      );
+    });
+
+    test('explains itself', () => {
+      const { summary, source } = POLICIES[name];
+      assert.ok(summary.length > 20 && source.length > 5);
+    });
+  });
+}
+
+test('window keeps the newest blocks', () => {
+  assert.deepEqual(scores(POLICIES.window.create(parameters), [4, 7, 9]), [4, 7, 9]);
+});
+
+test('random gives the same values after a reconnect, others to other requests and seeds', () => {
+  const blocks = [3, 4, 5, 6];
+  const values = scores(POLICIES.random.create(parameters), blocks);
+  assert.deepEqual(scores(POLICIES.random.create(parameters), blocks), values);
+  assert.notDeepEqual(scores(POLICIES.random.create(parameters), blocks, facts({ identity: 'request-2 0' })), values);
+  assert.notDeepEqual(scores(POLICIES.random.create({ ...parameters, seed: 4 }), blocks), values);
+  assert.equal(new Set(values).size, 4);
+});
+
+test('h2o sums the mass since birth, the time in the protected window included', () => {
+  const policy = POLICIES.h2o.create(parameters);
+  observe(policy, 10, [2, 3], [0], [0.5, 0.25]);
+  observe(policy, 11, [2, 3], [0, 0], [0.125, 0.5]);
+  assert.deepEqual(scores(policy, [2, 3]), [0.625, 0.75]);
+});
+
+test('raas keeps the time of the last hit, birth included', () => {
+  const policy = POLICIES.raas.create(parameters);
+  policy.admit?.(2, 100);
+  policy.admit?.(3, 110);
+  observe(policy, 120, [2, 3], [1, 0]);
+  assert.deepEqual(scores(policy, [2, 3]), [120, 110]);
+});
+
+test('crf adds up hits that halve every half-life', () => {
+  const policy = POLICIES.crf.create({ halfLifeTokens: 10, seed: 0 });
+  policy.admit?.(2, 100);
+  policy.admit?.(3, 110);
+  // C = 1 at 100 and one more at 120 with two half-lives between: 1.25 at 120. Block 3: 0.5 at 120.
+  observe(policy, 120, [2, 3], [1, 0]);
+  const rate = Math.LN2 / 10;
+  const [two, three] = scores(policy, [2, 3]);
+  assert.ok(Math.abs(two! - (Math.log(1.25) + rate * 120)) < 1e-12);
+  assert.ok(Math.abs(three! - (Math.log(1) + rate * 110)) < 1e-12);
+});
+
+test('crf with the decay of the paper still tells blocks apart after thousands of tokens', () => {
+  const policy = POLICIES.crf.create({ halfLifeTokens: 1.36, seed: 0 });
+  policy.admit?.(2, 10);
+  policy.admit?.(3, 11);
+  observe(policy, 50_000, [2, 3, 4], [0, 0, 1]);
+  const [two, three, four] = scores(policy, [2, 3, 4]);
+  assert.ok(two! < three! && three! < four! && Number.isFinite(four!));
+});
+
+test('crf counts a hit at birth once', () => {
+  const policy = POLICIES.crf.create({ halfLifeTokens: 10, seed: 0 });
+  observe(policy, 100, [2], [1]);
+  policy.admit?.(2, 100);
+  policy.admit?.(3, 100);
+  const [two, three] = scores(policy, [2, 3]);
+  assert.equal(two, three);
+});
+
+test('crystal orders by what probed answers read, then by crf', () => {
+  const policy = POLICIES.crystal.create(parameters);
+  for (const block of [2, 3, 4, 5]) policy.admit?.(block, 100);
+  observe(policy, 120, [2, 3, 4, 5], [0, 1, 0, 1]);
+  const probe = { count: 1, seen: 6, masses: Float64Array.from([0, 0, 0.3, 0, 0, 0.1]), expected: 0.1 };
+  const [two, three, four, five] = scores(policy, [2, 3, 4, 5], facts({ probe }));
+  assert.ok(four! < three! && three! < five! && five! < two!, 'unread and stale, unread, read little, read most');
+  assert.ok(Math.abs(two! - 0.3) < 1e-8);
+});
+
+test('crystal keeps a block that no probe has seen before the unread, not before the read', () => {
+  const policy = POLICIES.crystal.create(parameters);
+  for (const block of [2, 3, 4]) policy.admit?.(block, 100);
+  const probe = { count: 1, seen: 4, masses: Float64Array.from([0, 0, 0.3, 0.001]), expected: 0.1505 };
+  const [read, unread, unseen] = scores(policy, [2, 3, 4], facts({ probe }));
+  assert.ok(unread! < unseen! && unseen! < read!);
+});
+
+test('crystal is crf as long as nothing was probed', () => {
+  const [crystal, crf] = [POLICIES.crystal.create(parameters), POLICIES.crf.create(parameters)];
+  for (const policy of [crystal, crf]) {
+    for (const block of [2, 3]) policy.admit?.(block, 100);
+    observe(policy, 120, [2, 3], [0, 1]);
+  }
+  assert.deepEqual(scores(crystal, [2, 3]), scores(crf, [2, 3]));
+});

@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { after, afterEach, before, suite, test } from 'node:test';
+import type { PolicyServer } from '../../policy-service/server.ts';
+import { Capability, ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { masses, metric, row, ScriptedEngine, started, startService } from './scripted-engine.ts';
+import { options, profiles } from './session-profiles.ts';
+
+suite('answer probes of an attached engine', () => {
+  let server: PolicyServer;
+  let engine: ScriptedEngine;
+  const others: ScriptedEngine[] = [];
+  const another = () => {
+    const one = new ScriptedEngine(server.address);
+    others.push(one);
+    return one;
+  };
+
+  before(async () => {
+    server = await startService({}, profiles);
+  });
+  after(() => server.close());
+  afterEach(() => {
+    for (const one of others.splice(0)) one.close();
+  });
+
+  test('is asked for a probe before the first eviction, and the answer decides what stays', async () => {
+    engine = another();
+    await engine.greet({ engineId: 'probed' });
+    engine.start(started(1, options('crystal')));
+    // The budget of ten output blocks is full at 192 tokens; a probe takes 4 + 1 tokens and gets a block of lead.
+    assert.deepEqual((await engine.step(1, [row(1, 160)])).requests, []);
+    const plan = await engine.step(2, [row(1, 176)]);
+    assert.deepEqual(plan.requests, [{ handle: 1, epoch: 0, evict: [], probe: true }]);
+    engine.ack(plan, [{ probe: ProbeAnswer.PROBE_ANSWER_STARTED }]);
+    engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
+    // The answer reads blocks 2 and 3; everything else nothing.
+    await engine.step(3, [row(1, 177), row(9, 177, { masses: masses(12, [2, 3]) })]);
+    await engine.step(4, [row(1, 178), row(9, 178, { masses: masses(12, [2]) })]);
+    engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 2, probeTokens: 5 } });
+    assert.deepEqual((await engine.step(5, [row(1, 224)])).requests[0]?.evict, [4, 5, 6]);
+    assert.equal(await metric(server, 'crystalkv_probes_total', { engine: 'probed', outcome: 'finished' }), 1);
+    assert.equal(await metric(server, 'crystalkv_probe_tokens_total', { engine: 'probed' }), 5);
+  });
+
+  test('warms a cold request up with one probe', async () => {
+    engine = another();
+    await engine.greet({}, [started(1, { ...options('crystal'), computedTokens: 192 })]);
+    const plan = await engine.step(1, [row(1, 192)]);
+    assert.deepEqual(plan.requests, [{ handle: 1, epoch: 0, evict: [], probe: true }]);
+    engine.obey(plan);
+    engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 192 }));
+    assert.deepEqual((await engine.step(2, [row(9, 193, { masses: masses(13, [2]) })])).requests, []);
+    engine.send({ $case: 'finished', value: { handle: 9, reason: 2, generatedTokens: 1, probeTokens: 2 } });
+    assert.deepEqual((await engine.step(3, [row(1, 193)])).requests[0]?.evict, [3]);
+  });
+
+  test('is asked again a block later when it had no room for a probe', async () => {
+    engine = another();
+    await engine.greet({ engineId: 'crowded' });
+    engine.start(started(1, options('crystal')));
+    engine.ack(await engine.step(1, [row(1, 176)]), [{ probe: ProbeAnswer.PROBE_ANSWER_NO_ROOM }]);
+    assert.deepEqual((await engine.step(2, [row(1, 177)])).requests, []);
+    assert.equal((await engine.step(3, [row(1, 192)])).requests[0]?.probe, true);
+    assert.equal(await metric(server, 'crystalkv_probes_total', { engine: 'crowded', outcome: 'no_room' }), 1);
+  });
+
+  test('has a probe that was given up counted from half of its tokens on', async () => {
+    for (const [steps, outcome] of [
+      [7, 'dropped'],
+      [8, 'partial'],
+    ] as const) {
+      engine = another();
+      await engine.greet({ engineId: `gives-up-after-${steps}` });
+      engine.start(started(1, options('crystal')));
+      engine.obey(await engine.step(1, [row(1, 176)]));
+      engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
+      for (let step = 2; step < 2 + steps; step += 1)
+        await engine.step(step, [row(9, 177, { masses: masses(12, [2]) })]);
+      engine.send({ $case: 'finished', value: { handle: 9, reason: 4, generatedTokens: steps, probeTokens: steps } });
+      // Read by the probe, block 2 stays; without it, the oldest of equal blocks leaves.
+      const expected = outcome === 'partial' ? [3] : [2];
+      assert.deepEqual((await engine.step(20, [row(1, 192)])).requests[0]?.evict, expected);
+      assert.equal(await metric(server, 'crystalkv_probes_total', { engine: `gives-up-after-${steps}`, outcome }), 1);
+    }
+  });
+
+  test('is not asked again for a probe of a request that it will not probe, only for those of others', async () => {
+    engine = another();
+    await engine.greet();
+    engine.start(started(1, options('crystal')));
+    engine.start(started(2, options('crystal')));
+    const plan = await engine.step(1, [row(1, 176), row(2, 100)]);
+    engine.ack(plan, [{ probe: ProbeAnswer.PROBE_ANSWER_UNSUPPORTED }]);
+    assert.deepEqual((await engine.step(2, [row(1, 192)])).requests[0]?.probe, false);
+    const next = await engine.step(3, [row(2, 176)]);
+    assert.deepEqual(
+      next.requests.map(({ handle, probe }) => [handle, probe]),
+      [[2, true]],
+    );
+  });
+
+  test('is not asked for probes that it cannot make', async () => {
+    for (const changes of [{ capabilities: [Capability.CAPABILITY_EVICT] }, { endOfThinking: [] }]) {
+      engine = another();
+      await engine.greet(changes);
+      engine.start(started(1, options('crystal')));
+      assert.deepEqual((await engine.step(1, [row(1, 176)])).requests, []);
+    }
+  });
+});

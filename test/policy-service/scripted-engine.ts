@@ -1,0 +1,224 @@
+import { type ClientDuplexStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { createLogger } from '../../common/logger.ts';
+import { type Config, policyServiceSchema } from '../../policy-service/config.ts';
+import { profilesSchema } from '../../policy-service/profiles.ts';
+import { createServer, type PolicyServer } from '../../policy-service/server.ts';
+import {
+  type AttachRequest,
+  type AttachResponse,
+  Capability,
+  type Hello,
+  KvPolicyClient,
+  Phase,
+  type Plan,
+  type RequestAck,
+  type RequestStep,
+  type Started,
+  type Step,
+} from '../../proto/gen/crystalkv/v1/policy.ts';
+
+const DEADLINE_MS = 5000;
+
+export const GROUPS = 2;
+export const BLOCK_SIZE = 16;
+
+/** Both sections with their defaults, on ports of their own. */
+export function testConfig(service: object = {}, profiles: object = {}): Config {
+  return {
+    service: policyServiceSchema.parse({ port: 0, metrics_port: 0, log_level: 'silent', ...service }),
+    profiles: profilesSchema.parse(profiles),
+  };
+}
+
+export function startService(service: object = {}, profiles: object = {}): Promise<PolicyServer> {
+  return createServer({ config: testConfig(service, profiles), logger: createLogger('test', 'silent') });
+}
+
+export function hello(changes: Partial<Hello> = {}): Hello {
+  return {
+    protocolMin: 1,
+    protocolMax: 1,
+    engineId: 'engine-a',
+    instanceId: 'instance-1',
+    model: 'scripted',
+    blockSize: BLOCK_SIZE,
+    bytesPerBlock: 1000n,
+    poolBlocks: 100,
+    layers: 1,
+    headGroups: GROUPS,
+    endOfThinking: [{ tokenIds: [7] }],
+    segmentMarkerTokenIds: [],
+    capabilities: [Capability.CAPABILITY_EVICT, Capability.CAPABILITY_PROBE],
+    sinkTokens: 0,
+    recentTokens: 32,
+    lockstep: true,
+    ...changes,
+  };
+}
+
+export function started(handle: number, changes: Partial<Started> = {}): Started {
+  return {
+    handle,
+    crystalkvId: `request-${handle}`,
+    choiceIndex: 0,
+    promptTokens: 32,
+    options: undefined,
+    epoch: 0,
+    evicted: [],
+    computedTokens: 0,
+    ...changes,
+  };
+}
+
+/** Log codes for `columns` resident blocks, the same in every group: `read` columns share the attention. */
+export function masses(columns: number, read: readonly number[]): Buffer {
+  const codes = Buffer.alloc(GROUPS * columns, 31);
+  const code = Math.floor(2 * Math.log2(Math.max(1, read.length)));
+  for (let group = 0; group < GROUPS; group += 1) for (const column of read) codes[group * columns + column] = code;
+  return codes;
+}
+
+export function row(handle: number, computedTokens: number, changes: Partial<RequestStep> = {}): RequestStep {
+  return {
+    handle,
+    epoch: 0,
+    computedTokens,
+    phase: Phase.PHASE_THINKING,
+    segmentStarts: [],
+    masses: Buffer.alloc(0),
+    ...changes,
+  };
+}
+
+/** An engine that says what a test tells it to, over a real connection. */
+export class ScriptedEngine {
+  readonly client: KvPolicyClient;
+  readonly #stream: ClientDuplexStream<AttachRequest, AttachResponse>;
+  readonly #inbox: NonNullable<AttachResponse['message']>[] = [];
+  #failure: ServiceError | undefined;
+  #ended = false;
+  #wake: () => void = () => {};
+
+  constructor(address: string, token?: string) {
+    this.client = new KvPolicyClient(address, credentials.createInsecure());
+    const metadata = new Metadata();
+    if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
+    this.#stream = this.client.attach(metadata);
+    this.#stream.on('data', ({ message }: AttachResponse) => {
+      if (message !== undefined) this.#inbox.push(message);
+      this.#wake();
+    });
+    this.#stream.on('error', (error: ServiceError) => {
+      this.#failure = error;
+      this.#wake();
+    });
+    this.#stream.on('end', () => {
+      this.#ended = true;
+      this.#wake();
+    });
+  }
+
+  send(message: NonNullable<AttachRequest['message']>): void {
+    this.#stream.write({ message });
+  }
+
+  /** Says hello with no requests and waits until the service has answered. */
+  async greet(changes: Partial<Hello> = {}, requests: Started[] = []): Promise<void> {
+    this.send({ $case: 'hello', value: hello(changes) });
+    await this.receive('welcome');
+    await this.receive('configure');
+    this.send({ $case: 'snapshot', value: { requests } });
+  }
+
+  start(value: Started): void {
+    this.send({ $case: 'started', value });
+  }
+
+  /** One step, and the plan for it: every step of a lockstep engine has one. */
+  async step(step: number, requests: RequestStep[], pool: Partial<Step['pool']> = {}): Promise<Plan> {
+    this.tell(step, requests, pool);
+    const plan = await this.receive('plan');
+    if (plan.basedOnStep !== BigInt(step)) throw new Error(`expected the plan of ${step}, got ${plan.basedOnStep}`);
+    return plan;
+  }
+
+  tell(step: number, requests: RequestStep[], pool: Partial<Step['pool']> = {}, more = false): void {
+    const state = { freeBlocks: 50, totalBlocks: 100, waiting: 0, running: requests.length, preemptions: 0n, ...pool };
+    this.send({ $case: 'step', value: { step: BigInt(step), pool: state, requests, more } });
+  }
+
+  ack(plan: Plan, requests: Partial<RequestAck>[]): void {
+    this.send({
+      $case: 'ack',
+      value: {
+        planSequence: plan.sequence,
+        appliedAtStep: plan.basedOnStep + 1n,
+        requests: requests.map((one) => ({ handle: 1, epoch: 0, evicted: [], rejected: [], probe: 0, ...one })),
+      },
+    });
+  }
+
+  /** Acknowledges everything that a plan asks for. */
+  obey(plan: Plan): void {
+    this.ack(
+      plan,
+      plan.requests.map(({ handle, epoch, evict, probe }) => ({ handle, epoch, evicted: evict, probe: probe ? 1 : 0 })),
+    );
+  }
+
+  /** The next message, which has to be of the kind; rejects when the stream ended or nothing came in time. */
+  async receive<K extends NonNullable<AttachResponse['message']>['$case']>(
+    kind: K,
+  ): Promise<Extract<NonNullable<AttachResponse['message']>, { $case: K }>['value']> {
+    await this.#until(() => this.#inbox.length > 0 || this.#failure !== undefined || this.#ended);
+    const message = this.#inbox.shift();
+    if (message === undefined) throw this.#failure ?? new Error('the service ended the stream');
+    if (message.$case !== kind) throw new Error(`expected ${kind}, got ${message.$case}`);
+    return message.value as never;
+  }
+
+  /** The error that ended the stream. */
+  async failure(): Promise<ServiceError> {
+    await this.#until(() => this.#failure !== undefined);
+    return this.#failure!;
+  }
+
+  close(): void {
+    this.#stream.on('error', () => {});
+    this.#stream.cancel();
+    this.client.close();
+  }
+
+  #until(done: () => boolean): Promise<void> {
+    if (done()) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error('the service said nothing in time')), DEADLINE_MS);
+      this.#wake = () => {
+        if (!done()) return;
+        clearTimeout(timer);
+        this.#wake = () => {};
+        resolve();
+      };
+    });
+  }
+}
+
+/** The value of a metric, summed over its label sets that contain `labels`. */
+export async function metric(server: PolicyServer, name: string, labels: Record<string, string> = {}): Promise<number> {
+  const text = await (await fetch(`${server.metricsUrl}/metrics`)).text();
+  const wanted = Object.entries(labels).map(([key, value]) => `${key}="${value}"`);
+  return text
+    .split('\n')
+    .filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+    .filter((line) => wanted.every((part) => line.includes(part)))
+    .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+}
+
+/** Polls until `check` holds. */
+export async function eventually(check: () => Promise<boolean> | boolean): Promise<void> {
+  const deadline = Date.now() + DEADLINE_MS;
+  while (!(await check())) {
+    if (Date.now() > deadline) throw new Error('it did not become true in time');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
