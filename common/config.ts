@@ -17,6 +17,10 @@ export interface Option {
   env: string;
   description: string;
   fallback: unknown;
+  /** Never printed (`.meta({ secret: true })`). */
+  secret: boolean;
+  /** A plain string: the environment's text is taken as it is. */
+  text: boolean;
 }
 
 /**
@@ -37,6 +41,8 @@ export function optionsOf(section: Section, schema: z.ZodType, path: string[] = 
       env: typeof meta['env'] === 'string' ? meta['env'] : derived,
       description: meta.description ?? '',
       fallback: schema instanceof z.ZodDefault ? schema.def.defaultValue : undefined,
+      secret: meta['secret'] === true,
+      text: inner instanceof z.ZodString,
     },
   ];
 }
@@ -74,8 +80,8 @@ export function readConfigFile(path: string | undefined): Partial<Record<Section
 }
 
 /**
- * One section, parsed and frozen. `env` overrides the file: each value is read as a YAML scalar or flow list and goes
- * through the same schema. Throws ConfigError that names option, value, bounds and where the value came from.
+ * One section, parsed and frozen. `env` overrides the file: a value that is not a plain string is read as a YAML scalar
+ * or flow list, and goes through the same schema. Throws ConfigError that names option, value, bounds and where the value came from.
  */
 export function loadSection<S extends z.ZodType>(
   section: Section,
@@ -85,11 +91,12 @@ export function loadSection<S extends z.ZodType>(
 ): z.output<S> {
   const input: unknown = structuredClone(file[section]) ?? {};
   const fromEnv = new Map<string, string>();
-  for (const option of optionsOf(section, schema)) {
+  const options = optionsOf(section, schema);
+  for (const option of options) {
     const text = env[option.env];
     if (text === undefined) continue;
     fromEnv.set(option.path.join('.'), option.env);
-    setAt(input, option.path, readScalar(text));
+    setAt(input, option.path, option.text ? text : readScalar(text));
   }
   const result = schema.safeParse(input);
   if (result.success) return deepFreeze(result.data);
@@ -97,10 +104,20 @@ export function loadSection<S extends z.ZodType>(
     const path = issue.path.map(String);
     const source = fromEnv.get(path.join('.'));
     const at = [section, ...path].join('.');
-    const value = JSON.stringify(getAt(input, path));
+    const value = JSON.stringify(withoutSecrets(getAt(input, path), options, path));
     return `${at} is ${value ?? 'missing'}: ${issue.message}${source === undefined ? '' : ` (from ${source})`}`;
   });
   throw new ConfigError(lines.join('\n'));
+}
+
+/** A copy of a value at `path` of a section, in which secrets are dots. */
+export function withoutSecrets(value: unknown, options: readonly Option[], path: readonly string[] = []): unknown {
+  const secret = options.some((option) => option.secret && option.path.join('.') === path.join('.'));
+  if (secret && value !== undefined) return '...';
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, child]) => [key, withoutSecrets(child, options, [...path, key])]),
+  );
 }
 
 function readScalar(text: string): unknown {

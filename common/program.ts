@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { z } from 'zod';
-import { ConfigError, loadSection, optionsOf, readConfigFile, type Section } from './config.ts';
+import { ConfigError, loadSection, optionsOf, readConfigFile, type Section, withoutSecrets } from './config.ts';
 
 /** What a program's `main.ts` declares; everything else is derived. */
 export interface Program<T> {
@@ -34,7 +34,7 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
     }
     config = loadProgramConfig(program, values.config, process.env);
     if (values.check) {
-      process.stdout.write(`${JSON.stringify(config, null, 2)}\n`);
+      process.stdout.write(`${JSON.stringify(printable(program, config), null, 2)}\n`);
       return;
     }
   } catch (error) {
@@ -78,6 +78,16 @@ export function loadProgramConfig<T>(
     config[key] = loadSection(section, schema, content, env);
   }
   return Object.freeze(config) as T;
+}
+
+/** The configuration by section, without its secrets. */
+function printable<T>(program: Program<T>, config: T): Record<string, unknown> {
+  const printed: Record<string, unknown> = {};
+  for (const key in program.sections) {
+    const { section, schema } = program.sections[key];
+    printed[section] = withoutSecrets(config[key], optionsOf(section, schema));
+  }
+  return printed;
 }
 
 function helpText<T>(program: Program<T>): string {

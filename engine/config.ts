@@ -29,7 +29,7 @@ export const EngineConfig = z.strictObject({
     .default('127.0.0.1:50051')
     .describe('host:port of the policy service; empty: none, the cache is never evicted')
     .meta({ env: 'CRYSTALKV_POLICY_ADDRESS' }),
-  policy_token: z.string().min(1).optional().describe('shared token of the policy service'),
+  policy_token: z.string().min(1).optional().describe('shared token of the policy service').meta({ secret: true }),
   policy_ca: z
     .string()
     .min(1)

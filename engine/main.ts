@@ -5,6 +5,7 @@ import { runProgram } from '../common/program.ts';
 import { EngineConfig } from './config.ts';
 import { createEngine } from './engine.ts';
 import { createEngineHttp } from './http/app.ts';
+import { loadSamplingDefaults } from './http/generation-defaults.ts';
 import { loadTokenizer } from './http/tokenizer.ts';
 
 const packageJson = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
@@ -27,6 +28,7 @@ await runProgram<{ engine: EngineConfig }>({
       tokenizer,
       modelName: config.served_model_name,
       version: packageJson.version,
+      defaults: loadSamplingDefaults(config.model),
       logger,
     });
     const server = await listen(http.handler, config.host, config.port);

@@ -1,3 +1,5 @@
+import type { EvictionMode } from '../common/cache-options.ts';
+
 /** How the next token is chosen. */
 export interface Sampling {
   /** Most tokens to generate, at least 1. */
@@ -18,8 +20,6 @@ export interface Sampling {
   logprobs: number | undefined;
 }
 
-export type RequestMode = 'enforce' | 'shadow' | 'off';
-
 /** What a request says about its cache, from `vllm_xargs`. */
 export interface CacheOptions {
   /** The gateway's id; empty when the request did not come through one. */
@@ -27,7 +27,7 @@ export interface CacheOptions {
   /** Empty: the policy service's default profile. */
   profile: string;
   budgetTokens: number | undefined;
-  mode: RequestMode | undefined;
+  mode: EvictionMode | undefined;
 }
 
 /** One sequence to generate. `n` choices of an API request are `n` of them, with the same prompt. */

@@ -1,6 +1,6 @@
 import { z } from 'zod';
+import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
-import { PROFILE_NAME } from './options.ts';
 
 const MIB = 1024 * 1024;
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
@@ -90,7 +90,4 @@ export const gatewaySchema = z.strictObject({
 export type GatewayConfig = z.output<typeof gatewaySchema>;
 
 /** The section `profiles`; what a profile means is the policy service's business, the gateway knows the names. */
-export const profilesSchema = z.record(
-  z.string().regex(PROFILE_NAME, 'a profile name is 1 to 64 letters, digits, dots, dashes or underscores'),
-  z.unknown(),
-);
+export const profilesSchema = z.record(z.string().regex(PROFILE_NAME, PROFILE_NAME_RULE), z.unknown());

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { type EvictionMode, MODES, PROFILE_NAME } from '../common/cache-options.ts';
 import { GatewayError } from './errors.ts';
 import { OPTION } from './request-body.ts';
 
@@ -6,7 +7,7 @@ import { OPTION } from './request-body.ts';
 export interface CrystalKvOption {
   profile?: string | undefined;
   budget_tokens?: number | undefined;
-  mode?: (typeof MODES)[number] | undefined;
+  mode?: EvictionMode | undefined;
 }
 
 export interface OptionLimits {
@@ -15,8 +16,6 @@ export interface OptionLimits {
   profiles: readonly string[];
 }
 
-export const MODES = ['enforce', 'shadow', 'off'] as const;
-export const PROFILE_NAME = /^[A-Za-z0-9._-]{1,64}$/;
 const SHOWN_CHARACTERS = 80;
 
 /** Makes the function that checks an option. It throws `invalid_option`, which names field, value and bounds. */

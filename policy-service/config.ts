@@ -23,11 +23,10 @@ export const policyServiceSchema = z.strictObject({
   log_level: z.enum(LOG_LEVELS).default('info'),
   default_profile: z.string().min(1).default(DEFAULT_PROFILE),
   measure_every: z.int().min(0).max(10_000).default(1).meta({ description: 'engines measure every n-th decode step' }),
-  auth_token: z
-    .string()
-    .min(16)
-    .optional()
-    .meta({ description: 'shared token of at least 16 characters, sent as metadata authorization: Bearer' }),
+  auth_token: z.string().min(16).optional().meta({
+    description: 'shared token of at least 16 characters, sent as metadata authorization: Bearer',
+    secret: true,
+  }),
   tls: z
     .strictObject({
       cert: z.string().min(1).optional().meta({ description: 'PEM file of the certificate chain' }),

@@ -1,10 +1,8 @@
 import { z } from 'zod';
+import { type EvictionMode, MODES, PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
 import type { PolicyParameters } from './policies/policy.ts';
 import { POLICIES, POLICY_NAMES, type PolicyName } from './policies/registry.ts';
 import type { ProbeOptions } from './probe-schedule.ts';
-
-export const MODES = ['enforce', 'shadow', 'off'] as const;
-export type EvictionMode = (typeof MODES)[number];
 
 /** What a request gets when neither its options nor the configuration say otherwise. */
 export const DEFAULT_PROFILE = 'default';
@@ -64,7 +62,7 @@ function builtIn(): Record<string, ProfileConfig> {
 
 /** Section `profiles`. */
 export const profilesSchema = z
-  .record(z.string().regex(/^[A-Za-z0-9._-]{1,64}$/, 'a profile name has 1 to 64 of A-Z a-z 0-9 . _ -'), profileSchema)
+  .record(z.string().regex(PROFILE_NAME, PROFILE_NAME_RULE), profileSchema)
   .transform((profiles) => (Object.keys(profiles).length === 0 ? builtIn() : profiles));
 
 export type Controlling =

@@ -1,3 +1,4 @@
+import type { EvictionMode } from '../common/cache-options.ts';
 import { Phase, type RequestOptions } from '../proto/gen/crystalkv/v1/policy.ts';
 import { BlockTable } from './block-table.ts';
 import type { Member } from './controllers/controller.ts';
@@ -6,7 +7,7 @@ import { meanMass, nucleusHits, topHalfHits } from './masses.ts';
 import type { Measurement, Policy, PolicyDefinition, RequestFacts } from './policies/policy.ts';
 import { ProbeMemory, type ProbeRun } from './probe.ts';
 import { ProbeSchedule } from './probe-schedule.ts';
-import { type Controlling, definitionOf, type EvictionMode, type Profile } from './profiles.ts';
+import { type Controlling, definitionOf, type Profile } from './profiles.ts';
 import { takeLowest } from './select.ts';
 import { ShadowTally } from './shadow.ts';
 

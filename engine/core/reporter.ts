@@ -1,3 +1,4 @@
+import type { EvictionMode } from '../../common/cache-options.ts';
 import type {
   AttachRequest,
   Configure,
@@ -8,7 +9,6 @@ import type {
   Started,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { FinishReason as FinishReasons, Mode, Phase as Phases } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { RequestMode } from '../types.ts';
 import type { Sequence } from './sequence.ts';
 
 const PHASES = {
@@ -17,7 +17,7 @@ const PHASES = {
   answer: Phases.PHASE_ANSWER,
 } as const;
 
-const MODES: Record<RequestMode, Mode> = {
+const MODES: Record<EvictionMode, Mode> = {
   enforce: Mode.MODE_ENFORCE,
   shadow: Mode.MODE_SHADOW,
   off: Mode.MODE_OFF,

@@ -1,4 +1,5 @@
-import type { Controlling, EvictionMode } from '../profiles.ts';
+import type { EvictionMode } from '../../common/cache-options.ts';
+import type { Controlling } from '../profiles.ts';
 import type { Controller } from './controller.ts';
 import { createFixedController } from './fixed.ts';
 import { createPressureController } from './pressure.ts';
