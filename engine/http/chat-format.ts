@@ -1,7 +1,7 @@
 import type { AnswerFormat } from './answer.ts';
-import type { ChatRequest } from './chat.ts';
 import { type Choice, type Delta, textOf } from './choice.ts';
 import { chatLogprobs } from './logprobs.ts';
+import type { ChatRequest } from './requests.ts';
 import type { Serving } from './serving.ts';
 import { continuousUsage } from './stream-options.ts';
 import { runningUsage, usageOf } from './usage.ts';

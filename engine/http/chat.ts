@@ -1,30 +1,19 @@
 import type { Request, Response } from 'express';
-import { z } from 'zod';
 import { answer } from './answer.ts';
 import { parseCacheOptions } from './cache-options.ts';
 import { createChatFormat } from './chat-format.ts';
-import { templateFields, templateVariables } from './chat-messages.ts';
+import { templateVariables } from './chat-messages.ts';
 import { ApiError, parseBody } from './errors.ts';
 import type { SequenceRequest } from './generation.ts';
 import { checkModel } from './models.ts';
 import { checkPrompt, encodePrompt } from './prompts.ts';
 import { adoptRequestId } from './request-id.ts';
+import { chatRequest } from './requests.ts';
 import { forChoice, resolveSampling } from './sampling.ts';
-import { flag, maxTokens, samplingFields, topLogprobs } from './sampling-fields.ts';
 import { SequenceText } from './sequence-text.ts';
 import type { Serving } from './serving.ts';
 import { checkStreamOptions } from './stream-options.ts';
 import { refuseUnsupported } from './unsupported-fields.ts';
-
-const chatRequest = z.object({
-  ...samplingFields,
-  ...templateFields,
-  max_completion_tokens: maxTokens.nullish(),
-  logprobs: flag.nullish(),
-  top_logprobs: topLogprobs.nullish(),
-  include_reasoning: flag.nullish(),
-});
-export type ChatRequest = z.output<typeof chatRequest>;
 
 /** `POST /v1/chat/completions` */
 export function createChatHandler(serving: Serving) {

@@ -1,7 +1,8 @@
 import type { AnswerFormat } from './answer.ts';
 import type { Choice, Delta } from './choice.ts';
-import type { CompletionRequest, Prompt } from './completions.ts';
 import { completionLogprobs } from './logprobs.ts';
+import type { Prompt } from './prompts.ts';
+import type { CompletionRequest } from './requests.ts';
 import type { Serving } from './serving.ts';
 import { continuousUsage } from './stream-options.ts';
 import { runningUsage, usageOf } from './usage.ts';

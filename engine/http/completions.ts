@@ -1,14 +1,14 @@
 import type { Request, Response } from 'express';
-import { z } from 'zod';
 import { answer } from './answer.ts';
 import { parseCacheOptions } from './cache-options.ts';
 import { createCompletionFormat } from './completion-format.ts';
 import { ApiError, parseBody } from './errors.ts';
 import { checkModel } from './models.ts';
-import { checkPrompt, encodePrompt } from './prompts.ts';
+import { checkPrompt, encodePrompt, type Prompt } from './prompts.ts';
 import { adoptRequestId } from './request-id.ts';
+import { type CompletionRequest, completionRequest } from './requests.ts';
 import { forChoice, resolveSampling } from './sampling.ts';
-import { flag, integer, MOST_CHOICES, samplingFields, topLogprobs } from './sampling-fields.ts';
+import { MOST_CHOICES } from './sampling-fields.ts';
 import { SequenceText } from './sequence-text.ts';
 import type { Serving } from './serving.ts';
 import { checkStreamOptions } from './stream-options.ts';
@@ -17,23 +17,6 @@ import { refuseUnsupported } from './unsupported-fields.ts';
 
 /** OpenAI's default for text completions. */
 const DEFAULT_MAX_TOKENS = 16;
-
-const tokenId = integer(0, Infinity);
-const completionRequest = z.object({
-  ...samplingFields,
-  prompt: z.union([z.string(), z.array(z.string()).min(1), z.array(tokenId).min(1), z.array(z.array(tokenId)).min(1)], {
-    error: 'must be a string, a list of strings, a list of token ids, or a list of lists of token ids',
-  }),
-  echo: flag.nullish(),
-  logprobs: topLogprobs.nullish(),
-  add_special_tokens: flag.nullish(),
-});
-export type CompletionRequest = z.output<typeof completionRequest>;
-
-export interface Prompt {
-  text: string;
-  ids: readonly number[];
-}
 
 /** `POST /v1/completions` */
 export function createCompletionHandler(serving: Serving) {

@@ -2,6 +2,11 @@ import type { EngineInfo } from '../types.ts';
 import { ApiError } from './errors.ts';
 import { UnknownWordsError } from './unknown-words.ts';
 
+export interface Prompt {
+  text: string;
+  ids: readonly number[];
+}
+
 /** Runs an encoding; a word outside the vocabulary, or what the chat template raises, becomes an `invalid` ApiError. */
 export function encodePrompt(field: string, encode: () => number[]): number[] {
   try {

@@ -1,3 +1,4 @@
+import { NO_REJECTS } from '../../engine/core/plans.ts';
 import type {
   Engine,
   EngineInfo,
@@ -19,17 +20,6 @@ interface Live {
   sent: number;
   aborted: boolean;
 }
-
-const NO_REJECTIONS: EngineStats['policy']['rejected'] = {
-  unknown_request: 0,
-  stale_epoch: 0,
-  protected: 0,
-  out_of_range: 0,
-  future_step: 0,
-  not_resident: 0,
-  shared: 0,
-  disabled: 0,
-};
 
 /** An engine that says what a script tells it to: the peer of the HTTP side in its tests. */
 export class ScriptedEngine implements Engine {
@@ -57,7 +47,7 @@ export class ScriptedEngine implements Engine {
     probes: 0,
     probeTokens: 0,
     finished: { stop: 0, length: 0, abort: 0 },
-    policy: { connected: false, missedSteps: 0, plans: 0, rejected: { ...NO_REJECTIONS }, droppedReports: 0 },
+    policy: { connected: false, missedSteps: 0, plans: 0, rejected: { ...NO_REJECTS }, droppedReports: 0 },
   };
   readonly #script: Script;
   readonly #live = new Set<Live>();

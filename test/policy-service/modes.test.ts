@@ -1,27 +1,19 @@
 import assert from 'node:assert/strict';
-import { after, afterEach, before, suite, test } from 'node:test';
+import { after, before, suite, test } from 'node:test';
 import type { PolicyServer } from '../../policy-service/server.ts';
 import { Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { masses, metric, row, ScriptedEngine, started, startService } from './scripted-engine.ts';
+import { masses, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { options, profiles } from './session-profiles.ts';
 
 suite('what governs the requests of an attached engine', () => {
   let server: PolicyServer;
   let engine: ScriptedEngine;
-  const others: ScriptedEngine[] = [];
-  const another = () => {
-    const one = new ScriptedEngine(server.address);
-    others.push(one);
-    return one;
-  };
+  const another = scriptedEngines(() => server);
 
   before(async () => {
     server = await startService({}, profiles);
   });
   after(() => server.close());
-  afterEach(() => {
-    for (const one of others.splice(0)) one.close();
-  });
 
   test('is not asked to evict a request from a snapshot before it was measured on enough steps', async () => {
     engine = another();

@@ -1,3 +1,4 @@
+import { afterEach } from 'node:test';
 import { type ClientDuplexStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { createLogger } from '../../common/logger.ts';
 import { type Config, policyServiceSchema } from '../../policy-service/config.ts';
@@ -221,4 +222,17 @@ export async function eventually(check: () => Promise<boolean> | boolean): Promi
     if (Date.now() > deadline) throw new Error('it did not become true in time');
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
+}
+
+/** Makes engines for the tests of a suite; each is closed after the test that made it. */
+export function scriptedEngines(server: () => PolicyServer): () => ScriptedEngine {
+  const made: ScriptedEngine[] = [];
+  afterEach(() => {
+    for (const engine of made.splice(0)) engine.close();
+  });
+  return () => {
+    const engine = new ScriptedEngine(server().address);
+    made.push(engine);
+    return engine;
+  };
 }

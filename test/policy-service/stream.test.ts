@@ -1,27 +1,19 @@
 import assert from 'node:assert/strict';
-import { after, afterEach, before, suite, test } from 'node:test';
+import { after, before, suite, test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import type { PolicyServer } from '../../policy-service/server.ts';
-import { hello, metric, row, ScriptedEngine, started, startService } from './scripted-engine.ts';
+import { hello, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { options, profiles } from './session-profiles.ts';
 
 suite('the stream of an attached engine', () => {
   let server: PolicyServer;
   let engine: ScriptedEngine;
-  const others: ScriptedEngine[] = [];
-  const another = () => {
-    const one = new ScriptedEngine(server.address);
-    others.push(one);
-    return one;
-  };
+  const another = scriptedEngines(() => server);
 
   before(async () => {
     server = await startService({}, profiles);
   });
   after(() => server.close());
-  afterEach(() => {
-    for (const one of others.splice(0)) one.close();
-  });
 
   test('gets a plan for every step in lockstep, also an empty one', async () => {
     engine = another();
