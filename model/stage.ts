@@ -1,0 +1,59 @@
+import { z } from 'zod';
+import type { ProgramOptions } from './plan.ts';
+import type { Random } from './random.ts';
+import { makeRecall, type Sequence } from './recall.ts';
+import { makeProgram } from './task.ts';
+import { LINE_LABELS, lineToken, MAX_LINES } from './vocab.ts';
+
+const lineBounds = z
+  .tuple([z.number().int().min(1).max(MAX_LINES), z.number().int().min(1).max(MAX_LINES)])
+  .refine(([min, max]) => min <= max, 'the first bound must not exceed the second');
+const share = z.number().min(0).max(1);
+
+/** What the batches of a training stage hold. */
+export const StageData = z.strictObject({
+  /** A batch is filled with sequences until it holds at least this many tokens. */
+  batchTokens: z.number().int().min(1).max(1_000_000),
+  /** Bounds of the number of lines of a program; all programs of a batch have the same number. */
+  programLines: lineBounds,
+  /** Share of the batches that hold recall sequences instead of programs. */
+  recallShare: share.default(0),
+  /** Bounds of the number of definitions of a recall sequence. */
+  recallLines: lineBounds.default([4, 24]),
+  /** Share of the programs whose operands lie far back, with varied numbers of hubs, cold registers and queries. */
+  farShare: share.default(0.5),
+});
+export type StageData = z.infer<typeof StageData>;
+
+/** Draws one batch of sequences. */
+export function makeBatch(random: Random, stage: StageData): Sequence[] {
+  const recall = random.fraction() < stage.recallShare;
+  const lines = random.integer(...(recall ? stage.recallLines : stage.programLines));
+  const sequences: Sequence[] = [];
+  for (let tokens = 0; tokens < stage.batchTokens; tokens += sequences.at(-1)!.ids.length) {
+    sequences.push(recall ? makeRecall(random, lines) : programSequence(random, lines, stage.farShare));
+  }
+  return sequences;
+}
+
+function programSequence(random: Random, lines: number, farShare: number): Sequence {
+  const options = random.fraction() < farShare ? farOptions(random) : {};
+  const { ids, kinds } = makeProgram(random, lines, options);
+  const isLabel = (id: number) => id >= lineToken(1) && id <= lineToken(LINE_LABELS);
+  const lineStarts = ids.flatMap((id, index) => (isLabel(id) ? [index] : [])).slice(1);
+  return { ids, kinds, lineStarts };
+}
+
+/** Between 20 and 80 % of the operands are any earlier register; 10 % stay literal digits. */
+function farOptions(random: Random): ProgramOptions {
+  const farShare = 0.2 + 0.6 * random.fraction();
+  const nearShare = (0.9 - farShare) / 2;
+  return {
+    farShare,
+    hubShare: nearShare,
+    recentShare: nearShare,
+    hubs: random.integer(1, 3),
+    coldRegisters: random.integer(0, 4),
+    queries: random.integer(1, 6),
+  };
+}
