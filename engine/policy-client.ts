@@ -28,6 +28,8 @@ const FIRST_BACKOFF_MS = 100;
 const LONGEST_BACKOFF_MS = 5000;
 /** A service that speaks another protocol will not learn ours soon. */
 const INCOMPATIBLE_BACKOFF_MS = 30_000;
+/** Messages that wait for the wire before steps are dropped; a lockstep engine sends no more than one at a time. */
+const MOST_WAITING = 64;
 /** Undelivered messages after which the stream is given up; a new one starts with a snapshot. */
 const MOST_QUEUED = 4096;
 
@@ -41,7 +43,6 @@ export class PolicyClient {
   readonly #client: KvPolicyClient;
   #stream: ClientDuplexStream<AttachRequest, AttachResponse> | undefined;
   #attached = false;
-  #blocked = false;
   #queued = 0;
   #backoffMs = FIRST_BACKOFF_MS;
   #timer: NodeJS.Timeout | undefined;
@@ -71,7 +72,7 @@ export class PolicyClient {
   send(message: NonNullable<AttachRequest['message']>): void {
     const stream = this.#stream;
     if (stream === undefined || !this.#attached) return;
-    if (this.#blocked && message.$case === 'step') {
+    if (message.$case === 'step' && this.#queued >= MOST_WAITING && !this.#options.hello.lockstep) {
       this.droppedSteps += 1;
       return;
     }
@@ -80,10 +81,9 @@ export class PolicyClient {
       return;
     }
     this.#queued += 1;
-    const room = stream.write({ message }, () => {
-      this.#queued -= 1;
+    stream.write({ message }, () => {
+      if (stream === this.#stream) this.#queued -= 1;
     });
-    if (!room) this.#blocked = true;
   }
 
   close(): void {
@@ -99,12 +99,8 @@ export class PolicyClient {
     if (this.#options.token !== undefined) metadata.set('authorization', `Bearer ${this.#options.token}`);
     const stream = this.#client.attach(metadata);
     this.#stream = stream;
-    this.#blocked = false;
     this.#queued = 0;
     stream.on('data', (response: AttachResponse) => this.#receive(stream, response));
-    stream.on('drain', () => {
-      this.#blocked = false;
-    });
     stream.on('error', (error: ServiceError) => this.#lose(stream, error.details, error.code));
     stream.on('end', () => this.#lose(stream, 'the service ended the stream'));
     stream.write({ message: { $case: 'hello', value: this.#options.hello } });

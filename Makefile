@@ -1,0 +1,44 @@
+# Everything runs on the Node that package-lock.json pins (node_modules/.bin/node); `npm run` finds it by itself.
+NPM_RUN := npm run --silent
+INSTALLED := node_modules/.package-lock.json
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast lint gen model demo bench clean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(INSTALLED) ## start engine, policy service and gateway; Ctrl-C stops them
+	@$(NPM_RUN) start
+
+test: $(INSTALLED) ## every test
+	@$(NPM_RUN) test
+
+test-fast: $(INSTALLED) ## every test that starts no whole processes
+	@$(NPM_RUN) test:fast
+
+lint: $(INSTALLED) ## types, format, lint, generated code
+	@$(NPM_RUN) lint
+
+gen: $(INSTALLED) ## generate the protocol's code and the engine's kernels
+	@$(NPM_RUN) gen
+
+model: $(INSTALLED) ## train crystal-mini again, about 40 minutes on one core
+	@model/train.sh
+
+demo: $(INSTALLED) ## compare cache policies on a few programs
+	@$(NPM_RUN) demo
+
+bench: $(INSTALLED) ## engine and policy service speed, and the table of policies
+	@$(NPM_RUN) bench:engine
+	@$(NPM_RUN) bench:policy
+	@$(NPM_RUN) eval:policies
+
+clean: ## remove what was installed and made
+	rm -rf node_modules
+	find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache | xargs rm -rf
+
+$(INSTALLED): package-lock.json
+	@scripts/check-node.sh
+	npm ci --loglevel=error
+	@touch $@

@@ -1,0 +1,91 @@
+import { z } from 'zod';
+import type { Program } from '../model/program.ts';
+
+/** No answer takes as long; what does, hangs. */
+const ANSWER_MS = 120_000;
+
+/** The public option that says how a request's cache is managed. */
+export interface CacheOption {
+  profile?: string;
+  budget_tokens?: number;
+  mode?: 'enforce' | 'shadow' | 'off';
+}
+
+export interface AskOptions {
+  maxTokens: number;
+  cache?: CacheOption;
+}
+
+export interface Answer {
+  program: Program;
+  /** `content` contains the whole answer line. */
+  exact: boolean;
+  /** The thinking ended: there is text after it. */
+  thinkingEnded: boolean;
+  promptTokens: number;
+  generatedTokens: number;
+}
+
+const Completion = z.object({
+  choices: z.tuple([z.object({ message: z.object({ content: z.string().nullish() }) })]),
+  usage: z.object({ prompt_tokens: z.number(), completion_tokens: z.number() }),
+});
+
+/** Sends one program, greedily decoded, to an OpenAI endpoint (its root, without /v1). Rejects on any error answer. */
+export async function ask(baseUrl: string, program: Program, options: AskOptions): Promise<Answer> {
+  const response = await fetch(`${baseUrl}/v1/chat/completions`, {
+    method: 'POST',
+    signal: AbortSignal.timeout(ANSWER_MS),
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      model: 'crystal-mini',
+      messages: [{ role: 'user', content: program.prompt }],
+      temperature: 0,
+      max_tokens: options.maxTokens,
+      ...(options.cache === undefined ? {} : { crystal_kv: options.cache }),
+    }),
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${baseUrl} answered ${response.status}: ${text.slice(0, 500)}`);
+  const { choices, usage } = Completion.parse(JSON.parse(text));
+  const content = choices[0].message.content ?? '';
+  return {
+    program,
+    exact: content.includes(program.answer),
+    thinkingEnded: content.trim() !== '',
+    promptTokens: usage.prompt_tokens,
+    generatedTokens: usage.completion_tokens,
+  };
+}
+
+/** Sends all programs, at most `concurrency` at a time; the answers are in their order. */
+export async function askAll(
+  baseUrl: string,
+  programs: readonly Program[],
+  options: AskOptions & { concurrency: number; onAnswer?: (answer: Answer) => void },
+): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  const queue = [...programs.entries()];
+  const work = async () => {
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      const [index, program] = next;
+      const answer = await ask(baseUrl, program, options);
+      answers[index] = answer;
+      options.onAnswer?.(answer);
+    }
+  };
+  await Promise.all(Array.from({ length: options.concurrency }, work));
+  return answers;
+}
+
+/** Blocks beyond the prompt's that a whole cache holds at the end; the last token is never computed. */
+export function outputBlocks(answer: Answer, blockSize: number): number {
+  const blocks = (tokens: number) => Math.ceil(tokens / blockSize);
+  return blocks(answer.promptTokens + answer.generatedTokens - 1) - blocks(answer.promptTokens);
+}
+
+/** `share` of the blocks that these answers' thinking takes with a full cache, rounded up to whole blocks. */
+export function budgetBlocks(fullAnswers: readonly Answer[], share: number, blockSize: number): number {
+  const sum = fullAnswers.reduce((total, answer) => total + outputBlocks(answer, blockSize), 0);
+  return Math.ceil((share * sum) / fullAnswers.length);
+}

@@ -1,0 +1,108 @@
+/** Shows what cache policies cost and save, through the whole system; see `--help`. */
+import { parseArgs } from 'node:util';
+import { Presets, SingleBar } from 'cli-progress';
+import Table from 'cli-table3';
+import { startCluster } from '../scripts/cluster.ts';
+import { budgetBlocks } from './ask.ts';
+import { countExact, generatedTokens, type Round, runRound } from './rounds.ts';
+import { chooseSeed, makePrograms } from './workload.ts';
+
+const PROGRAMS = 32;
+const LINES = 24;
+const BLOCK_SIZE = 16;
+const SHARE = 0.25;
+/** A third more than the longest right answer to a program of this size. */
+const MAX_TOKENS = 560;
+const POLICIES = ['random', 'crf', 'crystal'] as const;
+
+const HELP = `Sends ${PROGRAMS} programs of ${LINES} lines at once through gateway, engine and policy service: with a full cache, then
+with ${POLICIES.join(', ')} at ${SHARE * 100} % of the thinking cache. Takes a minute or two.
+
+  --seed N   programs to send (default: fresh ones; the seed is printed)
+  --help     this text
+`;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { seed: { type: 'string' }, help: { type: 'boolean', short: 'h', default: false } },
+  });
+  if (values.help) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const seed = chooseSeed(values.seed);
+  const programs = makePrograms(seed, PROGRAMS, LINES);
+  process.stdout.write(`${PROGRAMS} programs of ${LINES} lines, all at once, in lockstep, seed ${seed}\n`);
+  const profiles = Object.fromEntries(['full', ...POLICIES].map((policy) => [`demo-${policy}`, { policy }]));
+  const cluster = await startCluster({
+    config: {
+      // Memory for all whole caches: the table shows what policies need, not what a full pool does.
+      engine: { block_size: BLOCK_SIZE, pool_blocks: 2048, max_num_seqs: PROGRAMS, lockstep: true, log_level: 'warn' },
+      policy_service: { default_profile: 'demo-full', log_level: 'warn' },
+      gateway: { log_level: 'warn' },
+      profiles,
+    },
+  });
+  const bar = new SingleBar(
+    { format: '{policy} [{bar}] {value}/{total} answers, {duration_formatted}', hideCursor: true },
+    Presets.legacy,
+  );
+  const round = async (policy: string, budgetTokens?: number) => {
+    bar.start(PROGRAMS, 0, { policy: policy.padEnd(8) });
+    const cache = { profile: `demo-${policy}`, ...(budgetTokens === undefined ? {} : { budget_tokens: budgetTokens }) };
+    const options = { programs, cache, concurrency: PROGRAMS, maxTokens: MAX_TOKENS, blockSize: BLOCK_SIZE };
+    try {
+      return await runRound(cluster, { ...options, onAnswer: () => bar.increment() });
+    } finally {
+      bar.stop();
+    }
+  };
+  try {
+    const full = await round('full');
+    const budget = budgetBlocks(full.answers, SHARE, BLOCK_SIZE);
+    const rounds: [string, Round][] = [['full', full]];
+    for (const policy of POLICIES) rounds.push([policy, await round(policy, budget * BLOCK_SIZE)]);
+    process.stdout.write(`\n${table(rounds, full)}\n`);
+    process.stdout.write(
+      `Kept by the last three: ${budget} blocks of ${BLOCK_SIZE} thinking tokens a request, and its prompt.\n`,
+    );
+  } finally {
+    await cluster.close();
+  }
+}
+
+function table(rounds: readonly [string, Round][], full: Round): string {
+  const rows = new Table({
+    head: [
+      'policy',
+      'exact answers',
+      'mean KV blocks',
+      'peak KV blocks',
+      'share of full peak',
+      'tokens/s',
+      'length ratio',
+    ],
+    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right'],
+    style: { head: [], border: [] },
+  });
+  for (const [policy, { answers, memory, seconds }] of rounds) {
+    const tokens = generatedTokens(answers);
+    rows.push([
+      policy,
+      `${countExact(answers)}/${answers.length}`,
+      memory.meanPoolBlocks.toFixed(0),
+      memory.peakPoolBlocks,
+      `${((100 * memory.peakPoolBlocks) / full.memory.peakPoolBlocks).toFixed(0)} %`,
+      (tokens / seconds).toFixed(0),
+      (tokens / generatedTokens(full.answers)).toFixed(2),
+    ]);
+  }
+  return rows.toString();
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`\ndemo: ${error instanceof Error ? error.message : error}\n`);
+  process.exitCode = 1;
+}

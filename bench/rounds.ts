@@ -1,0 +1,59 @@
+import type { Program } from '../model/program.ts';
+import type { Cluster } from '../scripts/cluster.ts';
+import { type Answer, askAll, type CacheOption } from './ask.ts';
+import { type MemoryUse, watchMemory } from './memory.ts';
+import { readMetrics, total } from './metrics-text.ts';
+
+/** One pass of all programs under one way to manage the cache. */
+export interface Round {
+  answers: Answer[];
+  memory: MemoryUse;
+  seconds: number;
+  /** Tokens that the engine computed for answer probes. */
+  probeTokens: number;
+  evictedBlocks: number;
+  preemptions: number;
+  missedSteps: number;
+}
+
+export interface RoundOptions {
+  programs: readonly Program[];
+  cache: CacheOption;
+  concurrency: number;
+  maxTokens: number;
+  blockSize: number;
+  onAnswer(): void;
+}
+
+const COUNTERS = {
+  probeTokens: 'crystalkv_engine_probe_tokens_total',
+  evictedBlocks: 'crystalkv_engine_blocks_evicted_total',
+  preemptions: 'vllm:num_preemptions_total',
+  missedSteps: 'crystalkv_engine_missed_steps_total',
+} as const;
+
+/** Sends the programs through the gateway and reports what it took. */
+export async function runRound(cluster: Cluster, options: RoundOptions): Promise<Round> {
+  const before = await readMetrics(cluster.engineUrl);
+  const watch = await watchMemory(cluster.policyAddress, options.blockSize);
+  const started = performance.now();
+  const answers = await askAll(cluster.gatewayUrl, options.programs, options);
+  const seconds = (performance.now() - started) / 1000;
+  const memory = await watch.stop();
+  const after = await readMetrics(cluster.engineUrl);
+  const counted = (name: string) => total(after, name) - total(before, name);
+  return {
+    answers,
+    memory,
+    seconds,
+    probeTokens: counted(COUNTERS.probeTokens),
+    evictedBlocks: counted(COUNTERS.evictedBlocks),
+    preemptions: counted(COUNTERS.preemptions),
+    missedSteps: counted(COUNTERS.missedSteps),
+  };
+}
+
+export const countExact = (answers: readonly Answer[]): number => answers.filter((answer) => answer.exact).length;
+
+export const generatedTokens = (answers: readonly Answer[]): number =>
+  answers.reduce((sum, answer) => sum + answer.generatedTokens, 0);

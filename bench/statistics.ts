@@ -1,0 +1,34 @@
+/** Two-sided 95 % quantile of the normal distribution. */
+const Z = 1.959964;
+
+/** Wilson's 95 % interval for a share of successes (E. B. Wilson, 1927). `total` is at least 1. */
+export function wilson(successes: number, total: number): { low: number; high: number } {
+  if (!(total >= 1) || successes < 0 || successes > total) {
+    throw new RangeError(`successes must be between 0 and total (at least 1), got ${successes} of ${total}`);
+  }
+  const share = successes / total;
+  const scale = 1 + Z ** 2 / total;
+  const centre = (share + Z ** 2 / (2 * total)) / scale;
+  const half = (Z / scale) * Math.sqrt((share * (1 - share)) / total + Z ** 2 / (4 * total ** 2));
+  return { low: Math.max(0, centre - half), high: Math.min(1, centre + half) };
+}
+
+/** The list must not be empty. */
+export const mean = (values: readonly number[]): number => add(values) / atLeastOne(values).length;
+
+/** The mean of the two in the middle when their number is even. The list must not be empty. */
+export function median(values: readonly number[]): number {
+  const sorted = atLeastOne(values).toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const high = sorted[middle] as number;
+  return sorted.length % 2 === 1 ? high : ((sorted[middle - 1] as number) + high) / 2;
+}
+
+export const add = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+
+export const round = (value: number, digits = 3): number => Number(value.toFixed(digits));
+
+function atLeastOne(values: readonly number[]): readonly number[] {
+  if (values.length === 0) throw new RangeError('there are no values');
+  return values;
+}

@@ -1,0 +1,113 @@
+/** Starts the whole system on this machine; see `--help`. */
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { makeProgram } from '../model/task.ts';
+import { type Addresses, PARTS, partSpec } from './cluster.ts';
+import { describeExit, type RunningProcess, startProcess, waitUntilReady } from './processes.ts';
+import { createProgress } from './progress.ts';
+import { checkPorts, readSettings } from './run-settings.ts';
+import { StopSignal } from './stop-signal.ts';
+
+const READY_MS = 60_000;
+/** Longer than a program takes to let running answers end. */
+const STOP_MS = 15_000;
+
+const HELP = `Starts engine, policy service and gateway, waits until all are ready and says how to use them.
+Ctrl-C stops all three; a second Ctrl-C ends them by force.
+
+  --config FILE   configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists)
+  --help          this text
+
+Environment variables override the file: see \`node engine/main.ts --help\` and the other two.
+`;
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: { config: { type: 'string' }, help: { type: 'boolean', short: 'h', default: false } },
+  });
+  if (values.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const stop = new StopSignal();
+  const settings = await readSettings(values.config);
+  await checkPorts(settings.listeners);
+  const logFolder = mkdtempSync(join(tmpdir(), 'crystal-kv-'));
+  const children: RunningProcess[] = [];
+  try {
+    for (const part of PARTS) {
+      stop.signal.throwIfAborted();
+      const spec = partSpec(part, settings.addresses, { configFile: values.config, env: settings.env, logFolder });
+      children.push(await startProcess(spec));
+    }
+    await waitForAll(children, stop.signal);
+    process.stdout.write(welcome(settings.addresses, logFolder));
+    const died = await Promise.race([stop.requested, ...children.map((child) => child.exited.then(() => child))]);
+    if (died !== undefined) throw await describeExit(died);
+  } catch (error) {
+    if (!stop.signal.aborted) {
+      await stopAll(children, stop);
+      throw error;
+    }
+  }
+  process.stdout.write('\nstopping ...\n');
+  await stopAll(children, stop);
+  process.stdout.write('stopped\n');
+  return 0;
+}
+
+async function waitForAll(children: readonly RunningProcess[], signal: AbortSignal): Promise<void> {
+  const progress = createProgress(children.map((child) => child.name));
+  try {
+    // The first problem ends the waiting: the others may be waiting for the part that has died.
+    await Promise.all(
+      children.map(async (child) => {
+        await waitUntilReady(child, READY_MS, signal);
+        progress.done(child.name);
+      }),
+    );
+  } finally {
+    progress.close();
+  }
+}
+
+async function stopAll(children: readonly RunningProcess[], stop: StopSignal): Promise<void> {
+  const force = () => {
+    for (const child of children) child.signal('SIGKILL');
+  };
+  stop.onSecond(force);
+  // The gateway first: what it still serves needs the others.
+  for (const child of [...children].reverse()) await child.stop(STOP_MS);
+}
+
+function welcome(addresses: Addresses, logFolder: string): string {
+  const { prompt } = makeProgram(1, 12);
+  const body = { model: 'crystal-mini', messages: [{ role: 'user', content: prompt }] };
+  const request = (fields: object) => `curl -N ${addresses.gatewayUrl}/v1/chat/completions \\
+    -H 'content-type: application/json' \\
+    -d '${JSON.stringify(fields)}'`;
+  return `
+The endpoint is ${addresses.gatewayUrl}/v1 (OpenAI API, model crystal-mini). Ask it to run a small program:
+
+  ${request({ ...body, stream: true })}
+
+To try eviction, add "crystal_kv": {"profile": "crystal", "budget_tokens": 96} to the body: at most 96 thinking tokens stay.
+
+  savings   ${addresses.policyMetricsUrl}/metrics (crystalkv_blocks_evicted_total, crystalkv_blocks_resident, ...)
+  engine    ${addresses.engineUrl}/metrics
+  gateway   ${addresses.gatewayUrl}/metrics
+  logs      ${logFolder}
+
+Ctrl-C stops everything.
+`;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`\nrun: ${error instanceof Error ? error.message : error}\n`);
+  process.exitCode = 1;
+}
+process.exit();

@@ -1,0 +1,102 @@
+import { globSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { ROOT } from '../processes.ts';
+import { checkCommand } from './command.ts';
+import { checkGeneratedProtocol } from './generated.ts';
+import { runNodeSuite } from './node-suite.ts';
+import { failure, type Outcome, type Say, type Suite, sum } from './outcome.ts';
+import { PythonError, pythonEnvironment, runPytest } from './python.ts';
+
+/** Folders of `test/` that must hold tests; others are found by themselves. */
+const REQUIRED = ['bench', 'engine', 'engine-http', 'gateway', 'model', 'policy-service', 'scripts', 'system'];
+/** Folders whose tests start whole processes, one file after the other. */
+const SLOW = new Set(['system']);
+const MODEL = join(ROOT, 'model');
+
+/** Every suite of a test run, in the order in which they run. */
+export function allSuites(): Suite[] {
+  return [...CHECKS, ...folders().map(nodeSuite), ...PYTHON].sort((a, b) => Number(a.slow) - Number(b.slow));
+}
+
+const CHECKS: Suite[] = [
+  {
+    name: 'types',
+    summary: 'TypeScript types of everything, tests included',
+    slow: false,
+    run: () => checkCommand('tsc', 'tsc', ['-p', '.']),
+  },
+  {
+    name: 'lint',
+    summary: 'format, lint and import boundaries',
+    slow: false,
+    run: () => checkCommand('biome', 'biome', ['ci', '--colors=off', '.']),
+  },
+  {
+    name: 'generated',
+    summary: 'the protocol is well-formed; committed code and kernels are what their sources give',
+    slow: false,
+    run: async () =>
+      sum([
+        await checkCommand('buf lint', 'buf', ['lint']),
+        await checkGeneratedProtocol(),
+        await checkCommand('kernels.wasm', process.execPath, ['scripts/kernels.ts', '--check']),
+      ]),
+  },
+];
+
+const PYTHON: Suite[] = [
+  {
+    name: 'python-lint',
+    summary: 'ruff on model/: lint and format',
+    slow: false,
+    run: withPython('ruff', async (python) =>
+      sum([
+        await checkCommand('ruff check', python, ['-m', 'ruff', 'check', '--no-cache', '.'], { cwd: MODEL }),
+        await checkCommand('ruff format', python, ['-m', 'ruff', 'format', '--no-cache', '--check', '.'], {
+          cwd: MODEL,
+        }),
+      ]),
+    ),
+  },
+  {
+    name: 'python-types',
+    // What trains needs torch, which is too large for a test run; its types are checked where it is installed.
+    summary: 'mypy on what runs without torch in model/',
+    slow: false,
+    run: withPython('mypy', (python) =>
+      checkCommand('mypy', python, ['-m', 'mypy', '--cache-dir=/dev/null', 'reference.py', 'tests'], { cwd: MODEL }),
+    ),
+  },
+  {
+    name: 'python-model',
+    summary: 'pytest on model/',
+    slow: false,
+    run: withPython('pytest', (python) => runPytest(python, MODEL, 300_000)),
+  },
+];
+
+function folders(): string[] {
+  const found = globSync('test/**/*.test.ts', { cwd: ROOT }).map((file) => dirname(file).split('/')[1] ?? '.');
+  return [...new Set([...REQUIRED, ...found])].sort();
+}
+
+function nodeSuite(folder: string): Suite {
+  const slow = SLOW.has(folder);
+  const options = {
+    folder: join('test', folder),
+    concurrency: slow ? 1 : 2,
+    fileTimeoutMs: slow ? 300_000 : 120_000,
+  };
+  return { name: folder, summary: `test/${folder}`, slow, run: (say) => runNodeSuite(options, say) };
+}
+
+function withPython(name: string, run: (python: string) => Promise<Outcome>): Suite['run'] {
+  return async (say: Say) => {
+    try {
+      return await run(await pythonEnvironment(say));
+    } catch (error) {
+      if (error instanceof PythonError) return failure(name, error.message);
+      throw error;
+    }
+  };
+}

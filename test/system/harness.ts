@@ -1,0 +1,105 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Answer, ask, type CacheOption } from '../../bench/ask.ts';
+import { readMetrics, total } from '../../bench/metrics-text.ts';
+import { makePrograms } from '../../bench/workload.ts';
+
+export const BLOCK_SIZE = 16;
+/** More than any right answer to a program of 40 lines takes. */
+export const MAX_TOKENS = 900;
+
+/** Profiles of every policy, and quiet logs. Sections that a test adds replace these. */
+export const CONFIG = {
+  engine: { log_level: 'warn', pool_blocks: 1024 },
+  gateway: { log_level: 'warn' },
+  policy_service: { log_level: 'info' },
+} as const;
+
+/** Resolves with the first value that is not undefined. Rejects when there was none for `deadlineMs`. */
+export async function eventually<T>(
+  what: string,
+  attempt: () => Promise<T | undefined>,
+  deadlineMs = 60_000,
+): Promise<T> {
+  const deadline = Date.now() + deadlineMs;
+  for (;;) {
+    const value = await attempt();
+    if (value !== undefined) return value;
+    if (Date.now() > deadline) throw new Error(`${what}: not seen within ${deadlineMs} ms`);
+    await sleep(50);
+  }
+}
+
+/** Resolves when a condition on a metric holds; the value is the sum over its labels. */
+export function metricReaches(
+  url: string,
+  name: string,
+  holds: (value: number) => boolean,
+  labels: Readonly<Record<string, string>> = {},
+): Promise<number> {
+  return eventually(`${name} at ${url}`, async () => {
+    const samples = await readMetrics(url).catch(() => []);
+    const value = total(samples, name, labels);
+    return samples.length > 0 && holds(value) ? value : undefined;
+  });
+}
+
+export const metric = async (url: string, name: string): Promise<number> => total(await readMetrics(url), name);
+
+/** Clients that send one program after the other until they are told to stop. */
+export interface Load {
+  /** Answers so far. */
+  readonly answers: readonly Answer[];
+  /** Resolves when this many more answers have come. Rejects when a client saw an error. */
+  more(count: number): Promise<void>;
+  /** Lets what runs finish. Rejects when a client saw an error. */
+  stop(): Promise<readonly Answer[]>;
+}
+
+/** Keeps `clients` requests under way at a time. */
+export function startLoad(gatewayUrl: string, options: { clients: number; lines: number; cache: CacheOption }): Load {
+  const answers: Answer[] = [];
+  let stopped = false;
+  let seed = 1;
+  const client = async () => {
+    while (!stopped) {
+      seed += 1;
+      const [program] = makePrograms(seed, 1, options.lines);
+      if (program === undefined) throw new Error('no program was made');
+      answers.push(await ask(gatewayUrl, program, { maxTokens: MAX_TOKENS, cache: options.cache }));
+    }
+  };
+  let failed: unknown;
+  const clients = Array.from({ length: options.clients }, client).map((running) =>
+    running.catch((error: unknown) => {
+      failed ??= error;
+    }),
+  );
+  const check = () => {
+    if (failed !== undefined) throw failed;
+  };
+  return {
+    answers,
+    more: async (count) => {
+      const wanted = answers.length + count;
+      await eventually(`${count} more answers`, async () => {
+        check();
+        return answers.length >= wanted ? true : undefined;
+      });
+    },
+    stop: async () => {
+      stopped = true;
+      await Promise.all(clients);
+      check();
+      return answers;
+    },
+  };
+}
+
+export async function isAlive(pid: number): Promise<boolean> {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
