@@ -1,0 +1,45 @@
+"""What the GPU backends share: kernels instead of torch, and buffers that stay where they are."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from vllm.v1.attention.backend import CommonAttentionMetadata
+
+from ..kernels import compact_into, paged_logsumexp
+from ..masses import RowSelection
+from .mixin import BuilderMixin, ImplMixin
+
+
+class GPUBuilderMixin(BuilderMixin):
+    """Compacts every batch on the device, holes or not: asking for holes would wait for it."""
+
+    _table: torch.Tensor | None = None
+    _lens: torch.Tensor
+
+    def without_holes(self, metadata: CommonAttentionMetadata) -> CommonAttentionMetadata:
+        rows, width = metadata.block_table_tensor.shape
+        if self._table is None or self._table.shape[0] < rows or self._table.shape[1] < width:
+            most = max(rows, self.vllm_config.scheduler_config.max_num_seqs)
+            self._table = torch.zeros((most, width), dtype=torch.int32, device=metadata.block_table_tensor.device)
+            self._lens = torch.zeros(most, dtype=torch.int32, device=metadata.block_table_tensor.device)
+        table, lens = self._table[:rows], self._lens[: metadata.seq_lens.shape[0]]
+        lens.copy_(metadata.seq_lens)
+        compact_into(
+            metadata.block_table_tensor[: metadata.num_reqs],
+            metadata.seq_lens[: metadata.num_reqs],
+            table,
+            lens,
+            self.kv_cache_spec.block_size,
+            self.null_ids,
+        )
+        # the upper bound of the lengths stays one
+        return replace(metadata, block_table_tensor=table, seq_lens=lens, _num_computed_tokens_cache=None)
+
+
+class GPUImplMixin(ImplMixin):
+    scale: float
+    logits_soft_cap: Any
+
+    def logsumexp(self, query: torch.Tensor, kv_cache: torch.Tensor, rows: RowSelection) -> torch.Tensor:
+        return paged_logsumexp(query, kv_cache, rows, self.scale, float(self.logits_soft_cap or 0.0))

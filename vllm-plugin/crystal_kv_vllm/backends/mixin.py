@@ -1,0 +1,89 @@
+"""What every backend needs: the spec, metadata without holes, masses after the attention."""
+
+from typing import Any
+
+import torch
+from vllm.model_executor.models.utils import extract_layer_index
+from vllm.v1.attention.backend import CommonAttentionMetadata
+from vllm.v1.kv_cache_interface import AttentionSpec
+
+from ..compact import compact_metadata
+from ..masses import RowSelection, block_masses
+from ..recorder import recorder
+from ..spec import CrystalSpec, evictable_spec
+
+
+class BackendMixin:
+    """Comes before the backend class. `get_name` stays, so that vLLM treats it as the one it replaces."""
+
+    @classmethod
+    def customize_spec(cls, spec: AttentionSpec) -> AttentionSpec:
+        return evictable_spec(super().customize_spec(spec))  # type: ignore[misc]
+
+
+class BuilderMixin:
+    """Comes before the metadata builder class."""
+
+    # the table that was given to `build` is not the one that attention reads
+    supports_update_block_table = False
+
+    kv_cache_spec: AttentionSpec
+    vllm_config: Any
+
+    def build(
+        self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, *args: Any, **kwargs: Any
+    ) -> Any:
+        if isinstance(self.kv_cache_spec, CrystalSpec):
+            common_attn_metadata = self.without_holes(common_attn_metadata)
+            recorder.note_rows(common_attn_metadata, self.kv_cache_spec.block_size)
+        return super().build(common_prefix_len, common_attn_metadata, *args, **kwargs)  # type: ignore[misc]
+
+    @property
+    def null_ids(self) -> int:
+        """Kernel blocks in a block of the scheduler: the null block's entries are 0 up to this."""
+        manager_block_size: int = self.vllm_config.cache_config.block_size
+        return max(1, manager_block_size // self.kv_cache_spec.block_size)
+
+    def without_holes(self, metadata: CommonAttentionMetadata) -> CommonAttentionMetadata:
+        return compact_metadata(metadata, self.kv_cache_spec.block_size, self.null_ids)
+
+
+class ImplMixin:
+    """Comes before the implementation class."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+
+    def forward(
+        self,
+        layer: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        kv_cache: torch.Tensor,
+        attn_metadata: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        output: torch.Tensor = super().forward(  # type: ignore[misc]
+            layer, query, key, value, kv_cache, attn_metadata, *args, **kwargs
+        )
+        if attn_metadata is not None and kv_cache.numel():
+            index = extract_layer_index(layer.layer_name)
+            rows = recorder.rows_for(index, self.num_kv_heads)
+            if rows is not None:
+                heads = self.num_heads // self.num_kv_heads
+                last = query.view(-1, self.num_kv_heads, heads, self.head_size)[rows.tokens]
+                lse = self.logsumexp(last, kv_cache, rows)
+                recorder.record(index, block_masses(lse, rows, self.sink_scores(heads)))
+        return output
+
+    def logsumexp(self, query: torch.Tensor, kv_cache: torch.Tensor, rows: RowSelection) -> torch.Tensor:
+        """Log-sum-exp of each block's scores: float32 [blocks, kv heads, query heads of a group]."""
+        raise NotImplementedError
+
+    def sink_scores(self, heads: int) -> torch.Tensor | None:
+        """Learned sink scores, [kv heads, query heads of a group]."""
+        sinks: torch.Tensor | None = getattr(self, "sinks", None)
+        return None if sinks is None else sinks.view(self.num_kv_heads, heads)

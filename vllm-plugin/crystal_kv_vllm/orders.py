@@ -1,0 +1,46 @@
+"""What scheduler and workers tell each other about one step.
+
+Both ride on objects that vLLM passes anyway, as an extra attribute: orders on the `SchedulerOutput`, masses on the
+`ModelRunnerOutput`. So there is one way for every executor, in one process or in many, and only the scheduler's process
+talks to the policy service. With tensor parallelism the masses are those of rank 0, whose output vLLM returns.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm.v1.core.sched.output import SchedulerOutput
+
+_ORDERS = "crystal_kv_orders"
+_MASSES = "crystal_kv_masses"
+
+#: Log codes by request id: head group by head group, one byte for each resident block in logical order.
+Masses = dict[str, bytes]
+
+
+@dataclass
+class StepOrders:
+    """What the workers have to do beside computing."""
+
+    step: int = 0
+    #: Logical blocks that became holes, by request id.
+    holes: dict[str, list[int]] = field(default_factory=dict)
+    #: Requests to measure in this step.
+    measure: set[str] = field(default_factory=set)
+    #: Head groups to measure, in the order of the report; empty: all.
+    head_groups: tuple[int, ...] = ()
+
+
+def attach_orders(output: SchedulerOutput, orders: StepOrders) -> None:
+    setattr(output, _ORDERS, orders)
+
+
+def orders_of(output: SchedulerOutput) -> StepOrders | None:
+    return getattr(output, _ORDERS, None)
+
+
+def attach_masses(output: Any, masses: Masses) -> None:
+    setattr(output, _MASSES, masses)
+
+
+def masses_of(output: Any) -> Masses:
+    return getattr(output, _MASSES, {})

@@ -1,0 +1,86 @@
+"""Applies plans between two steps. Nothing in a plan is trusted; what was refused is counted by reason."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from .evict import Block, Protection, RejectReason, choose, evictable_range
+from .gen import policy_pb2 as pb
+from .tracked import Tracked
+
+_REJECTS = {
+    RejectReason.UNKNOWN_REQUEST: pb.REJECT_UNKNOWN_REQUEST,
+    RejectReason.STALE_EPOCH: pb.REJECT_STALE_EPOCH,
+    RejectReason.PROTECTED: pb.REJECT_PROTECTED,
+    RejectReason.OUT_OF_RANGE: pb.REJECT_OUT_OF_RANGE,
+    RejectReason.FUTURE_STEP: pb.REJECT_FUTURE_STEP,
+    RejectReason.NOT_RESIDENT: pb.REJECT_NOT_RESIDENT,
+    RejectReason.SHARED: pb.REJECT_SHARED,
+    RejectReason.DISABLED: pb.REJECT_DISABLED,
+}
+
+
+class PlanTarget(Protocol):
+    """What applying plans needs of the engine."""
+
+    @property
+    def step(self) -> int:
+        """The newest step that was scheduled."""
+
+    def find(self, handle: int) -> Tracked | None: ...
+
+    def row(self, tracked: Tracked) -> Sequence[Block]: ...
+
+    def punch(self, tracked: Tracked, indices: Sequence[int]) -> None: ...
+
+    def start_probe(self, tracked: Tracked) -> "pb.ProbeAnswer.ValueType": ...
+
+
+class PlanApplier:
+    def __init__(self, target: PlanTarget, block_size: int, protection: Protection) -> None:
+        self._target = target
+        self._block_size = block_size
+        self._protection = protection
+        self.applied = 0
+        self.evicted_blocks = 0
+        self.rejected: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
+
+    def apply(self, plan: pb.Plan) -> list[pb.RequestAck]:
+        """Returns what to acknowledge, one entry for each of the plan's requests."""
+        self.applied += 1
+        if plan.based_on_step > self._target.step:
+            return [self._refuse(request, RejectReason.FUTURE_STEP) for request in plan.requests]
+        return [self._apply_one(request) for request in plan.requests]
+
+    def _apply_one(self, plan: pb.RequestPlan) -> pb.RequestAck:
+        tracked = self._target.find(plan.handle)
+        if tracked is None or tracked.parent is not None:
+            return self._refuse(plan, RejectReason.UNKNOWN_REQUEST)
+        if tracked.epoch != plan.epoch:
+            return self._refuse(plan, RejectReason.STALE_EPOCH)
+        if tracked.options.mode == pb.MODE_OFF:
+            return self._refuse(plan, RejectReason.DISABLED)
+        probe_row = () if tracked.probe is None else self._target.row(tracked.probe)
+        evictable = evictable_range(
+            tracked.request.num_prompt_tokens, tracked.computed, self._block_size, self._protection
+        )
+        choice = choose(plan.evict, self._target.row(tracked), probe_row, evictable)
+        self._target.punch(tracked, choice.evict)
+        self.evicted_blocks += len(choice.evict)
+        for reason, blocks in choice.rejected.items():
+            self.rejected[reason] += len(blocks)
+        return pb.RequestAck(
+            handle=plan.handle,
+            epoch=plan.epoch,
+            evicted=choice.evict,
+            rejected=[
+                pb.RejectedBlocks(reason=_REJECTS[reason], blocks=blocks) for reason, blocks in choice.rejected.items()
+            ],
+            probe=self._target.start_probe(tracked) if plan.probe else pb.PROBE_ANSWER_UNSPECIFIED,
+        )
+
+    def _refuse(self, plan: pb.RequestPlan, reason: RejectReason) -> pb.RequestAck:
+        self.rejected[reason] += max(1, len(plan.evict))
+        return pb.RequestAck(
+            handle=plan.handle, epoch=plan.epoch, rejected=[pb.RejectedBlocks(reason=_REJECTS[reason])]
+        )

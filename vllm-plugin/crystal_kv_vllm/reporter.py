@@ -1,0 +1,137 @@
+"""Tells the policy service what happens, while a stream is attached; says nothing otherwise."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .gen import policy_pb2 as pb
+from .outbox import Outbox
+from .tracked import Tracked
+
+#: Below gRPC's 4 MiB by a margin: a step with more mass bytes is split.
+MAX_MASS_BYTES = 3 << 20
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A request of a step, as it was scheduled."""
+
+    tracked: Tracked
+    epoch: int
+    #: Tokens in the cache after the step.
+    computed_tokens: int
+
+
+class Reporter:
+    def __init__(self) -> None:
+        self._outbox: Outbox | None = None
+        self._configure = pb.Configure()
+        self._acks: list[tuple[int, pb.Ack]] = []
+        self._reported_step = 0
+        self._dropped_before = 0
+
+    @property
+    def attached(self) -> bool:
+        return self._outbox is not None
+
+    @property
+    def dropped_steps(self) -> int:
+        return self._dropped_before + (0 if self._outbox is None else self._outbox.dropped_steps)
+
+    @property
+    def reported_step(self) -> int:
+        """The newest step that the service was told of."""
+        return self._reported_step
+
+    @property
+    def probe_tokens(self) -> int:
+        """Most tokens that a probe may generate."""
+        return self._configure.probe_tokens if self.attached else 0
+
+    @property
+    def head_groups(self) -> tuple[int, ...]:
+        return tuple(self._configure.head_groups)
+
+    def configure(self, configure: pb.Configure, outbox: Outbox, snapshot: Iterable[pb.Started]) -> bool:
+        """A new stream begins with a snapshot. Returns whether it is a new one."""
+        self._configure = configure
+        if outbox is self._outbox:
+            return False
+        self.detach()
+        self._outbox = outbox
+        self._put(pb.AttachRequest(snapshot=pb.Snapshot(requests=snapshot)))
+        return True
+
+    def detach(self) -> None:
+        self._dropped_before = self.dropped_steps
+        self._outbox = None
+        self._acks = []
+
+    def wants_masses(self, tracked: Tracked, generated: int) -> bool:
+        """Whether to measure what a request attends to when it computes the token after `generated` ones."""
+        if not self.attached or tracked.options.mode == pb.MODE_OFF:
+            return False
+        if tracked.parent is not None:
+            return True
+        every = self._configure.measure_every
+        return every > 0 and generated % every == 0
+
+    def started(self, started: pb.Started) -> None:
+        self._put(pb.AttachRequest(started=started))
+
+    def preempted(self, tracked: Tracked) -> None:
+        self._put(pb.AttachRequest(preempted=pb.Preempted(handle=tracked.handle, epoch=tracked.epoch)))
+
+    def finished(self, tracked: Tracked, reason: "pb.FinishReason.ValueType") -> None:
+        finished = pb.Finished(
+            handle=tracked.handle,
+            reason=reason,
+            generated_tokens=tracked.generated,
+            probe_tokens=0 if tracked.parent is None else tracked.computed_in_all,
+        )
+        self._put(pb.AttachRequest(finished=finished))
+
+    def ack(self, sequence: int, step: int, requests: Sequence[pb.RequestAck]) -> None:
+        """Acknowledges a plan that was applied before `step`.
+
+        Steps before that one may still be computing, with the blocks that are gone now: they are reported first.
+        """
+        self._acks.append((step, pb.Ack(plan_sequence=sequence, applied_at_step=step, requests=requests)))
+        self._flush_acks()
+
+    def step(self, step: int, pool: pb.PoolState, computed: Sequence[Computed], masses: dict[str, bytes]) -> None:
+        """Reports a computed step. Entries of another epoch than the request's own are left out."""
+        self._reported_step = step
+        if not self.attached:
+            return
+        entries: list[pb.RequestStep] = []
+        size = 0
+        for entry in computed:
+            tracked = entry.tracked
+            if entry.epoch != tracked.epoch:
+                continue
+            codes = masses.get(tracked.request_id, b"")
+            if entries and size + len(codes) > MAX_MASS_BYTES:
+                self._put(pb.AttachRequest(step=pb.Step(step=step, pool=pool, requests=entries, more=True)))
+                entries, size = [], 0
+            size += len(codes)
+            entries.append(
+                pb.RequestStep(
+                    handle=tracked.handle,
+                    epoch=entry.epoch,
+                    computed_tokens=entry.computed_tokens,
+                    phase=tracked.phase,
+                    segment_starts=tracked.segment_starts,
+                    masses=codes,
+                )
+            )
+            tracked.segment_starts = []
+        self._put(pb.AttachRequest(step=pb.Step(step=step, pool=pool, requests=entries)))
+        self._flush_acks()
+
+    def _flush_acks(self) -> None:
+        while self._acks and self._acks[0][0] <= self._reported_step + 1:
+            self._put(pb.AttachRequest(ack=self._acks.pop(0)[1]))
+
+    def _put(self, message: pb.AttachRequest) -> None:
+        if self._outbox is not None:
+            self._outbox.put(message)

@@ -1,0 +1,110 @@
+"""vLLM's schedulers, sync and async, that obey plans."""
+
+from collections.abc import Callable
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.metrics.stats import SchedulerStats
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+
+from .orders import masses_of, orders_of
+from .setup import attach
+from .steward import Steward
+
+
+class SchedulerMixin:
+    """Comes before the scheduler class. Without a steward, everything is the base class's."""
+
+    _steward: Steward | None = None
+    _detach: Callable[[], None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._steward, self._detach = attach(self)
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        if self._steward is None:
+            return super().schedule(*args, **kwargs)  # type: ignore[misc]
+        steward = self._steward
+        with steward.lock:
+            # before the base class: it publishes blocks in the prefix cache before they are computed
+            steward.before_schedule()
+            output = super().schedule(*args, **kwargs)  # type: ignore[misc]
+            steward.after_schedule(output)
+        return output
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput, *args: Any, **kwargs: Any
+    ) -> dict[int, EngineCoreOutputs]:
+        if self._steward is None:
+            return super().update_from_output(  # type: ignore[misc]
+                scheduler_output, model_runner_output, *args, **kwargs
+            )
+        steward = self._steward
+        with steward.lock:
+            steward.before_update()
+            outputs = super().update_from_output(  # type: ignore[misc]
+                scheduler_output, model_runner_output, *args, **kwargs
+            )
+            orders = orders_of(scheduler_output)
+            step = 0 if orders is None else orders.step
+            steward.after_update(step, masses_of(model_runner_output), outputs)
+        return outputs
+
+    def add_request(self, request: Request) -> None:
+        if self._steward is None:
+            super().add_request(request)  # type: ignore[misc]
+            return
+        with self._steward.lock:
+            super().add_request(request)  # type: ignore[misc]
+            self._steward.added(request)
+
+    def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]:
+        if self._steward is None:
+            return super().finish_requests(request_ids, finished_status)  # type: ignore[misc]
+        with self._steward.lock:
+            finished = super().finish_requests(request_ids, finished_status)  # type: ignore[misc]
+            self._steward.after_finish()
+        return finished
+
+    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        if self._steward is not None:
+            self._steward.ending(request)
+        return super()._free_request(request, *args, **kwargs)  # type: ignore[misc]
+
+    def _get_local_prefix_cache_hit(self, request: Request) -> tuple[KVCacheBlocks, int, int, bool]:
+        shared = None if self._steward is None else self._steward.shared_prefix(request)
+        if shared is None:
+            return super()._get_local_prefix_cache_hit(request)  # type: ignore[misc]
+        blocks = self.kv_cache_manager.create_kv_cache_blocks((shared,))  # type: ignore[attr-defined]
+        return blocks, len(shared) * self.block_size, 0, False  # type: ignore[attr-defined]
+
+    def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
+        stats: SchedulerStats | None = super().make_stats(*args, **kwargs)  # type: ignore[misc]
+        if stats is not None and self._steward is not None:
+            stats.num_running_reqs -= self._steward.running_probes(self.running)  # type: ignore[attr-defined]
+        return stats
+
+    def shutdown(self) -> None:
+        self._detach()
+        super().shutdown()  # type: ignore[misc]
+
+
+class CrystalScheduler(SchedulerMixin, Scheduler):
+    """One step at a time."""
+
+
+class CrystalAsyncScheduler(SchedulerMixin, AsyncScheduler):
+    """Steps overlap."""
+
+
+def scheduler(vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> Scheduler:
+    """For `--scheduler-cls`: vLLM neither picks an async variant of a custom class nor turns async scheduling off."""
+    variant = CrystalAsyncScheduler if vllm_config.scheduler_config.async_scheduling else CrystalScheduler
+    return variant(vllm_config, *args, **kwargs)

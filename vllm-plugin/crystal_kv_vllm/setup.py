@@ -1,0 +1,156 @@
+"""Joins a scheduler to a steward, a policy client and metrics, or leaves it as it is."""
+
+import logging
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import vllm
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from .client import PROTOCOL_MAX, PROTOCOL_MIN, PolicyClient
+from .compat import (
+    NotSupportedError,
+    Refusal,
+    cache_refusals,
+    config_refusals,
+    platform_refusals,
+    version_refusals,
+)
+from .evict import Protection
+from .gen import policy_pb2 as pb
+from .manager import CrystalManager
+from .markers import read_markers
+from .metrics import PluginCollector, serve_metrics
+from .settings import Settings, read_settings
+from .steward import Steward, StewardOptions
+from .tracked import Markers
+
+logger = logging.getLogger("vllm.crystal_kv")
+
+
+def attach(scheduler: Scheduler) -> tuple[Steward | None, Callable[[], None]]:
+    """Called at the end of the scheduler's construction.
+
+    Returns the steward, None where the plugin stays inactive and has said why; and what ends the stream, its thread and
+    the metrics' socket. Raises NotSupportedError where it would stay inactive and has to be strict.
+    """
+    settings = read_settings(os.environ)
+    if not settings.enabled:
+        return None, _nothing
+    config = scheduler.vllm_config
+    refusals = _refusals(scheduler, settings)
+    rank = config.parallel_config.data_parallel_index
+    model = config.model_config.served_model_name
+    if refusals:
+        why = "; ".join(refusal.why for refusal in refusals)
+        if settings.strict:
+            raise NotSupportedError(f"crystal-kv is not active: {why}")
+        logger.warning("crystal-kv is not active, vLLM runs as stock: %s", why)
+        return None, _serve(PluginCollector(model, str(rank), refusals, None), settings, rank)
+
+    manager = _manager(scheduler)
+    markers = read_markers(config, settings)
+    groups = measured_head_groups(config)
+    steward = Steward(
+        scheduler,
+        manager,
+        StewardOptions(
+            protection=Protection(settings.sink_tokens, settings.recent_tokens),
+            markers=markers,
+            max_model_len=config.model_config.max_model_len,
+            head_groups=groups,
+            prefix_caching=bool(config.cache_config.enable_prefix_caching),
+            release_thinking=settings.release_thinking,
+            lockstep_timeout=settings.lockstep_timeout_ms / 1000 if settings.lockstep else None,
+            managed=settings.policy_address != "",
+        ),
+    )
+    client = None
+    if settings.policy_address:
+        hello = _hello(scheduler, settings, markers, groups, rank)
+        client = PolicyClient(settings.policy_address, settings.policy_token, settings.policy_ca, hello, steward)
+        client.start()
+    close_metrics = _serve(PluginCollector(model, str(rank), (), steward), settings, rank)
+    logger.info("crystal-kv is active: policy service %s", settings.policy_address or "none")
+
+    def detach() -> None:
+        if client is not None:
+            client.close()
+        close_metrics()
+
+    return steward, detach
+
+
+def measured_head_groups(config: Any) -> int:
+    """Head groups that are measured: those of rank 0. With tensor parallelism they are a part of the model's."""
+    parallel = config.parallel_config
+    return config.model_config.get_num_layers(parallel) * config.model_config.get_num_kv_heads(parallel)
+
+
+def engine_name(engine_id: str, data_parallel_rank: int) -> str:
+    """Data-parallel ranks are engines of their own."""
+    return engine_id if data_parallel_rank == 0 else f"{engine_id}-dp{data_parallel_rank}"
+
+
+def _nothing() -> None:
+    """There is nothing to end."""
+
+
+def _refusals(scheduler: Scheduler, settings: Settings) -> list[Refusal]:
+    config = scheduler.vllm_config
+    refusals = [*version_refusals(vllm.__version__), *config_refusals(config, settings)]
+    refusals += cache_refusals(scheduler.kv_cache_config, _manager(scheduler))
+    if not refusals:
+        spec = scheduler.kv_cache_config.kv_cache_groups[0].kv_cache_spec
+        refusals += platform_refusals(config, spec.block_size, spec.head_size)
+    return refusals
+
+
+def _manager(scheduler: Scheduler) -> CrystalManager:
+    return scheduler.kv_cache_manager.coordinator.single_type_managers[0]
+
+
+def _serve(collector: PluginCollector, settings: Settings, rank: int) -> Callable[[], None]:
+    """Serves the metrics, if that is asked for. Returns what ends it."""
+    if settings.metrics_port is None:
+        return _nothing
+    wanted = settings.metrics_port + rank if settings.metrics_port else 0
+    try:
+        port, close = serve_metrics(collector, wanted, settings.metrics_host)
+    except OSError as error:
+        # fail open: an engine is worth more than its metrics
+        logger.error("crystal-kv: no metrics on %s:%d: %s", settings.metrics_host, wanted, error)
+        return _nothing
+    logger.info("crystal-kv: metrics on http://%s:%d/metrics", settings.metrics_host, port)
+    return close
+
+
+def _hello(scheduler: Scheduler, settings: Settings, markers: Markers, groups: int, rank: int) -> pb.Hello:
+    config = scheduler.vllm_config
+    group = scheduler.kv_cache_config.kv_cache_groups[0]
+    layers = config.model_config.get_num_layers(config.parallel_config)
+    capabilities = [pb.CAPABILITY_EVICT, pb.CAPABILITY_SHADOW]
+    if config.cache_config.enable_prefix_caching and markers.end_of_thinking:
+        capabilities.append(pb.CAPABILITY_PROBE)
+    shards = config.parallel_config.tensor_parallel_size
+    return pb.Hello(
+        protocol_min=PROTOCOL_MIN,
+        protocol_max=PROTOCOL_MAX,
+        engine_id=engine_name(settings.engine_id, rank),
+        instance_id=uuid.uuid4().hex,
+        model=config.model_config.served_model_name,
+        block_size=group.kv_cache_spec.block_size,
+        bytes_per_block=group.kv_cache_spec.page_size_bytes * len(group.layer_names) * shards,
+        # the null block holds nothing
+        pool_blocks=scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
+        layers=layers,
+        head_groups=groups,
+        end_of_thinking=[pb.TokenSequence(token_ids=end) for end in markers.end_of_thinking],
+        segment_marker_token_ids=sorted(markers.segments),
+        capabilities=capabilities,
+        sink_tokens=settings.sink_tokens,
+        recent_tokens=settings.recent_tokens,
+        lockstep=settings.lockstep,
+    )

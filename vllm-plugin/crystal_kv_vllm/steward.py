@@ -1,0 +1,375 @@
+"""The plugin's side of the scheduler: who is alive, what plans say, what is reported."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.request import Request, RequestStatus
+
+from .evict import Block, Protection
+from .gen import policy_pb2 as pb
+from .manager import CrystalManager
+from .orders import Masses, StepOrders, attach_orders
+from .outbox import Outbox
+from .plans import PlanApplier
+from .probe import PREFIX, can_fork, fork_request
+from .reporter import Computed, Reporter
+from .tracked import Markers, Tracked
+
+logger = logging.getLogger("vllm.crystal_kv")
+
+_FINISHES = {
+    RequestStatus.FINISHED_STOPPED: pb.FINISH_REASON_STOP,
+    RequestStatus.FINISHED_REPETITION: pb.FINISH_REASON_STOP,
+    RequestStatus.FINISHED_LENGTH_CAPPED: pb.FINISH_REASON_LENGTH,
+    RequestStatus.FINISHED_IGNORED: pb.FINISH_REASON_LENGTH,
+}
+
+
+class SchedulerPart(Protocol):
+    """What the steward needs of vLLM's scheduler."""
+
+    running: list[Request]
+    waiting: Any
+    max_num_active_reqs: int
+    num_waiting_for_streaming_input: int
+
+    def add_request(self, request: Request) -> None: ...
+
+    def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]: ...
+
+    def get_request_counts(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True)
+class StewardOptions:
+    protection: Protection
+    markers: Markers
+    max_model_len: int
+    head_groups: int
+    #: vLLM's prefix caching is on; without it there are no probes.
+    prefix_caching: bool
+    release_thinking: bool
+    #: Longest wait for the plan of a step, in seconds; None: never wait.
+    lockstep_timeout: float | None
+    #: A policy service is expected: steps without one count as missed.
+    managed: bool
+
+
+class Steward:
+    """Not thread-safe by itself: all is called under `lock`, also what the policy client calls."""
+
+    def __init__(self, scheduler: SchedulerPart, manager: CrystalManager, options: StewardOptions) -> None:
+        self._scheduler = scheduler
+        self._manager = manager
+        self._options = options
+        self.lock = threading.RLock()
+        self._plan_came = threading.Condition(self.lock)
+        self._reporter = Reporter()
+        self._plans = PlanApplier(self, manager.block_size, options.protection)
+        self._queued_plans: list[pb.Plan] = []
+        self._last_planned = 0
+        self._by_id: dict[str, Tracked] = {}
+        self._by_handle: dict[int, Tracked] = {}
+        self._next_handle = 1
+        self._orders = StepOrders()
+        self._computed: dict[int, list[Computed]] = {}
+        self._ended: list[tuple[Tracked, pb.FinishReason.ValueType]] = []
+        self._updating = False
+        self.step = 0
+        self.preemptions = 0
+        self.missed_steps = 0
+        self.probes = 0
+        self.probe_tokens = 0
+        self.measured_rows = 0
+
+    # ---- what the policy client calls, on its own thread
+
+    def on_configure(self, configure: pb.Configure, outbox: Outbox) -> None:
+        with self.lock:
+            if any(group >= self._options.head_groups for group in configure.head_groups):
+                logger.error(
+                    "the policy service asks for head group %d, the model has %d: nothing is measured",
+                    max(configure.head_groups),
+                    self._options.head_groups,
+                )
+                configure = pb.Configure(measure_every=0, probe_tokens=0)
+            alive = [t for t in self._by_id.values() if t.parent is None]
+            snapshot = [tracked.started(self._manager.holes(tracked.request_id)) for tracked in alive]
+            if self._reporter.configure(configure, outbox, snapshot):
+                self._queued_plans = []
+                self._last_planned = self._reporter.reported_step
+
+    def on_plan(self, plan: pb.Plan) -> None:
+        with self.lock:
+            self._queued_plans.append(plan)
+            self._last_planned = plan.based_on_step
+            self._plan_came.notify_all()
+
+    def on_detached(self) -> None:
+        with self.lock:
+            self._queued_plans = []
+            self._reporter.detach()
+            self._plan_came.notify_all()
+
+    # ---- what the scheduler calls
+
+    def added(self, request: Request) -> None:
+        """A request of a client came."""
+        if request.request_id not in self._by_id:
+            self._reporter.started(self._track(request).started(()))
+
+    def before_schedule(self) -> None:
+        """Waits for the last step's plan where that is asked for, and applies what came."""
+        self._await_plan()
+        # vLLM can preempt between two steps (reset of the prefix cache), and resume at once
+        self._drop_orphans()
+        self._orders = StepOrders(head_groups=self._reporter.head_groups)
+        plans, self._queued_plans = self._queued_plans, []
+        for plan in plans:
+            requests = self._plans.apply(plan)
+            if requests:
+                self._reporter.ack(plan.sequence, self.step + 1, requests)
+
+    def after_schedule(self, output: SchedulerOutput) -> None:
+        """Notes what was scheduled, and gives the workers their orders."""
+        for request_id in output.preempted_req_ids or ():
+            self._preempted(request_id)
+        self._drop_orphans()
+        orders = self._orders
+        if output.total_num_scheduled_tokens > 0:
+            self.step += 1
+            if self._options.managed and not self._reporter.attached:
+                self.missed_steps += 1
+            orders.step = self.step
+            computed = []
+            for request_id, count in output.num_scheduled_tokens.items():
+                tracked = self._by_id.get(request_id)
+                if tracked is None:
+                    continue
+                tracked.computed_in_all += count
+                computed.append(Computed(tracked, tracked.epoch, tracked.request.num_computed_tokens))
+                if self._samples_and_wants_masses(tracked):
+                    orders.measure.add(request_id)
+            self._computed[self.step] = computed
+        if orders.holes or orders.step:
+            attach_orders(output, orders)
+
+    def before_update(self) -> None:
+        self._updating = True
+
+    def after_update(self, step: int, masses: Masses, outputs: dict[int, EngineCoreOutputs]) -> None:
+        """Reports a computed step, then who ended with it; takes what belongs to probes out of vLLM's outputs."""
+        self._updating = False
+        self._hide_probes(outputs)
+        computed = self._computed.pop(step, [])
+        for entry in computed:
+            entry.tracked.scan(self._options.markers)
+        if step > 0:
+            self.measured_rows += len(masses)
+            self._reporter.step(step, self._pool_state(), computed, masses)
+        self._report_ended()
+        self._drop_orphans()
+
+    def ending(self, request: Request) -> None:
+        """Takes note of a request that has ended, before vLLM frees it."""
+        tracked = self._by_id.get(request.request_id)
+        if tracked is None:
+            return
+        if self._options.release_thinking and self._options.markers.end_of_thinking:
+            # a block of prompt and thinking helps nobody either
+            self._manager.release_from(request.request_id, request.num_prompt_tokens // self._manager.block_size)
+        self._forget(tracked, _FINISHES.get(request.status, pb.FINISH_REASON_ABORT))
+
+    def after_finish(self) -> None:
+        """Requests were ended from outside."""
+        if not self._updating:
+            self._drop_orphans()
+
+    def shared_prefix(self, request: Request) -> list[Any] | None:
+        """The blocks that a probe takes over from its parent, holes included; None for every other request.
+
+        Asked at the moment of admission, since only blocks that the parent has filled by then may be shared.
+        """
+        tracked = self._by_id.get(request.request_id)
+        if tracked is None or tracked.parent is None:
+            return None
+        return list(self._manager.row(tracked.parent.request_id)[: self._full_blocks(tracked.parent)])
+
+    # ---- what applying plans needs
+
+    def find(self, handle: int) -> Tracked | None:
+        return self._by_handle.get(handle)
+
+    def row(self, tracked: Tracked) -> Sequence[Block]:
+        return self._manager.row(tracked.request_id)
+
+    def punch(self, tracked: Tracked, indices: Sequence[int]) -> None:
+        if indices:
+            self._manager.punch(tracked.request_id, indices)
+            self._orders.holes.setdefault(tracked.request_id, []).extend(indices)
+
+    def start_probe(self, tracked: Tracked) -> "pb.ProbeAnswer.ValueType":
+        """Queues a probe, which starts in this step or not at all: it never preempts anyone, nor blocks the queue."""
+        end = self._options.markers.end_of_thinking
+        tokens = self._reporter.probe_tokens
+        request = tracked.request
+        thinking = tracked.phase == pb.PHASE_THINKING and tracked.generated > 0
+        if not end or tokens == 0 or not thinking or not self._options.prefix_caching or not can_fork(request):
+            return pb.PROBE_ANSWER_UNSUPPORTED
+        longest = request.num_tokens + len(end[0]) + tokens
+        busy = tracked.probe is not None or request.status != RequestStatus.RUNNING
+        if busy or longest > self._options.max_model_len or not self._has_room(longest, self._full_blocks(tracked)):
+            return pb.PROBE_ANSWER_NO_ROOM
+        fork = self._track(fork_request(self._next_handle, request, end[0], tokens), parent=tracked)
+        self._manager.keep_private(fork.request_id)
+        self._scheduler.add_request(fork.request)
+        # it goes before those that wait: it is known to fit
+        self._scheduler.waiting.remove_requests([fork.request])
+        self._scheduler.waiting.prepend_request(fork.request)
+        self.probes += 1
+        started = fork.started(self._manager.holes(tracked.request_id))
+        started.computed_tokens = self._full_blocks(tracked) * self._manager.block_size
+        self._reporter.started(started)
+        return pb.PROBE_ANSWER_STARTED
+
+    # ---- for metrics
+
+    @property
+    def attached(self) -> bool:
+        return self._reporter.attached
+
+    @property
+    def plans(self) -> PlanApplier:
+        return self._plans
+
+    @property
+    def dropped_steps(self) -> int:
+        return self._reporter.dropped_steps
+
+    @property
+    def live_probes(self) -> list[Tracked]:
+        return [tracked for tracked in self._by_id.values() if tracked.parent is not None]
+
+    # ----
+
+    def _await_plan(self) -> None:
+        timeout = self._options.lockstep_timeout
+        if timeout is None:
+            return
+        deadline = time.monotonic() + timeout
+        while self._reporter.attached and self._last_planned < self._reporter.reported_step:
+            if not self._plan_came.wait(deadline - time.monotonic()):
+                self.missed_steps += 1
+                return
+
+    def _track(self, request: Request, parent: Tracked | None = None) -> Tracked:
+        tracked = Tracked.of(self._next_handle, request)
+        self._next_handle += 1
+        if parent is not None:
+            tracked.parent = parent
+            parent.probe = tracked
+        self._by_id[request.request_id] = tracked
+        self._by_handle[tracked.handle] = tracked
+        return tracked
+
+    def _forget(self, tracked: Tracked, reason: "pb.FinishReason.ValueType") -> None:
+        del self._by_id[tracked.request_id]
+        del self._by_handle[tracked.handle]
+        if tracked.parent is not None:
+            tracked.parent.probe = None
+            self.probe_tokens += tracked.computed_in_all
+        self._ended.append((tracked, reason))
+        if not self._updating:
+            self._report_ended()
+
+    def _report_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        for tracked, reason in ended:
+            self._reporter.finished(tracked, reason)
+
+    def _preempted(self, request_id: str) -> None:
+        tracked = self._by_id.get(request_id)
+        if tracked is None or tracked.parent is not None:
+            return
+        self.preemptions += tracked.epoch - tracked.reported_epoch
+        tracked.reported_epoch = tracked.epoch
+        self._reporter.preempted(tracked)
+
+    def _drop_orphans(self) -> None:
+        """Ends probes that were not admitted at once or were preempted, or whose parent has ended or was preempted."""
+        for fork in self.live_probes:
+            if fork.request_id not in self._by_id:
+                # ending one asks for the others too
+                continue
+            parent = fork.parent
+            assert parent is not None
+            alive = self._by_id.get(parent.request_id) is parent and parent.request.status == RequestStatus.RUNNING
+            if alive and fork.request.status == RequestStatus.RUNNING:
+                continue
+            self._forget(fork, pb.FINISH_REASON_DROPPED)
+            self._scheduler.finish_requests(fork.request_id, RequestStatus.FINISHED_ABORTED)
+
+    def _hide_probes(self, outputs: dict[int, EngineCoreOutputs]) -> None:
+        """The carrier of the outputs stays: it holds the statistics too."""
+        for carrier in outputs.values():
+            carrier.outputs = [output for output in carrier.outputs if not _is_probe(output.request_id)]
+            if carrier.finished_requests:
+                carrier.finished_requests = {name for name in carrier.finished_requests if not _is_probe(name)}
+
+    def _samples_and_wants_masses(self, tracked: Tracked) -> bool:
+        request = tracked.request
+        if request.is_prefill_chunk:
+            return False
+        # asynchronous scheduling has counted the token of this very step already
+        in_flight = max(0, request.num_output_placeholders - 1)
+        return self._reporter.wants_masses(tracked, request.num_output_tokens + in_flight)
+
+    def _full_blocks(self, tracked: Tracked) -> int:
+        return tracked.computed // self._manager.block_size
+
+    def _has_room(self, tokens: int, shared_blocks: int) -> bool:
+        """A free slot, and every block that a probe of so many tokens will ever use, beside those already queued.
+
+        One spare block for each running request: the probe must not be what preempts them at the next step.
+        """
+        scheduler = self._scheduler
+        queued = [fork for fork in self.live_probes if fork.request.status != RequestStatus.RUNNING]
+        slots = scheduler.max_num_active_reqs - scheduler.num_waiting_for_streaming_input
+        if len(scheduler.running) + len(queued) >= slots:
+            return False
+        block_size = self._manager.block_size
+        wanted = -(-tokens // block_size) - shared_blocks + len(scheduler.running) + 1
+        for fork in queued:
+            parent = fork.parent
+            assert parent is not None
+            longest = fork.request.num_tokens + fork.request.max_tokens
+            wanted += -(-longest // block_size) - self._full_blocks(parent) + 1
+        return self._manager.block_pool.get_num_free_blocks() >= wanted
+
+    def _pool_state(self) -> pb.PoolState:
+        pool = self._manager.block_pool
+        running, waiting = self._scheduler.get_request_counts()
+        forks = self.live_probes
+        forks_running = sum(fork.request.status == RequestStatus.RUNNING for fork in forks)
+        return pb.PoolState(
+            free_blocks=pool.get_num_free_blocks(),
+            # the null block is in the pool and never free
+            total_blocks=pool.num_gpu_blocks - 1,
+            waiting=waiting - (len(forks) - forks_running),
+            running=running - forks_running,
+            preemptions=self.preemptions,
+        )
+
+    def running_probes(self, requests: Iterable[Request]) -> int:
+        """How many of vLLM's requests are probes."""
+        return sum(_is_probe(request.request_id) for request in requests)
+
+
+def _is_probe(request_id: str) -> bool:
+    return request_id.startswith(PREFIX)

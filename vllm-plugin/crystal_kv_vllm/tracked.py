@@ -1,0 +1,109 @@
+"""What the plugin knows of a request beside vLLM's own `Request`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vllm.v1.request import Request
+
+from .gen import policy_pb2 as pb
+from .options import choice_index, request_options
+
+
+@dataclass(frozen=True)
+class Markers:
+    """Token ids that structure an output."""
+
+    #: Sequences that end the thinking phase; the first is what a probe appends.
+    end_of_thinking: tuple[tuple[int, ...], ...] = ()
+    #: Tokens after which a new reasoning step begins.
+    segments: frozenset[int] = frozenset()
+
+
+@dataclass
+class Tracked:
+    """A live request, or a fork of one that probes its answer."""
+
+    handle: int
+    request: Request
+    crystalkv_id: str
+    options: pb.RequestOptions
+    #: The request that this one was forked from.
+    parent: "Tracked | None" = None
+    #: The fork that probes this one's answer now.
+    probe: "Tracked | None" = None
+    #: Length at which the end of thinking was complete; None while thinking.
+    thinking_end: int | None = None
+    #: Positions at which segments began and that were not reported yet.
+    segment_starts: list[int] = field(default_factory=list)
+    #: Tokens of the request that were looked at for markers.
+    scanned: int = 0
+    #: Preemptions that the policy service was told of.
+    reported_epoch: int = 0
+    #: Tokens computed for it in all.
+    computed_in_all: int = 0
+
+    @classmethod
+    def of(cls, handle: int, request: Request) -> "Tracked":
+        params = request.sampling_params
+        name, options = request_options(params.extra_args if params is not None else None)
+        return cls(handle, request, name, options, scanned=request.num_prompt_tokens)
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def epoch(self) -> int:
+        """How often the cache was thrown away."""
+        return self.request.num_preemptions
+
+    @property
+    def computed(self) -> int:
+        """Tokens that are in the cache for certain: those of steps in flight are not yet."""
+        # what was in flight when the request was preempted is counted until it arrives, and means nothing any more
+        return max(0, self.request.num_computed_tokens - self.request.num_in_flight_tokens)
+
+    @property
+    def generated(self) -> int:
+        return self.request.num_output_tokens
+
+    @property
+    def thinking(self) -> bool:
+        return self.thinking_end is None
+
+    @property
+    def phase(self) -> "pb.Phase.ValueType":
+        if self.parent is not None:
+            return pb.PHASE_ANSWER
+        if self.computed < self.request.num_prompt_tokens:
+            return pb.PHASE_PREFILL
+        return pb.PHASE_THINKING if self.thinking else pb.PHASE_ANSWER
+
+    def scan(self, markers: Markers) -> None:
+        """Looks for markers in what was generated since the last look."""
+        tokens = self.request.all_token_ids
+        for length in range(self.scanned + 1, len(tokens) + 1):
+            if tokens[length - 1] in markers.segments:
+                self.segment_starts.append(length)
+            if self.thinking and any(ends_with(tokens, length, end) for end in markers.end_of_thinking):
+                self.thinking_end = length
+        self.scanned = len(tokens)
+
+    def started(self, holes: Sequence[int]) -> pb.Started:
+        return pb.Started(
+            handle=self.handle,
+            crystalkv_id=self.crystalkv_id,
+            choice_index=choice_index(self.request_id),
+            prompt_tokens=self.request.num_prompt_tokens,
+            options=self.options,
+            epoch=self.epoch,
+            evicted=holes,
+            parent_handle=None if self.parent is None else self.parent.handle,
+            computed_tokens=self.computed,
+        )
+
+
+def ends_with(tokens: Sequence[int], length: int, end: Sequence[int]) -> bool:
+    """Whether the first `length` tokens end with `end`."""
+    start = length - len(end)
+    return start >= 0 and all(tokens[start + i] == token for i, token in enumerate(end))

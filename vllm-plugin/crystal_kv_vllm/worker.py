@@ -1,0 +1,103 @@
+"""The worker's part of a step: holes into the runner's block table, masses out of it."""
+
+from typing import Any
+
+from vllm.platforms import current_platform
+from vllm.v1.attention.backend import CommonAttentionMetadata
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
+
+from .orders import StepOrders, attach_masses, orders_of
+from .recorder import PendingMasses, recorder
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as BaseWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as BaseWorker
+
+#: The block of the pool that is never written, and whose id marks a hole.
+NULL_BLOCK = 0
+#: There is one KV cache group.
+GROUP = 0
+
+
+class OutputWithMasses(AsyncModelRunnerOutput):
+    """An output that is still on its way from the device, and its masses."""
+
+    def __init__(self, output: AsyncModelRunnerOutput, masses: PendingMasses) -> None:
+        self._output = output
+        self._masses = masses
+
+    def get_output(self) -> ModelRunnerOutput:
+        output = self._output.get_output()
+        if output is not EMPTY_MODEL_RUNNER_OUTPUT:
+            attach_masses(output, self._masses.resolve())
+        return output
+
+
+class CrystalWorker(BaseWorker):
+    """For `--worker-cls`. Does nothing of its own while the scheduler gives no orders."""
+
+    def execute_model(self, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
+        orders = orders_of(scheduler_output)
+        if orders is not None:
+            self._punch(orders, scheduler_output)
+            # all ranks punch holes, one measures: vLLM takes rank 0's output
+            if orders.measure and self.rank == 0:
+                recorder.begin(orders, self._row_ids)
+        return super().execute_model(scheduler_output, *args, **kwargs)
+
+    def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().sample_tokens(*args, **kwargs)
+        masses = recorder.finish()
+        if masses.codes is None:
+            return output
+        if isinstance(output, AsyncModelRunnerOutput):
+            return OutputWithMasses(output, masses)
+        if output is not None and output is not EMPTY_MODEL_RUNNER_OUTPUT:
+            attach_masses(output, masses.resolve())
+        return output
+
+    def _punch(self, orders: StepOrders, scheduler_output: SchedulerOutput) -> None:
+        gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
+        holes = {name: indices for name, indices in orders.holes.items() if name not in gone}
+        if not holes:
+            return
+        if self.use_v2_model_runner:
+            self._punch_v2(holes)
+        else:
+            self._punch_v1(holes)
+
+    def _punch_v1(self, holes: dict[str, list[int]]) -> None:
+        """A request that is running but not scheduled loses its row and gets it back from `requests`: hence both."""
+        runner = self.model_runner
+        event = getattr(runner, "prepare_inputs_event", None)
+        if event is not None:
+            # the table is pinned and copied asynchronously
+            event.synchronize()
+        batch = runner.input_batch
+        for name, indices in holes.items():
+            state = runner.requests.get(name)
+            if state is None:
+                continue
+            for index in indices:
+                state.block_ids[GROUP][index] = NULL_BLOCK
+            row = batch.req_id_to_index.get(name)
+            if row is not None:
+                batch.block_table[GROUP].block_table.np[row, indices] = NULL_BLOCK
+
+    def _punch_v2(self, holes: dict[str, list[int]]) -> None:
+        """Stages the writes; the runner applies them itself, once."""
+        runner = self.model_runner
+        for name, indices in holes.items():
+            slot = runner.req_states.req_id_to_index.get(name)
+            if slot is not None:
+                for index in indices:
+                    runner.block_tables.block_tables[GROUP].stage_write(slot, index, [NULL_BLOCK])
+
+    def _row_ids(self, metadata: CommonAttentionMetadata) -> list[str]:
+        runner = self.model_runner
+        if self.use_v2_model_runner:
+            names = runner.req_states.index_to_req_id
+            return [names[int(slot)] for slot in metadata.req_idx]
+        return list(runner.input_batch.req_ids)

@@ -1,0 +1,79 @@
+"""Set-up of all tests: one core, one process, and a clear word where vLLM or the model are missing."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from engine import RunningEngine
+    from scripted_peer import ScriptedPeer
+
+# before torch is imported: with more threads than free cores, each small operation waits for the slowest of them
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "0")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ["VLLM_NO_USAGE_STATS"] = "1"
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = Path(os.environ.get("CRYSTALKV_TEST_MODEL") or ROOT / "model" / "crystal-mini")
+
+
+def missing() -> str | None:
+    """Why tests on a real vLLM cannot run; None when they can."""
+    if importlib.util.find_spec("vllm") is None:
+        return "vLLM is not installed: run with the Python that scripts/vllm-env.sh prints"
+    if not (MODEL / "model.safetensors").exists():
+        return f"no model in {MODEL}: set CRYSTALKV_TEST_MODEL to crystal-mini's folder"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    why = missing()
+    if why is not None:
+        for item in items:
+            if item.get_closest_marker("vllm"):
+                item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(scope="session")
+def model() -> str:
+    return str(MODEL)
+
+
+@pytest.fixture(scope="module")
+def peer() -> Iterator["ScriptedPeer"]:
+    from scripted_peer import ScriptedPeer
+
+    peer = ScriptedPeer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(scope="module")
+def start_engine(model: str, peer: "ScriptedPeer") -> Iterator[Callable[..., "RunningEngine"]]:
+    """Starts an engine that follows `peer` in lockstep; all are closed when the module's tests have run."""
+    from engine import RunningEngine
+
+    engines: list[RunningEngine] = []
+
+    def start(settings: dict[str, str] | None = None, **overrides: Any) -> RunningEngine:
+        lockstep = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "5000", "STRICT": "1"}
+        engine = RunningEngine(model, peer, {**lockstep, **(settings or {})}, **overrides)
+        engines.append(engine)
+        return engine
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture(autouse=True)
+def fresh_peer(request: pytest.FixtureRequest) -> None:
+    if "peer" in request.fixturenames:
+        request.getfixturevalue("peer").reset()

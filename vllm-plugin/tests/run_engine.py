@@ -1,0 +1,61 @@
+"""One vLLM in a process of its own: reads a job as JSON from the standard input, prints the result as its last line.
+
+A job: model, plugin (0: stock vLLM), v2 (model runner V2 by the Triton interpreter), settings, engine, prompts, tokens,
+keep (thinking blocks to keep, oldest evicted first; null: nothing is evicted).
+"""
+
+import json
+import os
+import sys
+import types
+from typing import Any
+
+
+def use_runner_v2() -> None:
+    """Model runner V2 on a CPU: Triton has no backend there, so its kernels are interpreted."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
+    import triton.backends
+
+    class Driver:
+        @staticmethod
+        def is_active() -> bool:
+            return True
+
+    triton.backends.backends["cpu"] = types.SimpleNamespace(driver=Driver, compiler=None)
+
+
+def stock_tokens(job: dict[str, Any]) -> list[list[int]]:
+    from engine import engine_arguments
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(**engine_arguments(job["model"], **job["engine"]))
+    params = SamplingParams(temperature=0.0, max_tokens=job["tokens"], ignore_eos=True, detokenize=False)
+    outputs = llm.generate([{"prompt_token_ids": p} for p in job["prompts"]], params, use_tqdm=False)
+    return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    if job["v2"]:
+        use_runner_v2()
+    if not job["plugin"]:
+        os.environ["CRYSTALKV_ENABLED"] = "0"
+        sys.stdout.write(json.dumps({"tokens": stock_tokens(job), "evicted": []}))
+        return
+    from engine import RunningEngine
+    from scripted_peer import ScriptedPeer, keep_at_most
+
+    peer = ScriptedPeer()
+    if job["keep"] is not None:
+        peer.decide = keep_at_most(job["keep"], recent_tokens=int(job["settings"].get("RECENT_TOKENS", 64)))
+    settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "30000", "STRICT": "1", **job["settings"]}
+    engine = RunningEngine(job["model"], peer, settings, **job["engine"])
+    outputs = engine.generate(job["prompts"], job["tokens"])
+    evicted = [sorted(life.evicted.items()) for life in peer.requests]
+    engine.close()
+    peer.close()
+    sys.stdout.write(json.dumps({"tokens": [output.tokens for output in outputs], "evicted": evicted}))
+
+
+main()

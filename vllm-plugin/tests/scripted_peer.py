@@ -1,0 +1,187 @@
+"""A policy service that does what a test tells it: real gRPC, decisions by a function."""
+
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+
+from crystal_kv_vllm.gen import policy_pb2 as pb
+from crystal_kv_vllm.gen.policy_pb2_grpc import KvPolicyServicer, add_KvPolicyServicer_to_server
+
+Decide = Callable[["ScriptedPeer", pb.Step], list[pb.RequestPlan]]
+
+
+def nothing(peer: "ScriptedPeer", step: pb.Step) -> list[pb.RequestPlan]:
+    return []
+
+
+@dataclass
+class Life:
+    """What the engine said of one request."""
+
+    started: pb.Started
+    steps: list[tuple[int, pb.RequestStep]] = field(default_factory=list)
+    evicted: dict[int, int] = field(default_factory=dict)
+    """Logical block -> step before which it became a hole."""
+    finished: pb.Finished | None = None
+    epochs: list[int] = field(default_factory=list)
+
+    @property
+    def probe(self) -> bool:
+        return self.started.HasField("parent_handle")
+
+
+class ScriptedPeer(KvPolicyServicer):  # type: ignore[misc]
+    """Answers each step of the one engine that attaches with a plan (empty where `decide` has nothing to say)."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.decide: Decide = nothing
+        self.configure = pb.Configure(measure_every=1, probe_tokens=8)
+        self.hello: pb.Hello | None = None
+        self.snapshots: list[pb.Snapshot] = []
+        self.attached = threading.Event()
+        self.answering = True
+        self.lives: dict[int, Life] = {}
+        self.acks: list[pb.Ack] = []
+        self.pools: list[pb.PoolState] = []
+        self._sequence = 0
+        self._changed = threading.Condition()
+        self._streams: list[SimpleQueue[pb.AttachResponse | None]] = []
+        # the engine pings every three seconds, to find out soon when nobody is there
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+            ("grpc.http2.max_ping_strikes", 0),
+        ]
+        self._server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
+        add_KvPolicyServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self._server.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        for answers in self._streams:
+            answers.put(None)
+        self._server.stop(0).wait(5)
+
+    def reset(self) -> None:
+        """Forgets what was seen; the stream stays, and what still comes about earlier requests is ignored."""
+        self.decide = nothing
+        self.lives, self.acks, self.pools = {}, [], []
+
+    def plan(self, requests: list[pb.RequestPlan], based_on_step: int) -> pb.AttachResponse:
+        self._sequence += 1
+        return pb.AttachResponse(plan=pb.Plan(sequence=self._sequence, based_on_step=based_on_step, requests=requests))
+
+    @property
+    def requests(self) -> list[Life]:
+        return [life for life in self.lives.values() if not life.probe]
+
+    @property
+    def probes(self) -> list[Life]:
+        return [life for life in self.lives.values() if life.probe]
+
+    def rejections(self) -> dict[int, int]:
+        """Entries that were refused, by reason; a whole entry counts 1."""
+        counts: dict[int, int] = defaultdict(int)
+        for ack in self.acks:
+            for request in ack.requests:
+                for rejected in request.rejected:
+                    counts[rejected.reason] += max(1, len(rejected.blocks))
+        return dict(counts)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+        """Until what was seen fulfils a condition. Raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(condition, seconds):
+                raise TimeoutError("the engine did not say what was expected")
+
+    def all_finished(self) -> bool:
+        return all(life.finished is not None for life in self.lives.values())
+
+    def Attach(self, messages: Iterator[pb.AttachRequest], context: Any) -> Iterator[pb.AttachResponse]:  # noqa: N802
+        answers: SimpleQueue[pb.AttachResponse | None] = SimpleQueue()
+        self._streams.append(answers)
+        answers.put(pb.AttachResponse(welcome=pb.Welcome(protocol=1)))
+        answers.put(pb.AttachResponse(configure=self.configure))
+
+        def listen() -> None:
+            try:
+                for message in messages:
+                    with self._changed:
+                        self._receive(message, answers)
+                        self._changed.notify_all()
+            except grpc.RpcError:
+                pass
+            answers.put(None)
+
+        threading.Thread(target=listen, daemon=True).start()
+        while (answer := answers.get()) is not None:
+            yield answer
+
+    def _receive(self, message: pb.AttachRequest, answers: "SimpleQueue[pb.AttachResponse | None]") -> None:
+        match message.WhichOneof("message"):
+            case "hello":
+                self.hello = message.hello
+            case "snapshot":
+                self.snapshots.append(message.snapshot)
+                for started in message.snapshot.requests:
+                    self.lives[started.handle] = Life(started)
+                self.attached.set()
+            case "started":
+                self.lives[message.started.handle] = Life(message.started)
+            case "finished":
+                if message.finished.handle in self.lives:
+                    self.lives[message.finished.handle].finished = message.finished
+            case "preempted":
+                if message.preempted.handle in self.lives:
+                    life = self.lives[message.preempted.handle]
+                    life.epochs.append(message.preempted.epoch)
+                    life.evicted = {}
+            case "ack":
+                self.acks.append(message.ack)
+                for request in message.ack.requests:
+                    for block in request.evicted if request.handle in self.lives else ():
+                        self.lives[request.handle].evicted[block] = message.ack.applied_at_step
+            case "step":
+                step = message.step
+                self.pools.append(step.pool)
+                for entry in step.requests:
+                    if entry.handle in self.lives:
+                        self.lives[entry.handle].steps.append((step.step, entry))
+                if not step.more and self.answering:
+                    answers.put(self.plan(self.decide(self, step), step.step))
+
+
+def keep_at_most(blocks: int, seed: int | None = None, recent_tokens: int = 64) -> Decide:
+    """Evicts down to so many thinking blocks of each request: the oldest first, or random ones."""
+    rng = random.Random(seed)
+
+    def decide(peer: ScriptedPeer, step: pb.Step) -> list[pb.RequestPlan]:
+        assert peer.hello is not None
+        size = peer.hello.block_size
+        plans = []
+        for entry in step.requests:
+            life = peer.lives[entry.handle]
+            if life.probe or life.finished is not None:
+                continue
+            first = -(-life.started.prompt_tokens // size)
+            end = max(first, (entry.computed_tokens - recent_tokens) // size)
+            resident = [b for b in range(first, -(-entry.computed_tokens // size)) if b not in life.evicted]
+            candidates = [b for b in resident if b < end]
+            over = min(len(resident) - blocks, len(candidates))
+            if over > 0:
+                chosen = candidates[:over] if seed is None else sorted(rng.sample(candidates, over))
+                plans.append(pb.RequestPlan(handle=entry.handle, epoch=entry.epoch, evict=chosen))
+        return plans
+
+    return decide

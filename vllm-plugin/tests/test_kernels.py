@@ -1,0 +1,30 @@
+"""The Triton kernels compute what torch computes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.vllm
+def test_the_kernels_equal_torch_under_the_interpreter() -> None:
+    script = Path(__file__).with_name("interpreted.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("name", ["FLASH_ATTN", "TRITON_ATTN", "CPU_ATTN"])
+def test_a_backend_is_the_one_it_replaces_with_builder_and_implementation_of_the_plugin(name: str) -> None:
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    from crystal_kv_vllm import BACKENDS
+    from crystal_kv_vllm.backends.mixin import BackendMixin, BuilderMixin, ImplMixin
+
+    backend = resolve_obj_by_qualname(BACKENDS[name])
+    assert backend.get_name() == name
+    assert issubclass(backend, BackendMixin)
+    assert issubclass(backend.get_builder_cls(), BuilderMixin)
+    assert issubclass(backend.get_impl_cls(), ImplMixin)
+    assert not backend.get_builder_cls().supports_update_block_table

@@ -1,0 +1,77 @@
+"""A request with holes never reaches another one through the prefix cache."""
+
+from collections.abc import Callable
+
+import pytest
+from engine import BLOCK_SIZE, RunningEngine, prompt
+from scripted_peer import ScriptedPeer, keep_at_most
+from subprocess_engine import run_job
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(scope="module")
+def engine(start_engine: Callable[..., RunningEngine]) -> RunningEngine:
+    return start_engine()
+
+
+def published(engine: RunningEngine) -> int:
+    return len(engine.pool.cached_block_hash_to_block)
+
+
+def test_a_request_publishes_nothing_after_its_first_eviction(engine: RunningEngine, peer: ScriptedPeer) -> None:
+    tokens = prompt(5, 70)
+    before = published(engine)
+    peer.decide = keep_at_most(3)
+    engine.generate([tokens], 400)
+    (life,) = peer.requests
+    first = min(life.evicted.values())
+    computed = max(entry.computed_tokens for step, entry in life.steps if step < first)
+    # full blocks before the first eviction, prompt and thinking, were exact
+    assert published(engine) - before <= computed // BLOCK_SIZE
+    # all the same it was more than the prompt's two: the check would see later ones
+    assert len(tokens) + 400 > (published(engine) - before + 4) * BLOCK_SIZE
+
+
+def test_a_second_request_still_hits_the_prompt_and_gets_stock_vllms_tokens(
+    engine: RunningEngine, peer: ScriptedPeer, model: str
+) -> None:
+    tokens = engine.program(6, 20)
+    stock = run_job(model, [tokens], 400, plugin=False)["tokens"][0]
+    peer.decide = keep_at_most(2, seed=1)
+    evicted = engine.generate([tokens], 400)[0].tokens
+    peer.reset()
+    hits = engine.scheduler.kv_cache_manager
+    blocks, hit_tokens, _ = hits.get_computed_blocks(_request(tokens))
+    assert hit_tokens == len(tokens) // BLOCK_SIZE * BLOCK_SIZE >= 96
+    assert all(not block.is_null for block in blocks.blocks[0])
+    again = engine.generate([tokens], 400)[0].tokens
+    assert again == stock
+    assert evicted != stock, "the eviction must have changed something for this to say anything"
+
+
+def test_what_a_finished_request_thought_can_be_released_at_once(
+    start_engine: Callable[..., RunningEngine], engine: RunningEngine, peer: ScriptedPeer
+) -> None:
+    tokens = prompt(7, 70)
+    before = published(engine)
+    engine.steward._options.__dict__["release_thinking"] = True
+    try:
+        engine.generate([tokens], 200)
+        # its two full prompt blocks
+        assert published(engine) - before == 2
+        # the next allocation takes what was thought, not what is cached
+        queue = engine.pool.free_block_queue.get_all_free_blocks()
+        assert all(block.block_hash is None for block in queue[:6])
+    finally:
+        engine.steward._options.__dict__["release_thinking"] = False
+
+
+def _request(tokens: list[int]):  # type: ignore[no-untyped-def]
+    from vllm import SamplingParams
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher
+    from vllm.v1.request import Request
+
+    hasher = get_request_block_hasher(BLOCK_SIZE, get_hash_fn_by_name("sha256"))
+    return Request("look-up", tokens, SamplingParams(), None, block_hasher=hasher)

@@ -1,0 +1,108 @@
+"""What is not supported leaves vLLM as it is, and says so."""
+
+import importlib
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+from engine import RunningEngine, prompt
+from processes import free_port
+
+from crystal_kv_vllm.cli import SCHEDULER, WORKER_CLASS, server_arguments
+from crystal_kv_vllm.compat import config_refusals
+from crystal_kv_vllm.settings import Settings
+
+
+def config(**changes: object) -> SimpleNamespace:
+    """A VllmConfig that is supported, but for the changes: path with dots replaced by two underscores."""
+    made = SimpleNamespace(
+        parallel_config=SimpleNamespace(
+            worker_cls=WORKER_CLASS,
+            pipeline_parallel_size=1,
+            decode_context_parallel_size=1,
+            prefill_context_parallel_size=1,
+            enable_dbo=False,
+        ),
+        model_config=SimpleNamespace(
+            runner_type="generate", is_encoder_decoder=False, is_diffusion=False, uses_alibi=False
+        ),
+        cache_config=SimpleNamespace(cache_dtype="auto"),
+        scheduler_config=SimpleNamespace(async_scheduling=True),
+        speculative_config=None,
+        kv_transfer_config=None,
+    )
+    for path, value in changes.items():
+        *parents, name = path.split("__")
+        target = made
+        for parent in parents:
+            target = getattr(target, parent)
+        setattr(target, name, value)
+    return made
+
+
+def test_a_plain_configuration_is_supported() -> None:
+    assert list(config_refusals(config(), Settings())) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "feature"),
+    [
+        ({"parallel_config__worker_cls": "auto"}, "worker"),
+        ({"parallel_config__pipeline_parallel_size": 2}, "pipeline_parallel"),
+        ({"parallel_config__decode_context_parallel_size": 2}, "decode_context_parallel"),
+        ({"parallel_config__prefill_context_parallel_size": 2}, "prefill_context_parallel"),
+        ({"parallel_config__enable_dbo": True}, "micro_batches"),
+        ({"speculative_config": object()}, "speculative_decoding"),
+        ({"kv_transfer_config": object()}, "kv_connector"),
+        ({"model_config__uses_alibi": True}, "alibi"),
+        ({"model_config__runner_type": "pooling"}, "model"),
+        ({"cache_config__cache_dtype": "fp8"}, "kv_cache_dtype"),
+    ],
+)
+def test_each_unsupported_feature_is_refused_by_name(changes: dict[str, object], feature: str) -> None:
+    assert [refusal.feature for refusal in config_refusals(config(**changes), Settings())] == [feature]
+
+
+def test_lockstep_needs_synchronous_scheduling() -> None:
+    assert [refusal.feature for refusal in config_refusals(config(), Settings(lockstep=True))] == ["lockstep"]
+
+
+@pytest.mark.vllm
+def test_what_is_refused_runs_as_stock_and_is_a_metric(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    lines: list[str] = []
+    # vLLM sets its loggers up anew while it starts, which takes handlers away
+    setup = importlib.import_module("crystal_kv_vllm.setup")
+    monkeypatch.setattr(setup.logger, "warning", lambda text, *values: lines.append(text % values))
+    engine = RunningEngine(model, None, {"METRICS_PORT": str(port)}, worker_cls="auto")
+    try:
+        assert engine.scheduler._steward is None
+        assert len(engine.generate([prompt(1, 20)], 5)[0].tokens) == 5
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+            text = response.read().decode()
+        assert "crystalkv_engine_plugin_active{" in text
+        assert 'feature="worker"' in text
+    finally:
+        engine.close()
+    assert len(lines) == 1
+    assert "--worker-cls" in lines[0]
+
+
+@pytest.mark.vllm
+def test_strict_ends_vllm(model: str) -> None:
+    from crystal_kv_vllm.compat import NotSupportedError
+
+    with pytest.raises(NotSupportedError, match="--worker-cls"):
+        RunningEngine(model, None, {"STRICT": "1"}, worker_cls="auto")
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+
+
+def test_the_command_adds_the_classes_unless_they_are_named() -> None:
+    assert server_arguments(["serve", "m", "--port", "1"]) == [
+        *("--model", "m", "--port", "1", "--scheduler-cls", SCHEDULER, "--worker-cls", WORKER_CLASS)
+    ]
+    assert server_arguments(["serve", "m", "--worker-cls=x"])[-2:] == ["--scheduler-cls", SCHEDULER]
+    with pytest.raises(SystemExit, match="usage"):
+        server_arguments(["bench", "m"])

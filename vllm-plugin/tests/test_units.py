@@ -1,0 +1,302 @@
+"""Parts that need no engine."""
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("vllm", reason="vLLM is not installed: run with the Python that scripts/vllm-env.sh prints")
+
+from types import SimpleNamespace  # noqa: E402
+
+from crystal_kv_vllm.compact import compact  # noqa: E402
+from crystal_kv_vllm.compat import TESTED_VERSIONS, missing_names, version_refusals  # noqa: E402
+from crystal_kv_vllm.evict import Protection, RejectReason, choose, evictable_range  # noqa: E402
+from crystal_kv_vllm.gen import policy_pb2 as pb  # noqa: E402
+from crystal_kv_vllm.masses import block_logsumexp, block_masses, log_codes, select_rows  # noqa: E402
+from crystal_kv_vllm.options import choice_index, request_options  # noqa: E402
+from crystal_kv_vllm.outbox import Outbox  # noqa: E402
+from crystal_kv_vllm.reporter import MAX_MASS_BYTES, Computed, Reporter  # noqa: E402
+from crystal_kv_vllm.settings import Settings, SettingsError, read_settings  # noqa: E402
+from crystal_kv_vllm.setup import engine_name, measured_head_groups  # noqa: E402
+from crystal_kv_vllm.tracked import Markers, Tracked  # noqa: E402
+
+
+def block(references: int = 1, null: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(ref_cnt=references, is_null=null)
+
+
+class TestSettings:
+    def test_an_empty_environment_gives_the_defaults(self) -> None:
+        assert read_settings({}) == Settings()
+
+    def test_everything_is_read(self) -> None:
+        settings = read_settings(
+            {
+                "CRYSTALKV_ENABLED": "0",
+                "CRYSTALKV_POLICY_ADDRESS": "",
+                "CRYSTALKV_LOCKSTEP": "1",
+                "CRYSTALKV_SINK_TOKENS": "0",
+                "CRYSTALKV_END_OF_THINKING": '["</think>", "</thought>"]',
+                "CRYSTALKV_METRICS_PORT": "9092",
+            }
+        )
+        assert not settings.enabled
+        assert settings.lockstep
+        assert (settings.policy_address, settings.sink_tokens, settings.metrics_port) == ("", 0, 9092)
+        assert settings.end_of_thinking == ("</think>", "</thought>")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("CRYSTALKV_RECENT_TOKENS", "5000", "'5000': an integer from 0 to 4096"),
+            ("CRYSTALKV_METRICS_PORT", "x", "'x': an integer from 0 to 65535"),
+            ("CRYSTALKV_STRICT", "yes", "'yes': 0 or 1"),
+            ("CRYSTALKV_POLICY_ADDRESS", "nowhere", "'nowhere': host:port"),
+            ("CRYSTALKV_SEGMENT_MARKERS", "a", "'a': a JSON list of non-empty strings"),
+        ],
+    )
+    def test_an_error_names_variable_value_and_bounds(self, name: str, value: str, words: str) -> None:
+        with pytest.raises(SettingsError, match=name) as error:
+            read_settings({name: value})
+        assert words in str(error.value)
+
+
+class TestEvict:
+    protection = Protection(sink_tokens=4, recent_tokens=64)
+
+    def test_prompt_sinks_and_the_newest_tokens_are_outside_the_range(self) -> None:
+        assert evictable_range(40, 200, 32, self.protection) == (2, 4)
+        assert evictable_range(1, 200, 32, self.protection) == (1, 4)
+        assert evictable_range(40, 90, 32, self.protection) == (2, 2)
+
+    def test_each_block_goes_or_stays_with_a_reason(self) -> None:
+        row = [block(), block(), block(null=True), block(2), block(), block()]
+        choice = choose([9, 4, 3, 2, 0, 4], row, (), (1, 5))
+        assert choice.evict == [4]
+        assert choice.rejected == {
+            RejectReason.PROTECTED: [0],
+            RejectReason.NOT_RESIDENT: [2],
+            RejectReason.SHARED: [3],
+            RejectReason.OUT_OF_RANGE: [9],
+        }
+
+    def test_a_block_shared_only_with_the_own_probe_may_go(self) -> None:
+        row = [block(), block(2), block(3)]
+        assert choose([1, 2], row, row, (1, 3)).evict == [1]
+
+
+class TestCompact:
+    def test_holes_are_dropped_and_lengths_reduced_by_row(self) -> None:
+        table = torch.tensor([[5, 0, 6, 0, 7, 9], [3, 4, 9, 9, 9, 9], [0, 8, 9, 9, 9, 9]], dtype=torch.int32)
+        lengths = torch.tensor([18, 7, 6], dtype=torch.int32)
+        before = table.clone(), lengths.clone()
+        result = compact(table, lengths, 4, 1)
+        assert result is not None
+        compacted, seq_lens, counts = result
+        assert compacted[0, :3].tolist() == [5, 6, 7]
+        assert compacted[1, :2].tolist() == [3, 4]
+        assert compacted[2, :1].tolist() == [8]
+        assert seq_lens.tolist() == [10, 7, 2]
+        assert counts.tolist() == [2, 0, 1]
+        assert torch.equal(table, before[0])
+        assert torch.equal(lengths, before[1])
+
+    def test_a_null_block_may_be_split_into_several_kernel_blocks(self) -> None:
+        table = torch.tensor([[4, 5, 0, 1, 6, 7]], dtype=torch.int32)
+        result = compact(table, torch.tensor([22], dtype=torch.int32), 4, 2)
+        assert result is not None
+        assert result[0][0, :4].tolist() == [4, 5, 6, 7]
+        assert result[1].tolist() == [14]
+
+    def test_rows_of_no_request_pass_unchanged(self) -> None:
+        assert compact(torch.zeros(2, 4, dtype=torch.int32), torch.tensor([16, 1], dtype=torch.int32), 4, 1) is None
+
+
+class TestMasses:
+    @pytest.mark.parametrize("softcap", [0.0, 5.0])
+    @pytest.mark.parametrize("with_sinks", [False, True])
+    def test_masses_are_the_softmax_summed_by_block(self, softcap: float, with_sinks: bool) -> None:
+        torch.manual_seed(0)
+        size, kv_heads, heads, head_size = 4, 2, 3, 8
+        lengths = torch.tensor([9, 4, 3], dtype=torch.int32)
+        table = torch.tensor([[3, 1, 5], [2, 0, 0], [4, 0, 0]], dtype=torch.int32)
+        cache = torch.randn(6, kv_heads, head_size, size)
+        starts = torch.tensor([0, 1, 3, 4], dtype=torch.int32)
+        rows = select_rows([(0, "a"), (2, "c")], table, lengths, starts, size)
+        assert rows is not None
+        assert rows.counts == [3, 1]
+        assert rows.tokens.tolist() == [0, 3]
+        query = torch.randn(2, kv_heads, heads, head_size)
+        sinks = torch.randn(kv_heads, heads) if with_sinks else None
+        lse = block_logsumexp(query, cache[rows.blocks], rows, 0.3, softcap)
+        masses = block_masses(lse, rows, sinks)
+        start = 0
+        for place, row in enumerate([0, 2]):
+            count, length = rows.counts[place], int(lengths[row])
+            keys = torch.cat([cache[int(b)] for b in table[row, :count]], 2)[:, :, :length]
+            scores = torch.einsum("ghd,gdt->ght", query[place], keys) * 0.3
+            if softcap:
+                scores = softcap * torch.tanh(scores / softcap)
+            extra = scores if sinks is None else torch.cat([scores, sinks[:, :, None]], 2)
+            weights = extra.softmax(2)[:, :, :length].mean(1)
+            wanted = torch.stack([weights[:, i * size : (i + 1) * size].sum(1) for i in range(count)])
+            assert torch.allclose(masses[start : start + count], wanted, atol=1e-6)
+            start += count
+
+    @pytest.mark.parametrize("mass", [1.0, 0.9, 0.5, 0.1, 2**-7.5, 1e-9, 0.0])
+    def test_a_log_code_is_what_the_contract_says(self, mass: float) -> None:
+        wanted = 31 if mass == 0 else min(31, math.floor(-2 * math.log2(mass)))
+        assert log_codes(torch.tensor([mass])).tolist() == [wanted]
+
+
+class TestOptions:
+    def test_options_come_from_the_flat_keys(self) -> None:
+        name, options = request_options(
+            {"crystalkv_id": "x", "crystalkv_profile": "p", "crystalkv_budget_tokens": 0, "crystalkv_mode": "shadow"}
+        )
+        assert name == "x"
+        assert options == pb.RequestOptions(profile="p", budget_tokens=0, mode=pb.MODE_SHADOW)
+
+    def test_nothing_and_nonsense_mean_the_defaults(self) -> None:
+        assert request_options(None) == ("", pb.RequestOptions())
+        assert request_options({"crystalkv_budget_tokens": -1, "crystalkv_mode": "x"}) == ("", pb.RequestOptions())
+
+    def test_the_choice_is_in_the_request_id(self) -> None:
+        assert choice_index("2_chatcmpl-abc-1f") == 2
+        assert choice_index("chatcmpl-abc-1f") == 0
+
+
+def step_message(step: int) -> pb.AttachRequest:
+    return pb.AttachRequest(step=pb.Step(step=step))
+
+
+class TestOutbox:
+    def test_a_full_box_drops_the_oldest_step_and_keeps_the_rest_in_order(self) -> None:
+        box = Outbox(most_steps=2)
+        box.put(step_message(1))
+        box.put(pb.AttachRequest(ack=pb.Ack(plan_sequence=7)))
+        box.put(step_message(2))
+        box.put(step_message(3))
+        assert box.dropped_steps == 1
+        messages = iter(box)
+        assert next(messages).WhichOneof("message") == "ack"
+        assert [next(messages).step.step for _ in "ab"] == [2, 3]
+
+    def test_too_many_other_messages_close_it(self) -> None:
+        box = Outbox(most_messages=2)
+        for _ in range(3):
+            box.put(pb.AttachRequest(ack=pb.Ack()))
+        assert box.closed
+        assert list(box) == []
+
+
+def tracked(name: str = "r", tokens: int = 8, prompt: int = 4) -> Tracked:
+    request = SimpleNamespace(
+        request_id=name,
+        num_preemptions=0,
+        num_computed_tokens=tokens,
+        num_in_flight_tokens=0,
+        num_prompt_tokens=prompt,
+        num_output_tokens=tokens - prompt,
+        num_output_placeholders=0,
+        all_token_ids=list(range(tokens)),
+    )
+    return Tracked(1, request, "", pb.RequestOptions(), scanned=prompt)  # type: ignore[arg-type]
+
+
+class TestTracked:
+    def test_segments_and_the_end_of_thinking_are_found_once(self) -> None:
+        one = tracked()
+        one.request.all_token_ids[4:] = [9, 5, 6, 9]  # type: ignore[index]
+        one.scan(Markers(end_of_thinking=((5, 6),), segments=frozenset([9])))
+        assert one.segment_starts == [5, 8]
+        assert one.thinking_end == 7
+        assert one.phase == pb.PHASE_ANSWER
+        one.scan(Markers(segments=frozenset([9])))
+        assert one.segment_starts == [5, 8]
+
+    def test_tokens_in_flight_are_not_computed_also_after_a_preemption(self) -> None:
+        one = tracked()
+        one.request.num_in_flight_tokens = 2
+        assert one.computed == 6
+        one.request.num_computed_tokens = 0
+        assert one.computed == 0
+
+
+def received(box: Outbox) -> list[pb.AttachRequest]:
+    box._changed.acquire()
+    messages = list(box._messages)
+    box._changed.release()
+    return messages
+
+
+class TestReporter:
+    def attached(self) -> tuple[Reporter, Outbox]:
+        reporter, box = Reporter(), Outbox()
+        assert reporter.configure(pb.Configure(measure_every=2, probe_tokens=4), box, [])
+        return reporter, box
+
+    def test_a_new_stream_begins_with_a_snapshot_and_a_new_configuration_does_not(self) -> None:
+        reporter, box = self.attached()
+        assert not reporter.configure(pb.Configure(measure_every=3), box, [])
+        assert [message.WhichOneof("message") for message in received(box)] == ["snapshot"]
+
+    def test_every_second_decode_step_is_measured_and_every_step_of_a_probe(self) -> None:
+        reporter, _ = self.attached()
+        one, probe = tracked(), tracked()
+        probe.parent = one
+        assert [reporter.wants_masses(one, n) for n in range(4)] == [True, False, True, False]
+        assert reporter.wants_masses(probe, 1)
+        assert not Reporter().wants_masses(one, 0)
+
+    def test_an_ack_waits_for_the_steps_that_ran_with_the_blocks(self) -> None:
+        reporter, box = self.attached()
+        reporter.step(4, pb.PoolState(), [], {})
+        reporter.ack(1, 6, [])
+        assert received(box)[-1].WhichOneof("message") == "step"
+        reporter.step(5, pb.PoolState(), [], {})
+        assert [message.WhichOneof("message") for message in received(box)[-2:]] == ["step", "ack"]
+
+    def test_a_large_step_is_split(self) -> None:
+        reporter, box = self.attached()
+        requests = [tracked(str(i)) for i in range(3)]
+        masses = {str(i): bytes(MAX_MASS_BYTES // 2 + 1) for i in range(3)}
+        reporter.step(1, pb.PoolState(), [Computed(one, 0, 8) for one in requests], masses)
+        steps = [message.step for message in received(box)[1:]]
+        assert [(len(step.requests), step.more) for step in steps] == [(1, True), (1, True), (1, False)]
+        assert all(message.ByteSize() < 4 << 20 for message in received(box))
+
+    def test_a_step_of_an_earlier_epoch_is_not_reported(self) -> None:
+        reporter, box = self.attached()
+        one = tracked()
+        entry = Computed(one, 0, 8)
+        one.request.num_preemptions = 1
+        reporter.step(1, pb.PoolState(), [entry], {"r": b"x"})
+        assert not received(box)[-1].step.requests
+
+
+class TestRanks:
+    def test_rank_0_measures_its_own_heads(self) -> None:
+        def config(shards: int) -> SimpleNamespace:
+            model = SimpleNamespace(
+                get_num_layers=lambda _: 3,
+                get_num_kv_heads=lambda parallel: max(1, 8 // parallel.tensor_parallel_size),
+            )
+            return SimpleNamespace(parallel_config=SimpleNamespace(tensor_parallel_size=shards), model_config=model)
+
+        assert measured_head_groups(config(1)) == 24
+        assert measured_head_groups(config(4)) == 6
+        assert measured_head_groups(config(16)) == 3
+
+    def test_data_parallel_ranks_are_engines_of_their_own(self) -> None:
+        assert [engine_name("vllm", rank) for rank in range(2)] == ["vllm", "vllm-dp1"]
+
+
+class TestCompatibility:
+    def test_every_private_name_exists_in_the_tested_version(self) -> None:
+        assert missing_names() == []
+
+    def test_another_version_is_refused(self) -> None:
+        assert not list(version_refusals(TESTED_VERSIONS[0] + "+cpu"))
+        assert [refusal.feature for refusal in version_refusals("0.99.0")] == ["version"]
