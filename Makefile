@@ -11,10 +11,10 @@ help: ## what there is to make
 run: $(INSTALLED) ## start engine, policy service and gateway; Ctrl-C stops them
 	@$(NPM_RUN) start
 
-test: $(INSTALLED) ## every test
+test: $(INSTALLED) ## every test; a real vLLM on CPU is among them, which needs 6 GB
 	@$(NPM_RUN) test
 
-test-fast: $(INSTALLED) ## every test that starts no whole processes
+test-fast: $(INSTALLED) ## without vLLM and without whole processes
 	@$(NPM_RUN) test:fast
 
 lint: $(INSTALLED) ## types, format, lint, generated code

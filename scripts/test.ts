@@ -9,7 +9,7 @@ const print = (line: string) => process.stdout.write(`${line}\n`);
 const HELP = `Runs every suite and ends with a line "N passed, N failed, N skipped".
 
   --only SUITE   only this suite; may be given several times
-  --fast         without the suites that start whole processes
+  --fast         without vLLM and without the suites that start whole processes
   --list         names the suites and stops
   --help         this text
 

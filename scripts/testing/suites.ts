@@ -1,7 +1,7 @@
 import { globSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ROOT } from '../processes.ts';
-import { checkCommand } from './command.ts';
+import { checkCommand, lastLines, runCommand } from './command.ts';
 import { checkGeneratedProtocol } from './generated.ts';
 import { runNodeSuite } from './node-suite.ts';
 import { failure, type Outcome, type Say, type Suite, sum } from './outcome.ts';
@@ -12,6 +12,7 @@ const REQUIRED = ['bench', 'engine', 'engine-http', 'gateway', 'model', 'policy-
 /** Folders whose tests start whole processes, one file after the other. */
 const SLOW = new Set(['system']);
 const MODEL = join(ROOT, 'model');
+const VLLM_TIMEOUT_MS = 1_800_000;
 
 /** Every suite of a test run, in the order in which they run. */
 export function allSuites(): Suite[] {
@@ -72,6 +73,18 @@ const PYTHON: Suite[] = [
     summary: 'pytest on model/',
     slow: false,
     run: withPython('pytest', (python) => runPytest(python, MODEL, 300_000)),
+  },
+  {
+    name: 'vllm',
+    summary: 'pytest on vllm-plugin/, with a real vLLM on CPU',
+    slow: true,
+    run: async (say) => {
+      say('needs an environment of about 6 GB, made once in the cache folder; then about 7 minutes');
+      const made = await runCommand('scripts/vllm-env.sh', [], { timeoutMs: VLLM_TIMEOUT_MS });
+      if (made.code !== 0) return failure('scripts/vllm-env.sh', lastLines(made.output));
+      const python = made.output.trimEnd().split('\n').at(-1) ?? '';
+      return await runPytest(python, join(ROOT, 'vllm-plugin'), VLLM_TIMEOUT_MS);
+    },
   },
 ];
 
