@@ -71,6 +71,7 @@ export class Reporter {
   /** Whether to measure what a sequence attends to when it computes its next token. */
   wantsMasses(sequence: Sequence): boolean {
     if (this.#configure === undefined || sequence.request.cache.mode === 'off') return false;
+    if (this.#configure.headGroups.some((group) => group >= this.#groups)) return false;
     if (sequence.fork !== undefined) return true;
     const every = this.#configure.measureEvery;
     return every > 0 && sequence.generated % every === 0;

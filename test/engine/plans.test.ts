@@ -186,6 +186,14 @@ test('only the head groups that were asked for are measured, every n-th step', (
   assert.deepEqual(sizes, [2, 0, 0, 3, 0, 0, 3, 0, 0, 4, 0, 0]);
 });
 
+test('a head group that the model has not is not measured, and neither are the others', () => {
+  const { core, messages, run } = attached();
+  core.configure({ headGroups: [0, 2], measureEvery: 1, probeTokens: 4 });
+  core.submit(request('a', 16, { maxTokens: 12 }));
+  run(12);
+  assert.ok(messages.every((m) => m.$case !== 'step' || m.value.requests.every((r) => r.masses.length === 0)));
+});
+
 test('the end-of-sequence token, a stop token and the length end a sequence, each with its reason', () => {
   const reasons: string[] = [];
   const run = (sampling: Parameters<typeof request>[2], script: (position: number) => number) => {

@@ -272,7 +272,7 @@ class Hello(google.protobuf.message.Message):
     pool_blocks: builtins.int
     layers: builtins.int
     head_groups: builtins.int
-    """Head groups of the whole model: layers * KV heads."""
+    """Head groups that the engine can measure: layers * KV heads; under tensor parallelism those of rank 0."""
     sink_tokens: builtins.int
     """Protections that the engine enforces: the first tokens of a request, and its newest tokens."""
     recent_tokens: builtins.int
@@ -315,7 +315,9 @@ Global___Hello: typing_extensions.TypeAlias = Hello
 
 @typing.final
 class Snapshot(google.protobuf.message.Message):
-    """The requests that are alive when a stream is made anew. Sent right after Hello, also when there are none."""
+    """The requests that are alive when a stream is made anew. The first message after Welcome and Configure, also when there
+    are none.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -559,7 +561,9 @@ Global___Finished: typing_extensions.TypeAlias = Finished
 
 @typing.final
 class Ack(google.protobuf.message.Message):
-    """What the engine did with a plan; its word is the truth."""
+    """What the engine did with a plan; its word is the truth. It comes after every Step that was still computed with the
+    blocks, and before the first that was computed without them.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -699,7 +703,7 @@ class Configure(google.protobuf.message.Message):
     """Most tokens that a probe generates after the end-of-thinking sequence."""
     @property
     def head_groups(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Head groups to measure; empty: all."""
+        """Head groups to measure; empty: all. A number that is no head group: the engine measures nothing, and says so."""
 
     def __init__(
         self,

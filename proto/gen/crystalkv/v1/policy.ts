@@ -201,7 +201,7 @@ export interface Hello {
   bytesPerBlock: bigint;
   poolBlocks: number;
   layers: number;
-  /** Head groups of the whole model: layers * KV heads. */
+  /** Head groups that the engine can measure: layers * KV heads; under tensor parallelism those of rank 0. */
   headGroups: number;
   /** Token sequences that end the thinking phase; none: the whole output is one phase. */
   endOfThinking: TokenSequence[];
@@ -215,7 +215,10 @@ export interface Hello {
   lockstep: boolean;
 }
 
-/** The requests that are alive when a stream is made anew. Sent right after Hello, also when there are none. */
+/**
+ * The requests that are alive when a stream is made anew. The first message after Welcome and Configure, also when there
+ * are none.
+ */
 export interface Snapshot {
   requests: Started[];
 }
@@ -292,7 +295,10 @@ export interface Finished {
   probeTokens: number;
 }
 
-/** What the engine did with a plan; its word is the truth. */
+/**
+ * What the engine did with a plan; its word is the truth. It comes after every Step that was still computed with the
+ * blocks, and before the first that was computed without them.
+ */
 export interface Ack {
   planSequence: bigint;
   /** Step before which the plan was applied. */
@@ -328,7 +334,7 @@ export interface Welcome {
 }
 
 export interface Configure {
-  /** Head groups to measure; empty: all. */
+  /** Head groups to measure; empty: all. A number that is no head group: the engine measures nothing, and says so. */
   headGroups: number[];
   /** Measure every n-th decode step of a request; 0: never. Probes are measured at each of their steps. */
   measureEvery: number;
