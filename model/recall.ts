@@ -18,6 +18,8 @@ export interface Sequence {
   readonly kinds: readonly number[];
   /** Indices in `ids` where a line starts, without the first; the trainer may skip positions there. */
   readonly lineStarts: readonly number[];
+  /** For every token that is looked up: its index, then the earlier indices that hold its value. */
+  readonly lookups: readonly (readonly number[])[];
 }
 
 const UNPREDICTABLE = TOKEN_KINDS.indexOf('prompt');
@@ -57,5 +59,5 @@ export function makeRecall(random: Random, lines: number): Sequence {
       seen.add(index);
     }
   }
-  return { ids: ids.slice(0, length), kinds: kinds.slice(0, length), lineStarts };
+  return { ids: ids.slice(0, length), kinds: kinds.slice(0, length), lineStarts, lookups: [] };
 }

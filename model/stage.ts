@@ -1,9 +1,12 @@
 import { z } from 'zod';
 import type { ProgramOptions } from './plan.ts';
+import { type Program, TOKEN_KINDS } from './program.ts';
 import type { Random } from './random.ts';
 import { makeRecall, type Sequence } from './recall.ts';
 import { makeProgram } from './task.ts';
 import { LINE_LABELS, lineToken, MAX_LINES } from './vocab.ts';
+
+const NO_LOSS = TOKEN_KINDS.indexOf('prompt');
 
 const lineBounds = z
   .tuple([z.number().int().min(1).max(MAX_LINES), z.number().int().min(1).max(MAX_LINES)])
@@ -22,6 +25,8 @@ export const StageData = z.strictObject({
   recallLines: lineBounds.default([4, 24]),
   /** Share of the programs whose operands lie far back, with varied numbers of hubs, cold registers and queries. */
   farShare: share.default(0.5),
+  /** Share of the programs whose thinking is cut short: the answer follows at a random place. */
+  cutShare: share.default(0),
 });
 export type StageData = z.infer<typeof StageData>;
 
@@ -31,17 +36,43 @@ export function makeBatch(random: Random, stage: StageData): Sequence[] {
   const lines = random.integer(...(recall ? stage.recallLines : stage.programLines));
   const sequences: Sequence[] = [];
   for (let tokens = 0; tokens < stage.batchTokens; tokens += sequences.at(-1)!.ids.length) {
-    sequences.push(recall ? makeRecall(random, lines) : programSequence(random, lines, stage.farShare));
+    sequences.push(recall ? makeRecall(random, lines) : programSequence(random, lines, stage));
   }
   return sequences;
 }
 
-function programSequence(random: Random, lines: number, farShare: number): Sequence {
+function programSequence(random: Random, lines: number, { farShare, cutShare }: StageData): Sequence {
   const options = random.fraction() < farShare ? farOptions(random) : {};
-  const { ids, kinds } = makeProgram(random, lines, options);
+  const program = makeProgram(random, lines, options);
+  const { ids, kinds, lookups } = random.fraction() < cutShare ? cutShort(random, program) : program;
   const isLabel = (id: number) => id >= lineToken(1) && id <= lineToken(LINE_LABELS);
   const lineStarts = ids.flatMap((id, index) => (isLabel(id) ? [index] : [])).slice(1);
-  return { ids, kinds, lineStarts };
+  return {
+    ids,
+    kinds,
+    lineStarts,
+    lookups: lookups.map(({ tokenIndex, earlierPositions }) => [tokenIndex, ...earlierPositions]),
+  };
+}
+
+/**
+ * The program with its thinking ended at a random place, and its answer after that. The end of thinking carries no loss
+ * there, nor do values that were not found yet: an answer can be asked for at any time, and says what is known.
+ */
+function cutShort(random: Random, program: Program): Pick<Program, 'ids' | 'kinds' | 'lookups'> {
+  const { ids, kinds, promptLength, thinkEnd } = program;
+  const cut = random.integer(promptLength, thinkEnd);
+  const shift = thinkEnd - cut;
+  const kept = program.lookups.flatMap((lookup) => {
+    const earlierPositions = lookup.earlierPositions.filter((position) => position < cut);
+    if (lookup.tokenIndex < cut) return [{ ...lookup, earlierPositions }];
+    return lookup.where === 'answer' ? [{ ...lookup, earlierPositions, tokenIndex: lookup.tokenIndex - shift }] : [];
+  });
+  const cutKinds = [...kinds.slice(0, cut), NO_LOSS, ...kinds.slice(thinkEnd + 1)];
+  for (const { tokenIndex, earlierPositions, where } of kept) {
+    if (where === 'answer' && earlierPositions.length === 0) cutKinds[tokenIndex] = NO_LOSS;
+  }
+  return { ids: [...ids.slice(0, cut), ...ids.slice(thinkEnd)], kinds: cutKinds, lookups: kept };
 }
 
 /** Between 20 and 80 % of the operands are any earlier register; 10 % stay literal digits. */

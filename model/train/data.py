@@ -22,6 +22,9 @@ from torch import Tensor
 MODEL_FOLDER = Path(__file__).resolve().parent.parent
 GENERATOR = MODEL_FOLDER / "generate.ts"
 BATCHES_AHEAD = 16
+# Blocks of reasoning that are hidden, in tokens; newer tokens than these are always seen, as by a cache that evicts.
+HIDDEN_BLOCKS = (8, 16, 32)
+ALWAYS_SEEN = 64
 # Positions stay below this, a little under the 2,048 of the position table.
 POSITION_LIMIT = 1900
 
@@ -30,12 +33,14 @@ POSITION_LIMIT = 1900
 class Batch:
     """Sequences padded at the end with kind 0, which carries no loss.
 
-    tokens and kinds (B, T); positions (B, T) or None for 0..T-1.
+    tokens and kinds (B, T); positions (B, T) or None for 0..T-1; visible (B, 1, T, T), query by key, or None for all
+    earlier tokens.
     """
 
     tokens: Tensor
     kinds: Tensor
     positions: Tensor | None
+    visible: Tensor | None
 
 
 def node_command(*arguments: str) -> list[str]:
@@ -52,7 +57,7 @@ def read_vocabulary() -> tuple[list[str], list[str]]:
 
 
 @contextmanager
-def batches(stage: dict[str, Any], seed: int, position_jumps: bool) -> Iterator[Iterator[Batch]]:
+def batches(stage: dict[str, Any], seed: int, position_jumps: bool, most_hidden: float) -> Iterator[Iterator[Batch]]:
     """An endless stream of batches; the generator ends with the context.
 
     stage is the `data` object of a stage (see `StageData` in stage.ts). The same seed gives the same batches.
@@ -68,7 +73,7 @@ def batches(stage: dict[str, Any], seed: int, position_jumps: bool) -> Iterator[
         def read() -> None:
             next(lines, None)  # the vocabulary line
             for line in lines:
-                batch = make_batch(json.loads(line), random, position_jumps)
+                batch = make_batch(json.loads(line), random, position_jumps, most_hidden)
                 while not stop.is_set():
                     try:
                         ready.put(batch, timeout=0.5)
@@ -94,8 +99,10 @@ def batches(stage: dict[str, Any], seed: int, position_jumps: bool) -> Iterator[
             reader.join()
 
 
-def make_batch(sequences: list[dict[str, list[int]]], random: np.random.Generator, position_jumps: bool) -> Batch:
-    """Pads the sequences to one length and, if asked, spreads their positions."""
+def make_batch(
+    sequences: list[dict[str, Any]], random: np.random.Generator, position_jumps: bool, most_hidden: float
+) -> Batch:
+    """Pads the sequences to one length and, if asked, spreads their positions and hides blocks of the reasoning."""
     length = max(len(sequence["ids"]) for sequence in sequences)
     tokens = np.zeros((len(sequences), length), np.int64)
     kinds = np.zeros((len(sequences), length), np.int64)
@@ -106,7 +113,36 @@ def make_batch(sequences: list[dict[str, list[int]]], random: np.random.Generato
         kinds[row, : len(sequence["kinds"])] = sequence["kinds"]
         steps[row, sequence["lineStarts"]] += draw_jumps(random, len(sequence["lineStarts"]), POSITION_LIMIT - length)
     positions = torch.from_numpy(steps.cumsum(axis=1)) if position_jumps else None
-    return Batch(torch.from_numpy(tokens), torch.from_numpy(kinds), positions)
+    visible = hide_blocks(sequences, kinds, random, most_hidden) if most_hidden > 0 else None
+    return Batch(torch.from_numpy(tokens), torch.from_numpy(kinds), positions, visible)
+
+
+def hide_blocks(
+    sequences: list[dict[str, Any]], kinds: NDArray[np.int64], random: np.random.Generator, most: float
+) -> Tensor:
+    """What each query may attend to when a cache has evicted blocks: (B, 1, T, T).
+
+    Of every sequence's reasoning a random share of the blocks, up to `most`, is hidden from queries more than
+    ALWAYS_SEEN tokens later. A value that is looked up and stands only in hidden blocks carries no loss: its kind
+    becomes 0. So a missing block costs what stood in it, and nothing else.
+    """
+    batch, length = kinds.shape
+    index = np.arange(length)
+    visible = np.broadcast_to(index[None, :] <= index[:, None], (batch, length, length)).copy()
+    for row, sequence in enumerate(sequences):
+        block = int(random.choice(HIDDEN_BLOCKS))
+        begin = int(np.argmax(kinds[row] > 0))
+        first, last = -(-begin // block), len(sequence["ids"]) // block
+        share = random.uniform(0, most)
+        hidden = [number for number in range(first, last) if random.random() < share]
+        gone = np.full(length, length)  # the first query that does not see a key
+        for number in hidden:
+            gone[number * block : (number + 1) * block] = (number + 1) * block + ALWAYS_SEEN
+        visible[row] &= index[:, None] < gone[None, :]
+        for token, *positions in sequence["lookups"]:
+            if positions and not visible[row, token - 1, positions].any():
+                kinds[row, token] = 0
+    return torch.from_numpy(visible[:, None])
 
 
 def draw_jumps(random: np.random.Generator, lines: int, room: int) -> NDArray[np.int64]:

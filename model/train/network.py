@@ -56,8 +56,10 @@ class Block(nn.Module):
         """The parameters that Muon updates."""
         return [self.query, self.key, self.value, self.output, self.gate, self.up, self.down]
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x (B, T, d); cos and sin broadcast to (B, heads, T, c / 2). Returns (B, T, d)."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None) -> Tensor:
+        """x (B, T, d); cos and sin broadcast to (B, heads, T, c / 2); visible (B, 1, T, T) or None for all earlier
+        tokens. Returns (B, T, d).
+        """
         s = self.shape
         batch, time, width = x.shape
         rotated = s.query_heads + s.key_value_heads
@@ -72,7 +74,8 @@ class Block(nn.Module):
             turned[:, : s.query_heads],
             turned[:, s.query_heads :].repeat_interleave(group, 1),
             heads[:, rotated:].repeat_interleave(group, 1),
-            is_causal=True,
+            attn_mask=visible,
+            is_causal=visible is None,
         )
         x = x + F.linear(attended.transpose(1, 2).reshape(batch, time, -1), self.output)
         h = F.rms_norm(x, (width,), self.feed_forward_norm, NORM_EPSILON)
@@ -101,15 +104,17 @@ class Network(nn.Module):
         """The layers, in order."""
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def hidden(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
-        """tokens (B, T), positions (B, T) or None for 0..T-1. Returns the normed hidden states (B, T, d)."""
+    def hidden(self, tokens: Tensor, positions: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """tokens (B, T), positions (B, T) or None for 0..T-1, visible (B, 1, T, T) or None for all earlier tokens.
+        Returns the normed hidden states (B, T, d).
+        """
         if positions is None:
             cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
         else:
             cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
         h = F.embedding(tokens, self.embedding)
         for block in self.blocks:
-            h = block(h, cos, sin)
+            h = block(h, cos, sin, visible)
         return F.rms_norm(h, (h.shape[-1],), self.norm, NORM_EPSILON)
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def run_stage(
     weights = torch.tensor([float(plan["lossWeights"][kind]) for kind in kinds])
     accuracy = Accuracy(kinds)
     start, tokens, step = time.monotonic(), 0, 0
-    with batches(stage["data"], seed, stage["positionJumps"]) as stream:
+    with batches(stage["data"], seed, stage["positionJumps"], stage["mostHidden"]) as stream:
         for batch in stream:
             rate = learning_rate(stage["learningRate"], tokens / stage["tokens"], step, plan["warmUpSteps"])
             loss, hits, kinds_hit = loss_and_hits(network, batch, weights)
@@ -124,7 +124,8 @@ def learning_rate(bounds: list[float], done: float, step: int, warm_up: int) -> 
 def loss_and_hits(network: Network, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted cross-entropy of the next token; for the n tokens that carry loss: predicted right (n), kind (n)."""
     positions = None if batch.positions is None else batch.positions[:, :-1]
-    hidden = network.hidden(batch.tokens[:, :-1], positions)
+    visible = None if batch.visible is None else batch.visible[:, :, :-1, :-1]
+    hidden = network.hidden(batch.tokens[:, :-1], positions, visible)
     kinds = batch.kinds[:, 1:]
     counted = kinds > 0
     logits = network.head(hidden[counted])
