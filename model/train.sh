@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains crystal-mini from nothing, exports it, measures it and writes golden.json. About 40 minutes on one core.
+# Trains crystal-mini from nothing, exports it, measures it and writes golden.json. About 45 minutes on one core.
 #
 #   model/train.sh               everything
 #   model/train.sh evaluate      only the measurement, on the weights that are there

@@ -17,7 +17,9 @@ test('the README names every policy, with the words and sources of the code', ()
 test('every command of the README exists', () => {
   const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
   const makefile = read('Makefile');
-  const commands = [...readme.matchAll(/(?:npm run(?: --silent)?|make) ([a-z][a-z:-]*)/g)].map((match) => match[0]);
+  const commands = [...readme.matchAll(/(?:^|`)((?:npm run(?: --silent)?|make) [a-z][a-z:-]*)/gm)].map(
+    (match) => match[1]!,
+  );
   assert.ok(commands.length >= 5);
   for (const command of commands) {
     const name = command.split(' ').at(-1)!;
