@@ -1,13 +1,17 @@
-"""`crystal-kv-vllm serve MODEL [any vLLM option]`: vLLM's OpenAI server with the plugin's classes."""
+"""`crystal-kv-vllm serve MODEL [any vLLM option]`: vLLM's OpenAI server with the plugin's classes.
+
+`crystal-kv-vllm settings` prints the environment variables, as a Markdown table.
+"""
 
 import os
 import sys
 from collections.abc import Sequence
 
 from .compat import WORKER_CLASS
+from .settings import settings_table
 
 SCHEDULER = "crystal_kv_vllm.scheduler.scheduler"
-USAGE = "usage: crystal-kv-vllm serve MODEL [any option of vLLM's OpenAI server]"
+USAGE = "usage: crystal-kv-vllm serve MODEL [any option of vLLM's OpenAI server] | crystal-kv-vllm settings"
 
 
 def server_arguments(arguments: Sequence[str]) -> list[str]:
@@ -23,6 +27,9 @@ def server_arguments(arguments: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Becomes vLLM's server: by its module, since the `vllm` command is missing where the wheel has another name."""
+    if sys.argv[1:] == ["settings"]:
+        sys.stdout.write(settings_table())
+        return
     options = server_arguments(sys.argv[1:])
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options]
     os.execv(sys.executable, command)

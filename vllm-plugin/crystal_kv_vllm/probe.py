@@ -13,6 +13,10 @@ from vllm.v1.request import Request
 PREFIX = "crystal-kv-probe-"
 
 
+def is_probe(request_id: str) -> bool:
+    return request_id.startswith(PREFIX)
+
+
 def can_fork(parent: Request) -> bool:
     """Whether the tokens of a request say all about its cache."""
     return not parent.mm_features and parent.prompt_embeds is None and parent.pooling_params is None

@@ -1,8 +1,9 @@
 """What the environment says, read once for each process."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, get_type_hints
 
 
 class SettingsError(ValueError):
@@ -11,38 +12,81 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """The plugin's settings. All have the prefix CRYSTALKV_ in the environment."""
+    """The plugin's settings, each with its meaning. The variable of `enabled` is CRYSTALKV_ENABLED."""
 
-    #: ENABLED: 0 leaves vLLM as it is.
-    enabled: bool = True
-    #: POLICY_ADDRESS: host:port of the policy service; empty: none.
-    policy_address: str = "localhost:50051"
-    #: POLICY_TOKEN: shared token of the policy service.
-    policy_token: str | None = None
-    #: POLICY_CA: PEM file of the authority that signed the service's certificate; turns TLS on.
-    policy_ca: str | None = None
-    #: METRICS_PORT: port of the plugin's own /metrics; data-parallel rank n takes the n-th after it.
-    metrics_port: int | None = None
-    #: METRICS_HOST: address of the plugin's own /metrics.
-    metrics_host: str = "127.0.0.1"
-    #: STRICT: 1 ends vLLM where the plugin would leave it as it is.
-    strict: bool = False
-    #: LOCKSTEP: 1 waits for the plan of a step before the next one: exact, but slow.
-    lockstep: bool = False
-    #: LOCKSTEP_TIMEOUT_MS: longest such wait.
-    lockstep_timeout_ms: int = 1000
-    #: ENGINE_ID: name of this engine at the policy service; data-parallel ranks get `-dp1` and so on.
-    engine_id: str = "vllm"
-    #: SINK_TOKENS: first tokens of a request, never evicted.
-    sink_tokens: int = 4
-    #: RECENT_TOKENS: newest tokens of a request, never evicted.
-    recent_tokens: int = 64
-    #: END_OF_THINKING: JSON list of texts that end the thinking phase; a reasoning parser of vLLM comes first.
-    end_of_thinking: tuple[str, ...] = ("</think>",)
-    #: SEGMENT_MARKERS: JSON list of texts; those that are one token begin a new reasoning step.
-    segment_markers: tuple[str, ...] = ("\n\n", ".\n\n", "\n", ";")
-    #: RELEASE_THINKING: 1 gives a request's thinking blocks back first when it ends; prompts stay cached longer.
-    release_thinking: bool = False
+    enabled: Annotated[bool, "0: stock vLLM."] = True
+    policy_address: Annotated[str, "host:port of the policy service; empty: none."] = "localhost:50051"
+    policy_token: Annotated[str | None, "Shared token of the policy service."] = None
+    policy_ca: Annotated[
+        str | None, "PEM file of the authority that signed the service's certificate; turns TLS on."
+    ] = None
+    metrics_port: Annotated[
+        int | None,
+        "Port of the plugin's own `/metrics`; data-parallel rank n listens on the n-th port after it; 0: a free one.",
+    ] = None
+    metrics_host: Annotated[str, "Address of the plugin's own `/metrics`."] = "127.0.0.1"
+    strict: Annotated[bool, "1: vLLM ends instead of running as stock where something is not supported."] = False
+    lockstep: Annotated[
+        bool, "1: wait for the plan of each step before the next one; for exactness tests, never for throughput."
+    ] = False
+    lockstep_timeout_ms: Annotated[int, "Longest such wait, 1 to 60000."] = 1000
+    engine_id: Annotated[
+        str, "Name at the policy service; data-parallel ranks are engines of their own, `vllm-dp1` and so on."
+    ] = "vllm"
+    sink_tokens: Annotated[int, "First tokens of a request, never evicted, 0 to 4096."] = 4
+    recent_tokens: Annotated[
+        int, "Newest tokens of a request, never evicted, 0 to 4096; nor are its prompt and its unfilled last block."
+    ] = 64
+    end_of_thinking: Annotated[
+        tuple[str, ...],
+        "JSON list of texts that end thinking, if they are one token of the model's; "
+        "vLLM's reasoning parser, where configured, comes first.",
+    ] = ("</think>",)
+    segment_markers: Annotated[
+        tuple[str, ...], "JSON list of texts after which a reasoning step begins, those that are one token."
+    ] = ("\n\n", ".\n\n", "\n", ";")
+    release_thinking: Annotated[
+        bool,
+        "1: when a request ends, what it thought is reused first and leaves the prefix cache, so that prompts stay "
+        "longer; for chat templates that drop earlier thinking.",
+    ] = False
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A setting, as the environment knows it."""
+
+    name: str
+    #: Empty where nothing is set.
+    default: str
+    meaning: str
+
+
+def variables() -> Iterator[Variable]:
+    """Every setting, in the order in which they are documented."""
+    hints = get_type_hints(Settings, include_extras=True)
+    for field in fields(Settings):
+        yield Variable(f"CRYSTALKV_{field.name.upper()}", _text(field.default), hints[field.name].__metadata__[0])
+
+
+def settings_table() -> str:
+    """The documentation's table of variables, in Markdown."""
+    rows = [(f"`{v.name}`", f"`{v.default}`" if v.default else "none", v.meaning) for v in variables()]
+    lines = [("variable", "default", "meaning"), ("---", "---", "---"), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _text(value: object) -> str:
+    """A value as it would stand in the environment."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(int(value))
+        case tuple():
+            return json.dumps(value)
+        case _:
+            return str(value)
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

@@ -3,9 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutputs
@@ -17,8 +16,9 @@ from .manager import CrystalManager
 from .orders import Masses, StepOrders, attach_orders
 from .outbox import Outbox
 from .plans import PlanApplier
-from .probe import PREFIX, can_fork, fork_request
+from .probe_desk import ProbeDesk, ProbeOptions, SchedulerPart, running_probes
 from .reporter import Computed, Reporter
+from .roster import Roster
 from .tracked import Markers, Tracked
 
 logger = logging.getLogger("vllm.crystal_kv")
@@ -29,21 +29,6 @@ _FINISHES = {
     RequestStatus.FINISHED_LENGTH_CAPPED: pb.FINISH_REASON_LENGTH,
     RequestStatus.FINISHED_IGNORED: pb.FINISH_REASON_LENGTH,
 }
-
-
-class SchedulerPart(Protocol):
-    """What the steward needs of vLLM's scheduler."""
-
-    running: list[Request]
-    waiting: Any
-    max_num_active_reqs: int
-    num_waiting_for_streaming_input: int
-
-    def add_request(self, request: Request) -> None: ...
-
-    def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]: ...
-
-    def get_request_counts(self) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -71,12 +56,15 @@ class Steward:
         self.lock = threading.RLock()
         self._plan_came = threading.Condition(self.lock)
         self._reporter = Reporter()
+        self._roster = Roster()
+        ends = options.markers.end_of_thinking
+        suffix = ends[0] if ends and options.prefix_caching else None
+        self._desk = ProbeDesk(
+            scheduler, manager, self._roster, self._reporter, ProbeOptions(suffix, options.max_model_len)
+        )
         self._plans = PlanApplier(self, manager.block_size, options.protection)
         self._queued_plans: list[pb.Plan] = []
         self._last_planned = 0
-        self._by_id: dict[str, Tracked] = {}
-        self._by_handle: dict[int, Tracked] = {}
-        self._next_handle = 1
         self._orders = StepOrders()
         self._computed: dict[int, list[Computed]] = {}
         self._ended: list[tuple[Tracked, pb.FinishReason.ValueType]] = []
@@ -84,8 +72,6 @@ class Steward:
         self.step = 0
         self.preemptions = 0
         self.missed_steps = 0
-        self.probes = 0
-        self.probe_tokens = 0
         self.measured_rows = 0
 
     # ---- what the policy client calls, on its own thread
@@ -99,8 +85,7 @@ class Steward:
                     self._options.head_groups,
                 )
                 configure = pb.Configure(measure_every=0, probe_tokens=0)
-            alive = [t for t in self._by_id.values() if t.parent is None]
-            snapshot = [tracked.started(self._manager.holes(tracked.request_id)) for tracked in alive]
+            snapshot = [tracked.started(self._manager.holes(tracked.request_id)) for tracked in self._roster.requests]
             if self._reporter.configure(configure, outbox, snapshot):
                 self._queued_plans = []
                 self._last_planned = self._reporter.reported_step
@@ -121,8 +106,8 @@ class Steward:
 
     def added(self, request: Request) -> None:
         """A request of a client came."""
-        if request.request_id not in self._by_id:
-            self._reporter.started(self._track(request).started(()))
+        if self._roster.by_id(request.request_id) is None:
+            self._reporter.started(self._roster.add(request).started(()))
 
     def before_schedule(self) -> None:
         """Waits for the last step's plan where that is asked for, and applies what came."""
@@ -149,7 +134,7 @@ class Steward:
             orders.step = self.step
             computed = []
             for request_id, count in output.num_scheduled_tokens.items():
-                tracked = self._by_id.get(request_id)
+                tracked = self._roster.by_id(request_id)
                 if tracked is None:
                     continue
                 tracked.computed_in_all += count
@@ -166,7 +151,7 @@ class Steward:
     def after_update(self, step: int, masses: Masses, outputs: dict[int, EngineCoreOutputs]) -> None:
         """Reports a computed step, then who ended with it; takes what belongs to probes out of vLLM's outputs."""
         self._updating = False
-        self._hide_probes(outputs)
+        self._desk.hide(outputs)
         computed = self._computed.pop(step, [])
         for entry in computed:
             entry.tracked.scan(self._options.markers)
@@ -178,7 +163,7 @@ class Steward:
 
     def ending(self, request: Request) -> None:
         """Takes note of a request that has ended, before vLLM frees it."""
-        tracked = self._by_id.get(request.request_id)
+        tracked = self._roster.by_id(request.request_id)
         if tracked is None:
             return
         if self._options.release_thinking and self._options.markers.end_of_thinking:
@@ -191,20 +176,17 @@ class Steward:
         if not self._updating:
             self._drop_orphans()
 
-    def shared_prefix(self, request: Request) -> list[Any] | None:
-        """The blocks that a probe takes over from its parent, holes included; None for every other request.
+    def shared_prefix(self, request: Request) -> list[Block] | None:
+        return self._desk.shared_prefix(request)
 
-        Asked at the moment of admission, since only blocks that the parent has filled by then may be shared.
-        """
-        tracked = self._by_id.get(request.request_id)
-        if tracked is None or tracked.parent is None:
-            return None
-        return list(self._manager.row(tracked.parent.request_id)[: self._full_blocks(tracked.parent)])
+    def without_probes(self, running: int, requests: Sequence[Request]) -> int:
+        """What vLLM may say of how many requests are running."""
+        return running - running_probes(requests)
 
     # ---- what applying plans needs
 
     def find(self, handle: int) -> Tracked | None:
-        return self._by_handle.get(handle)
+        return self._roster.by_handle(handle)
 
     def row(self, tracked: Tracked) -> Sequence[Block]:
         return self._manager.row(tracked.request_id)
@@ -215,28 +197,7 @@ class Steward:
             self._orders.holes.setdefault(tracked.request_id, []).extend(indices)
 
     def start_probe(self, tracked: Tracked) -> "pb.ProbeAnswer.ValueType":
-        """Queues a probe, which starts in this step or not at all: it never preempts anyone, nor blocks the queue."""
-        end = self._options.markers.end_of_thinking
-        tokens = self._reporter.probe_tokens
-        request = tracked.request
-        thinking = tracked.phase == pb.PHASE_THINKING and tracked.generated > 0
-        if not end or tokens == 0 or not thinking or not self._options.prefix_caching or not can_fork(request):
-            return pb.PROBE_ANSWER_UNSUPPORTED
-        longest = request.num_tokens + len(end[0]) + tokens
-        busy = tracked.probe is not None or request.status != RequestStatus.RUNNING
-        if busy or longest > self._options.max_model_len or not self._has_room(longest, self._full_blocks(tracked)):
-            return pb.PROBE_ANSWER_NO_ROOM
-        fork = self._track(fork_request(self._next_handle, request, end[0], tokens), parent=tracked)
-        self._manager.keep_private(fork.request_id)
-        self._scheduler.add_request(fork.request)
-        # it goes before those that wait: it is known to fit
-        self._scheduler.waiting.remove_requests([fork.request])
-        self._scheduler.waiting.prepend_request(fork.request)
-        self.probes += 1
-        started = fork.started(self._manager.holes(tracked.request_id))
-        started.computed_tokens = self._full_blocks(tracked) * self._manager.block_size
-        self._reporter.started(started)
-        return pb.PROBE_ANSWER_STARTED
+        return self._desk.start(tracked)
 
     # ---- for metrics
 
@@ -253,8 +214,21 @@ class Steward:
         return self._reporter.dropped_steps
 
     @property
+    def probes(self) -> int:
+        return self._desk.started
+
+    @property
+    def probe_tokens(self) -> int:
+        return self._desk.tokens
+
+    @property
+    def requests(self) -> list[Tracked]:
+        """Requests of clients that are alive."""
+        return self._roster.requests
+
+    @property
     def live_probes(self) -> list[Tracked]:
-        return [tracked for tracked in self._by_id.values() if tracked.parent is not None]
+        return self._roster.probes
 
     # ----
 
@@ -268,22 +242,10 @@ class Steward:
                 self.missed_steps += 1
                 return
 
-    def _track(self, request: Request, parent: Tracked | None = None) -> Tracked:
-        tracked = Tracked.of(self._next_handle, request)
-        self._next_handle += 1
-        if parent is not None:
-            tracked.parent = parent
-            parent.probe = tracked
-        self._by_id[request.request_id] = tracked
-        self._by_handle[tracked.handle] = tracked
-        return tracked
-
     def _forget(self, tracked: Tracked, reason: "pb.FinishReason.ValueType") -> None:
-        del self._by_id[tracked.request_id]
-        del self._by_handle[tracked.handle]
+        self._roster.remove(tracked)
         if tracked.parent is not None:
-            tracked.parent.probe = None
-            self.probe_tokens += tracked.computed_in_all
+            self._desk.tokens += tracked.computed_in_all
         self._ended.append((tracked, reason))
         if not self._updating:
             self._report_ended()
@@ -294,7 +256,7 @@ class Steward:
             self._reporter.finished(tracked, reason)
 
     def _preempted(self, request_id: str) -> None:
-        tracked = self._by_id.get(request_id)
+        tracked = self._roster.by_id(request_id)
         if tracked is None or tracked.parent is not None:
             return
         self.preemptions += tracked.epoch - tracked.reported_epoch
@@ -302,25 +264,7 @@ class Steward:
         self._reporter.preempted(tracked)
 
     def _drop_orphans(self) -> None:
-        """Ends probes that were not admitted at once or were preempted, or whose parent has ended or was preempted."""
-        for fork in self.live_probes:
-            if fork.request_id not in self._by_id:
-                # ending one asks for the others too
-                continue
-            parent = fork.parent
-            assert parent is not None
-            alive = self._by_id.get(parent.request_id) is parent and parent.request.status == RequestStatus.RUNNING
-            if alive and fork.request.status == RequestStatus.RUNNING:
-                continue
-            self._forget(fork, pb.FINISH_REASON_DROPPED)
-            self._scheduler.finish_requests(fork.request_id, RequestStatus.FINISHED_ABORTED)
-
-    def _hide_probes(self, outputs: dict[int, EngineCoreOutputs]) -> None:
-        """The carrier of the outputs stays: it holds the statistics too."""
-        for carrier in outputs.values():
-            carrier.outputs = [output for output in carrier.outputs if not _is_probe(output.request_id)]
-            if carrier.finished_requests:
-                carrier.finished_requests = {name for name in carrier.finished_requests if not _is_probe(name)}
+        self._desk.drop_orphans(lambda fork: self._forget(fork, pb.FINISH_REASON_DROPPED))
 
     def _samples_and_wants_masses(self, tracked: Tracked) -> bool:
         request = tracked.request
@@ -329,28 +273,6 @@ class Steward:
         # asynchronous scheduling has counted the token of this very step already
         in_flight = max(0, request.num_output_placeholders - 1)
         return self._reporter.wants_masses(tracked, request.num_output_tokens + in_flight)
-
-    def _full_blocks(self, tracked: Tracked) -> int:
-        return tracked.computed // self._manager.block_size
-
-    def _has_room(self, tokens: int, shared_blocks: int) -> bool:
-        """A free slot, and every block that a probe of so many tokens will ever use, beside those already queued.
-
-        One spare block for each running request: the probe must not be what preempts them at the next step.
-        """
-        scheduler = self._scheduler
-        queued = [fork for fork in self.live_probes if fork.request.status != RequestStatus.RUNNING]
-        slots = scheduler.max_num_active_reqs - scheduler.num_waiting_for_streaming_input
-        if len(scheduler.running) + len(queued) >= slots:
-            return False
-        block_size = self._manager.block_size
-        wanted = -(-tokens // block_size) - shared_blocks + len(scheduler.running) + 1
-        for fork in queued:
-            parent = fork.parent
-            assert parent is not None
-            longest = fork.request.num_tokens + fork.request.max_tokens
-            wanted += -(-longest // block_size) - self._full_blocks(parent) + 1
-        return self._manager.block_pool.get_num_free_blocks() >= wanted
 
     def _pool_state(self) -> pb.PoolState:
         pool = self._manager.block_pool
@@ -365,11 +287,3 @@ class Steward:
             running=running - forks_running,
             preemptions=self.preemptions,
         )
-
-    def running_probes(self, requests: Iterable[Request]) -> int:
-        """How many of vLLM's requests are probes."""
-        return sum(_is_probe(request.request_id) for request in requests)
-
-
-def _is_probe(request_id: str) -> bool:
-    return request_id.startswith(PREFIX)

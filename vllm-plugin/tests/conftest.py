@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from engine import RunningEngine
+    from processes import Processes
     from scripted_peer import ScriptedPeer
 
 # before torch is imported: with more threads than free cores, each small operation waits for the slowest of them
@@ -47,10 +49,23 @@ def model() -> str:
 
 
 @pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Processes"]:
+    """For the parts in TypeScript; all are ended when the module's tests have run."""
+    from processes import Processes, need_node
+
+    need_node()
+    processes = Processes(tmp_path_factory.mktemp("logs"))
+    try:
+        yield processes
+    finally:
+        processes.close()
+
+
+@pytest.fixture(scope="module")
 def peer() -> Iterator["ScriptedPeer"]:
     from scripted_peer import ScriptedPeer
 
-    peer = ScriptedPeer()
+    peer = ScriptedPeer()  # type: ignore[abstract]
     yield peer
     peer.close()
 
@@ -60,20 +75,23 @@ def start_engine(model: str, peer: "ScriptedPeer") -> Iterator[Callable[..., "Ru
     """Starts an engine that follows `peer` in lockstep; all are closed when the module's tests have run."""
     from engine import RunningEngine
 
-    engines: list[RunningEngine] = []
-
     def start(settings: dict[str, str] | None = None, **overrides: Any) -> RunningEngine:
         lockstep = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "5000", "STRICT": "1"}
         engine = RunningEngine(model, peer, {**lockstep, **(settings or {})}, **overrides)
-        engines.append(engine)
+        closing.callback(engine.close)
         return engine
 
-    yield start
-    for engine in engines:
-        engine.close()
+    # each is closed, also when closing another one fails
+    with ExitStack() as closing:
+        yield start
 
 
 @pytest.fixture(autouse=True)
-def fresh_peer(request: pytest.FixtureRequest) -> None:
+def clean_start(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test sees what the one before it decided or left running."""
     if "peer" in request.fixturenames:
         request.getfixturevalue("peer").reset()
+    yield
+    engine = request.node.funcargs.get("engine")
+    if engine is not None:
+        engine.abort_all()

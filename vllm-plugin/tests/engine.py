@@ -96,9 +96,14 @@ class RunningEngine:
         from vllm import LLM
 
         self.peer = peer
-        self.llm = LLM(**engine_arguments(model, **{**PLUGIN, **overrides}))
-        self.core: Any = self.llm.llm_engine.engine_core.engine_core  # type: ignore[attr-defined]
+        try:
+            self.llm = LLM(**engine_arguments(model, **{**PLUGIN, **overrides}))
+        except BaseException:
+            forget_groups()
+            raise
+        self.core: Any = self.llm.llm_engine.engine_core.engine_core
         if peer is not None and not peer.attached.wait(20):
+            self.close()
             raise RuntimeError("the engine did not attach to the peer")
 
     @property
@@ -141,9 +146,10 @@ class RunningEngine:
             }
         )
         results = self.llm.generate([{"prompt_token_ids": list(p)} for p in prompts], params, use_tqdm=False)
-        if self.peer is not None:
+        peer = self.peer
+        if peer is not None:
             assert self.steward.attached, "the engine has lost the peer"
-            self.peer.wait_for(lambda: len(self.peer.requests) >= len(prompts) and self.peer.all_finished())
+            peer.wait_for(lambda: len(peer.requests) >= len(prompts) and peer.all_finished())
         return [
             Output(
                 list(result.outputs[0].token_ids),
@@ -156,10 +162,29 @@ class RunningEngine:
             for result in results
         ]
 
-    def close(self) -> None:
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+    def abort_all(self) -> None:
+        """Ends what a failed test left running."""
+        core = self.llm.llm_engine
+        core.abort_request(list(core.output_processor.request_states), internal=True)
+        while core.has_unfinished_requests():
+            core.step()
 
-        self.core.shutdown()
-        del self.llm, self.core
-        gc.collect()
-        cleanup_dist_env_and_memory()
+    def close(self) -> None:
+        """May be called again."""
+        if not hasattr(self, "llm"):
+            return
+        # By the client, which shuts down only once: else it would do so again when it is collected. After a failure
+        # that is late, since the traceback holds it, and would take the groups of the engine that runs by then.
+        try:
+            self.llm.llm_engine.engine_core.shutdown()
+        finally:
+            del self.llm, self.core
+            forget_groups()
+
+
+def forget_groups() -> None:
+    """Lets the process start another engine, whatever became of the last one."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    gc.collect()
+    cleanup_dist_env_and_memory()

@@ -46,7 +46,7 @@ def main() -> None:
     from engine import RunningEngine
     from scripted_peer import ScriptedPeer, keep_at_most
 
-    peer = ScriptedPeer()
+    peer = ScriptedPeer()  # type: ignore[abstract]
     if job["keep"] is not None:
         peer.decide = keep_at_most(job["keep"], recent_tokens=int(job["settings"].get("RECENT_TOKENS", 64)))
     settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "30000", "STRICT": "1", **job["settings"]}

@@ -37,7 +37,7 @@ class Life:
         return self.started.HasField("parent_handle")
 
 
-class ScriptedPeer(KvPolicyServicer):  # type: ignore[misc]
+class ScriptedPeer(KvPolicyServicer):
     """Answers each step of the one engine that attaches with a plan (empty where `decide` has nothing to say)."""
 
     def __init__(self, port: int = 0) -> None:

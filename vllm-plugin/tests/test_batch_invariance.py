@@ -1,57 +1,68 @@
 """What is evicted of a request does not depend on who runs beside it."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
 from engine import RunningEngine, prompt
-from scripted_peer import ScriptedPeer
-
-from crystal_kv_vllm.gen import policy_pb2 as pb
+from processes import PolicyService, Processes, until
 
 pytestmark = pytest.mark.vllm
 
-BLOCK = 32
+TOKENS = 300
+
+#: Every policy that looks at what was read, with the controller that gives each request a budget of its own.
+PROFILES = """
+profiles:
+  default: { policy: full }
+  h2o: { policy: h2o, controller: { type: fixed, budget_tokens: 160 } }
+  crf: { policy: crf, controller: { type: fixed, budget_tokens: 160 } }
+"""
 
 
-def least_read(keep: int):  # type: ignore[no-untyped-def]
-    """A fixed budget by what was read: the blocks with the least mass in this step go first."""
-
-    def decide(peer: ScriptedPeer, step: pb.Step) -> list[pb.RequestPlan]:
-        plans = []
-        for entry in step.requests:
-            life = peer.lives[entry.handle]
-            first = -(-life.started.prompt_tokens // BLOCK)
-            blocks = -(-entry.computed_tokens // BLOCK)
-            resident = [b for b in range(blocks) if b not in life.evicted]
-            groups = [entry.masses[i : i + len(resident)] for i in range(0, len(entry.masses), len(resident))]
-            code = {b: min(group[i] for group in groups) for i, b in enumerate(resident)}
-            thinking = [b for b in resident if b >= first]
-            may_go = [b for b in thinking if (b + 1) * BLOCK <= entry.computed_tokens - 64]
-            over = min(len(thinking) - keep, len(may_go))
-            if over > 0:
-                chosen = sorted(may_go, key=lambda b: (-code[b], b))[:over]
-                plans.append(pb.RequestPlan(handle=entry.handle, epoch=entry.epoch, evict=sorted(chosen)))
-        return plans
-
-    return decide
+@pytest.fixture(scope="module")
+def engine(model: str, processes: Processes) -> Iterator[RunningEngine]:
+    """Follows the real policy service in lockstep."""
+    service = PolicyService(processes, PROFILES)
+    settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "5000", "STRICT": "1", "POLICY_ADDRESS": service.address}
+    engine = RunningEngine(model, None, settings, num_gpu_blocks_override=400)
+    try:
+        until(lambda: engine.steward.attached, "the engine is attached")
+        yield engine
+    finally:
+        engine.close()
 
 
-def test_the_same_prompt_alone_and_among_sixteen_loses_the_same_blocks(
-    start_engine: Callable[..., RunningEngine], peer: ScriptedPeer
-) -> None:
-    engine = start_engine(num_gpu_blocks_override=400)
+def follow(engine: RunningEngine, prompts: list[list[int]], profile: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The last prompt's tokens, and its evicted blocks in their order, each with the request's length at that step."""
+    from vllm import SamplingParams
+
+    core = engine.llm.llm_engine
+    for number, tokens in enumerate(prompts):
+        extra = {"crystalkv_id": str(number), "crystalkv_profile": profile}
+        params = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False, extra_args=extra)
+        core.add_request(str(number), {"prompt_token_ids": tokens}, params)
+    name = str(len(prompts) - 1)
+    (wanted,) = (tracked for tracked in engine.steward.requests if tracked.crystalkv_id == name)
+    evicted: dict[int, int] = {}
+    generated: list[int] = []
+    while core.has_unfinished_requests():
+        for output in core.step():
+            if output.request_id == name:
+                generated = list(output.outputs[0].token_ids)
+        for block in engine.manager.holes(wanted.request_id):
+            evicted.setdefault(block, wanted.computed)
+    return generated, list(evicted.items())
+
+
+@pytest.mark.parametrize("profile", ["h2o", "crf"])
+def test_the_same_prompt_alone_and_among_sixteen_loses_the_same_blocks(engine: RunningEngine, profile: str) -> None:
     wanted = prompt(3, 45)
-    peer.decide = least_read(4)
-    alone = engine.generate([wanted], 300)[0].tokens
-    (life,) = peer.requests
-    first = life.steps[0][0]
-    order = [(block, step - first) for block, step in life.evicted.items()]
-    assert len(order) >= 4
-    peer.reset()
+    missed = engine.steward.missed_steps
     engine.scheduler.reset_prefix_cache()
-    peer.decide = least_read(4)
-    outputs = engine.generate([prompt(20 + i, 30 + 7 * i) for i in range(15)] + [wanted], 300)
-    life = peer.requests[-1]
-    assert outputs[-1].tokens == alone
-    first = life.steps[0][0]
-    assert [(block, step - first) for block, step in life.evicted.items()] == order
+    alone, order = follow(engine, [wanted], profile)
+    assert len(alone) == TOKENS
+    assert len(order) >= 4
+    engine.scheduler.reset_prefix_cache()
+    others = [prompt(20 + i, 30 + 7 * i) for i in range(15)]
+    assert follow(engine, [*others, wanted], profile) == (alone, order)
+    assert engine.steward.missed_steps == missed

@@ -34,7 +34,7 @@ def check_pool(engine: RunningEngine) -> None:
 def random_plan(rng: random.Random, engine: RunningEngine) -> pb.Plan:
     steward = engine.steward
     requests = []
-    for tracked in list(steward._by_id.values()):
+    for tracked in [*steward.requests, *steward.live_probes]:
         if rng.random() < 0.4:
             blocks = rng.sample(range(9), rng.randrange(6))
             epoch = tracked.epoch + (rng.random() < 0.1)
@@ -92,7 +92,7 @@ def run_sequences(engine: RunningEngine) -> None:
             core.step()
         check_pool(engine)
         assert engine.pool.get_num_free_blocks() == POOL
-        assert not steward._by_id
+        assert not steward.requests + steward.live_probes
     # the sequences did what they are for
     done = {
         "evicted": steward.plans.evicted_blocks,

@@ -56,7 +56,7 @@ def test_a_service_that_comes_later_and_comes_back_gets_hello_and_snapshot(
     port = free_port()
     client, listener = connect(f"127.0.0.1:{port}")
     for times in (1, 2):
-        peer = ScriptedPeer(port)
+        peer = ScriptedPeer(port)  # type: ignore[abstract]
         peer.wait_for(peer.attached.is_set)
         assert peer.hello is not None
         assert peer.hello.engine_id == "e"
@@ -73,7 +73,7 @@ def test_a_service_that_comes_later_and_comes_back_gets_hello_and_snapshot(
 def test_plans_arrive_and_close_is_quick_while_the_stream_is_up(
     connect: Callable[[str], tuple[PolicyClient, Listener]],
 ) -> None:
-    peer = ScriptedPeer()
+    peer = ScriptedPeer()  # type: ignore[abstract]
     client, listener = connect(peer.address)
     peer.wait_for(peer.attached.is_set)
     listener.outboxes[0].put(pb.AttachRequest(step=pb.Step(step=4)))
@@ -95,7 +95,7 @@ def test_a_service_of_another_protocol_is_left_alone_for_long(
             calls.append(next(messages))
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "protocol 2 to 3, the engine has 1 to 1")
 
-    peer = Refusing()
+    peer = Refusing()  # type: ignore[abstract]
     client, listener = connect(peer.address)
     until(lambda: len(calls) == 1, "the first try")
     until(lambda: client._incompatible, "the client understands")

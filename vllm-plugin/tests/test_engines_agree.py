@@ -1,119 +1,155 @@
 """The embedded engine and vLLM, same model, same policy service, same budget: the same programs, the same tokens."""
 
 import json
-import os
-import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from operator import sub
+from typing import NamedTuple
 
 import pytest
-from engine import BLOCK_SIZE, PLUGIN, RunningEngine
-from processes import NODE, ROOT, free_port, read, until
+from engine import BLOCK_SIZE, RunningEngine
+from processes import NODE, PolicyService, Processes, free_port, metric, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(280)]
 
 PROGRAMS = 64
 LINES = 20
 TOKENS = 420
-OPTIONS = {"crystalkv_profile": "h2o", "crystalkv_budget_tokens": 192, "crystalkv_mode": "enforce"}
+#: Requests that run at the same time: fewer than either engine has slots for, so that probes always find one.
+WAVE = 16
+BUDGET_TOKENS = 192
+
+#: Probes of `probed` may cost as much as the request itself: there are several of each request, and not one at most.
+PROFILES = """
+profiles:
+  default: { policy: full }
+  h2o: { policy: h2o }
+  probed:
+    policy: crystal
+    probe: { every_tokens: 64, max_tokens: 16, max_extra_share: 1 }
+"""
+
+
+class Counts(NamedTuple):
+    evicted: int
+    probes: int
+    missed: int
+
+
+class Services:
+    """A policy service and an embedded engine, attached to it in lockstep."""
+
+    def __init__(self, model: str, processes: Processes) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.policy_address = PolicyService(processes, PROFILES).address
+        processes.start(
+            "engine",
+            [str(NODE), "engine/main.ts"],
+            CRYSTALKV_ENGINE_MODEL=model,
+            CRYSTALKV_ENGINE_PORT=str(port),
+            CRYSTALKV_ENGINE_BLOCK_SIZE=str(BLOCK_SIZE),
+            CRYSTALKV_ENGINE_LOCKSTEP="true",
+            CRYSTALKV_ENGINE_LOCKSTEP_TIMEOUT_MS="5000",
+            CRYSTALKV_POLICY_ADDRESS=self.policy_address,
+        )
+        until(lambda: metric(self.url, "stream_up") == 1, "the embedded engine is attached")
+
+    def counted(self) -> Counts:
+        """What the embedded engine did so far."""
+        names = ("blocks_evicted_total", "probes_total", "missed_steps_total")
+        return Counts(*(int(metric(self.url, name)) for name in names))
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., None]]:
-    if not NODE.exists():
-        pytest.skip("the packages of policy service and embedded engine are not installed: run npm install")
-    logs = tmp_path_factory.mktemp("logs")
-    processes = []
-
-    def start(script: str, **environment: str) -> None:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("CRYSTALKV_")}
-        with (logs / f"{Path(script).parent.name}.log").open("wb") as log:
-            processes.append(
-                subprocess.Popen([str(NODE), script], cwd=ROOT, env={**kept, **environment}, stdout=log, stderr=log)
-            )
-
-    yield start
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait(20)
+def services(model: str, processes: Processes) -> Services:
+    return Services(model, processes)
 
 
-def ask_embedded(url: str, prompt: list[int]) -> list[str]:
-    body = {
-        "model": "crystal-mini",
-        "prompt": prompt,
-        "max_tokens": TOKENS,
-        "temperature": 0,
-        "vllm_xargs": OPTIONS,
+@pytest.fixture(scope="module")
+def engine(model: str, services: Services) -> Iterator[RunningEngine]:
+    settings = {
+        "LOCKSTEP": "1",
+        "LOCKSTEP_TIMEOUT_MS": "5000",
+        "STRICT": "1",
+        "POLICY_ADDRESS": services.policy_address,
     }
-    request = urllib.request.Request(
-        f"{url}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=200) as response:
-        text: str = json.load(response)["choices"][0]["text"]
-    return text.split()
+    engine = RunningEngine(model, None, settings, max_num_seqs=4 * WAVE, num_gpu_blocks_override=1024)
+    try:
+        until(lambda: engine.steward.attached, "vLLM is attached")
+        yield engine
+    finally:
+        engine.close()
+
+
+def counted(engine: RunningEngine) -> Counts:
+    steward = engine.steward
+    return Counts(steward.plans.evicted_blocks, steward.probes, steward.missed_steps)
+
+
+def ask_vllm(engine: RunningEngine, prompts: list[list[int]], options: dict[str, str | int]) -> list[list[str]]:
+    tokenizer = engine.llm.get_tokenizer()
+    words = []
+    for start in range(0, len(prompts), WAVE):
+        outputs = engine.generate(prompts[start : start + WAVE], TOKENS, ignore_eos=False, extra_args=options)
+        words += [tokenizer.decode(output.tokens, skip_special_tokens=True).split() for output in outputs]
+    return words
+
+
+def ask_embedded(url: str, prompts: list[list[int]], options: dict[str, str | int]) -> list[list[str]]:
+    def ask(prompt: list[int]) -> list[str]:
+        body = {
+            "model": "crystal-mini",
+            "prompt": prompt,
+            "max_tokens": TOKENS,
+            "temperature": 0,
+            "vllm_xargs": options,
+        }
+        request = urllib.request.Request(
+            f"{url}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=200) as response:
+            text: str = json.load(response)["choices"][0]["text"]
+        return text.split()
+
+    with ThreadPoolExecutor(WAVE) as pool:
+        return list(pool.map(ask, prompts))
 
 
 def first_difference(one: list[str], other: list[str]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def test_both_engines_generate_the_same_tokens(model: str, start: Callable[..., None]) -> None:
-    policy, metrics, port = free_port(), free_port(), free_port()
-    address = f"127.0.0.1:{policy}"
-    start(
-        "policy-service/main.ts",
-        CRYSTALKV_POLICY_SERVICE_PORT=str(policy),
-        CRYSTALKV_POLICY_SERVICE_METRICS_PORT=str(metrics),
+@pytest.mark.parametrize(("profile", "probes"), [("h2o", False), ("probed", True)])
+def test_both_engines_generate_the_same_tokens(
+    services: Services, engine: RunningEngine, profile: str, probes: bool
+) -> None:
+    options: dict[str, str | int] = {
+        "crystalkv_profile": profile,
+        "crystalkv_budget_tokens": BUDGET_TOKENS,
+        "crystalkv_mode": "enforce",
+    }
+    before = counted(engine), services.counted()
+    prompts = [engine.program(seed, LINES) for seed in range(PROGRAMS)]
+    ours = ask_vllm(engine, prompts, options)
+    theirs = ask_embedded(services.url, prompts, options)
+    mine, other = (
+        Counts(*map(sub, now, then)) for now, then in zip((counted(engine), services.counted()), before, strict=True)
     )
-    until(lambda: read(f"http://127.0.0.1:{metrics}/health") != "", "the policy service is up")
-    start(
-        "engine/main.ts",
-        CRYSTALKV_ENGINE_MODEL=model,
-        CRYSTALKV_ENGINE_PORT=str(port),
-        CRYSTALKV_ENGINE_BLOCK_SIZE=str(BLOCK_SIZE),
-        CRYSTALKV_ENGINE_LOCKSTEP="true",
-        CRYSTALKV_ENGINE_LOCKSTEP_TIMEOUT_MS="5000",
-        CRYSTALKV_POLICY_ADDRESS=address,
-    )
-    url = f"http://127.0.0.1:{port}"
-    until(lambda: "crystalkv_engine_stream_up" in read(f"{url}/metrics"), "the embedded engine is up")
-    until(
-        lambda: any(
-            line.startswith("crystalkv_engine_stream_up") and line.endswith(" 1")
-            for line in read(f"{url}/metrics").splitlines()
-        ),
-        "the embedded engine is attached",
-    )
-
-    settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "5000", "STRICT": "1", "POLICY_ADDRESS": address}
-    engine = RunningEngine(model, None, settings, **PLUGIN)
-    try:
-        until(lambda: engine.steward.attached, "vLLM is attached")
-        tokenizer = engine.llm.get_tokenizer()
-        prompts = [engine.program(seed, LINES) for seed in range(PROGRAMS)]
-        outputs = engine.generate(prompts, TOKENS, ignore_eos=False, extra_args=OPTIONS)
-        evicted = engine.steward.plans.evicted_blocks
-        missed = engine.steward.missed_steps
-        ours = [tokenizer.decode(output.tokens, skip_special_tokens=True).split() for output in outputs]
-    finally:
-        engine.close()
-    with ThreadPoolExecutor(16) as pool:
-        theirs = list(pool.map(lambda prompt: ask_embedded(url, prompt), prompts))
-    assert evicted > PROGRAMS
-    assert missed == 0
     different = []
-    for seed, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        if mine != other:
-            place = first_difference(mine, other)
+    for seed, (one, two) in enumerate(zip(ours, theirs, strict=True)):
+        if one != two:
+            place = first_difference(one, two)
             near = slice(max(0, place - 1), place + 3)
-            different.append(f"program {seed}, word {place}: vLLM {mine[near]}, embedded {other[near]}")
+            different.append(f"program {seed}, word {place}: vLLM {one[near]}, embedded {two[near]}")
     same = PROGRAMS - len(different)
-    report = f"{same} of {PROGRAMS} programs have the same tokens, {evicted} blocks evicted by vLLM"
+    report = f"{profile}: {same} of {PROGRAMS} programs have the same tokens; vLLM {mine}, embedded {other}"
     sys.stdout.write("\n".join([report, *different]) + "\n")
+    assert (mine.missed, other.missed) == (0, 0), report
+    assert mine.evicted > PROGRAMS
+    assert mine.probes > PROGRAMS if probes else mine.probes == 0
     # every difference has to be explained before this number may fall
     assert same == PROGRAMS, report
+    assert mine == other, report

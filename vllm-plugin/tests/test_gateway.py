@@ -1,97 +1,92 @@
 """The whole way in real processes: openai SDK, gateway, vLLM with the plugin, policy service."""
 
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from engine import program
-from processes import NODE, ROOT, free_port, read, until
+from processes import NODE, PolicyService, Processes, free_port, metric, read, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(280)]
+
+#: Enough for the whole answer of the program, and for its evictions when the end of the sequence is ignored.
+WHOLE, LONG = 700, 1200
+BUDGET_TOKENS = 192
+BLOCK_SIZE = 32
 
 
 class System:
     """Three processes on free ports."""
 
-    def __init__(self, model: str, logs: Path) -> None:
-        self.logs = logs
-        self.policy_port, self.engine_port, self.gateway_port, self.metrics_port = (free_port() for _ in "abcd")
-        self.engine_url = f"http://127.0.0.1:{self.engine_port}"
-        self.gateway_url = f"http://127.0.0.1:{self.gateway_port}"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.start_policy_service()
+    def __init__(self, model: str, processes: Processes) -> None:
+        engine_port, gateway_port, metrics_port = (free_port() for _ in "abc")
+        engine_url = f"http://127.0.0.1:{engine_port}"
+        self.gateway_url = f"http://127.0.0.1:{gateway_port}"
+        self._metrics_url = f"http://127.0.0.1:{metrics_port}"
+        self.policy = PolicyService(processes)
         command = [sys.executable, "-m", "crystal_kv_vllm.cli", "serve", model, "--served-model-name", "crystal-mini"]
-        command += ["--port", str(self.engine_port), "--host", "127.0.0.1", "--dtype", "float32", "--block-size", "32"]
-        command += ["--enforce-eager", "--max-model-len", "2048", "--num-gpu-blocks-override", "200"]
-        self.start(
-            "engine",
+        command += ["--port", str(engine_port), "--host", "127.0.0.1", "--dtype", "float32"]
+        command += ["--block-size", str(BLOCK_SIZE), "--enforce-eager", "--max-model-len", "2048"]
+        command += ["--num-gpu-blocks-override", "200"]
+        processes.start(
+            "vllm",
             command,
             VLLM_ENABLE_V1_MULTIPROCESSING="1",
-            CRYSTALKV_POLICY_ADDRESS=f"127.0.0.1:{self.policy_port}",
-            CRYSTALKV_METRICS_PORT=str(self.metrics_port),
+            CRYSTALKV_POLICY_ADDRESS=self.policy.address,
+            CRYSTALKV_METRICS_PORT=str(metrics_port),
             CRYSTALKV_STRICT="1",
         )
-        self.start(
+        processes.start(
             "gateway",
             [str(NODE), "gateway/main.ts"],
-            CRYSTALKV_GATEWAY_PORT=str(self.gateway_port),
-            CRYSTALKV_GATEWAY_BACKENDS=f'["{self.engine_url}"]',
+            CRYSTALKV_GATEWAY_PORT=str(gateway_port),
+            CRYSTALKV_GATEWAY_BACKENDS=f'["{engine_url}"]',
         )
-        until(lambda: read(f"{self.engine_url}/health") == "", "the engine is up", 200)
+        until(lambda: read(f"{engine_url}/health") == "", "vLLM is up", 200)
         until(lambda: "crystal-mini" in read(f"{self.gateway_url}/v1/models"), "the gateway is up")
 
-    def start(self, name: str, command: list[str], **environment: str) -> None:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("CRYSTALKV_")}
-        with (self.logs / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command, cwd=ROOT, env={**kept, **environment}, stdout=log, stderr=subprocess.STDOUT
-            )
-
-    def start_policy_service(self) -> None:
-        self.start(
-            "policy",
-            [str(NODE), "policy-service/main.ts"],
-            CRYSTALKV_POLICY_SERVICE_PORT=str(self.policy_port),
-            CRYSTALKV_POLICY_SERVICE_METRICS_PORT="0",
-        )
-
     def metric(self, name: str) -> float:
-        lines = read(f"http://127.0.0.1:{self.metrics_port}/metrics").splitlines()
-        return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"crystalkv_engine_{name}{{"))
+        return metric(self._metrics_url, name)
+
+    @property
+    def evicted(self) -> float:
+        """Blocks that the plugin evicted so far."""
+        return self.metric("blocks_evicted_total")
 
     def attached(self) -> bool:
         return self.metric("stream_up") == 1
 
-    def close(self) -> None:
-        for process in self.processes.values():
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
 
 @pytest.fixture(scope="module")
-def system(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    if not NODE.exists():
-        pytest.skip("the gateway's packages are not installed: run npm install")
-    system = System(model, tmp_path_factory.mktemp("logs"))
-    yield system
-    system.close()
+def system(model: str, processes: Processes) -> System:
+    return System(model, processes)
 
 
-def stream(system: System, tokens: int, after_first: Callable[[], None] = lambda: None) -> tuple[str, str | None]:
-    """The text and the reason of its end, as the openai SDK streams them."""
+@pytest.fixture(autouse=True)
+def attached(system: System) -> None:
+    """Also after a test that failed half-way."""
+    system.policy.revive()
+    until(system.attached, "the plugin is attached")
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    finish_reason: str | None
+
+
+def stream(
+    system: System, tokens: int, mode: str = "enforce", once_evicted: Callable[[], None] | None = None
+) -> Answer:
+    """What the openai SDK streams of a program's answer. LONG answers go on after their end.
+
+    once_evicted: called while the answer is streamed, when the plugin has evicted blocks of it.
+    """
     from openai import OpenAI
 
     client = OpenAI(base_url=f"{system.gateway_url}/v1", api_key="none", max_retries=0, timeout=120)
+    before = system.evicted
     chunks = client.chat.completions.create(
         model="crystal-mini",
         messages=[{"role": "user", "content": program(3, 18)}],
@@ -99,52 +94,72 @@ def stream(system: System, tokens: int, after_first: Callable[[], None] = lambda
         temperature=0,
         stream=True,
         extra_body={
-            "ignore_eos": tokens > 800,
-            "crystal_kv": {"budget_tokens": 4096, "mode": "shadow"},
+            "ignore_eos": tokens == LONG,
+            "crystal_kv": {"profile": "crystal", "budget_tokens": BUDGET_TOKENS, "mode": mode},
         },
     )
-    text, reason, first = "", None, True
-    for chunk in chunks:
+    text, reason = "", None
+    for number, chunk in enumerate(chunks):
         for choice in chunk.choices:
             text += choice.delta.content or ""
             reason = choice.finish_reason or reason
-            if text and first:
-                first = False
-                after_first()
-    return text, reason
+        if once_evicted is not None and number % 16 == 0 and system.evicted > before:
+            assert reason is None, "the answer was over before its blocks were evicted"
+            once_evicted()
+            once_evicted = None
+    assert once_evicted is None, "nothing was evicted"
+    return Answer(text, reason)
+
+
+def assert_evicts(system: System) -> None:
+    """A request with a fixed budget loses all blocks but those of its budget, and ends as it should."""
+    before = system.evicted
+    answer = stream(system, LONG)
+    assert answer.text
+    assert answer.finish_reason == "length"
+    kept = BUDGET_TOKENS // BLOCK_SIZE
+    # the last blocks may be too new when the request ends, and plans come a step or more late
+    assert LONG // BLOCK_SIZE - kept - 4 <= system.evicted - before <= LONG // BLOCK_SIZE
 
 
 def test_the_sdk_streams_a_programs_answer_through_gateway_and_plugin(system: System) -> None:
-    until(system.attached, "the plugin is attached")
-    measured = system.metric("measured_rows_total")
-    text, reason = stream(system, 700)
-    assert reason == "stop"
-    assert "Q1" in text
+    measured, evicted = system.metric("measured_rows_total"), system.evicted
+    answer = stream(system, WHOLE, mode="shadow")
+    assert answer.finish_reason == "stop"
+    assert "Q1" in answer.text
     assert system.metric("measured_rows_total") > measured
+    assert system.evicted == evicted
 
 
-def test_a_killed_policy_service_is_no_client_error_and_the_plugin_comes_back(system: System) -> None:
-    until(system.attached, "the plugin is attached")
+def test_a_fixed_budget_evicts_and_probes_behind_the_gateway(system: System) -> None:
+    probes = system.metric("probes_total")
+    assert_evicts(system)
+    assert system.metric("probes_total") > probes
 
-    def kill() -> None:
-        system.processes["policy"].kill()
-        system.processes["policy"].wait()
 
-    text, reason = stream(system, 1200, kill)
-    assert (reason, bool(text)) == ("length", True)
+def test_a_policy_service_that_is_killed_after_evictions_is_no_client_error_and_the_plugin_comes_back(
+    system: System,
+) -> None:
+    answer = stream(system, LONG, once_evicted=system.policy.kill)
+    assert (answer.finish_reason, bool(answer.text)) == ("length", True)
     until(lambda: not system.attached(), "the plugin notices")
-    assert stream(system, 700)[1] == "stop"
-    system.start_policy_service()
+    evicted = system.evicted
+    assert stream(system, WHOLE).finish_reason == "stop"
+    assert system.evicted == evicted, "nobody decides, nothing is evicted"
+    system.policy.start()
     until(system.attached, "the plugin is attached again")
-    assert stream(system, 700)[1] == "stop"
+    assert_evicts(system)
 
 
-def test_a_frozen_policy_service_is_no_client_error_and_the_plugin_comes_back(system: System) -> None:
-    until(system.attached, "the plugin is attached")
-    policy = system.processes["policy"]
-    text, reason = stream(system, 1200, lambda: policy.send_signal(signal.SIGSTOP))
-    assert (reason, bool(text)) == ("length", True)
+def test_a_policy_service_that_freezes_after_evictions_is_no_client_error_and_the_plugin_comes_back(
+    system: System,
+) -> None:
+    answer = stream(system, LONG, once_evicted=system.policy.freeze)
+    assert (answer.finish_reason, bool(answer.text)) == ("length", True)
     until(lambda: not system.attached(), "the plugin gives the frozen service up")
-    policy.send_signal(signal.SIGCONT)
+    evicted = system.evicted
+    assert stream(system, WHOLE).finish_reason == "stop"
+    assert system.evicted == evicted, "nobody decides, nothing is evicted"
+    system.policy.thaw()
     until(system.attached, "the plugin is attached again")
-    assert stream(system, 700)[1] == "stop"
+    assert_evicts(system)

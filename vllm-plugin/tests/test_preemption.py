@@ -44,7 +44,7 @@ def test_what_may_not_go_is_rejected_with_its_reason(
     start_engine: Callable[..., RunningEngine], peer: ScriptedPeer
 ) -> None:
     engine = start_engine()
-    asked = []
+    asked: list[pb.RequestStep] = []
 
     def decide(peer: ScriptedPeer, step: pb.Step) -> list[pb.RequestPlan]:
         (entry,) = step.requests

@@ -51,20 +51,16 @@ def test_a_second_request_still_hits_the_prompt_and_gets_stock_vllms_tokens(
 
 
 def test_what_a_finished_request_thought_can_be_released_at_once(
-    start_engine: Callable[..., RunningEngine], engine: RunningEngine, peer: ScriptedPeer
+    start_engine: Callable[..., RunningEngine], peer: ScriptedPeer
 ) -> None:
-    tokens = prompt(7, 70)
-    before = published(engine)
-    engine.steward._options.__dict__["release_thinking"] = True
-    try:
-        engine.generate([tokens], 200)
-        # its two full prompt blocks
-        assert published(engine) - before == 2
-        # the next allocation takes what was thought, not what is cached
-        queue = engine.pool.free_block_queue.get_all_free_blocks()
-        assert all(block.block_hash is None for block in queue[:6])
-    finally:
-        engine.steward._options.__dict__["release_thinking"] = False
+    engine = start_engine({"RELEASE_THINKING": "1"})
+    engine.generate([prompt(7, 70)], 200)
+    # its two full prompt blocks
+    assert published(engine) == 2
+    # the next allocations take what was thought, not what is cached
+    queue = engine.pool.free_block_queue.get_all_free_blocks()
+    assert all(block.block_hash is None for block in queue[:6])
+    assert [block.block_hash is None for block in queue[-2:]] == [False, False]
 
 
 def _request(tokens: list[int]):  # type: ignore[no-untyped-def]

@@ -17,49 +17,12 @@ from crystal_kv_vllm.masses import block_logsumexp, block_masses, log_codes, sel
 from crystal_kv_vllm.options import choice_index, request_options  # noqa: E402
 from crystal_kv_vllm.outbox import Outbox  # noqa: E402
 from crystal_kv_vllm.reporter import MAX_MASS_BYTES, Computed, Reporter  # noqa: E402
-from crystal_kv_vllm.settings import Settings, SettingsError, read_settings  # noqa: E402
 from crystal_kv_vllm.setup import engine_name, measured_head_groups  # noqa: E402
 from crystal_kv_vllm.tracked import Markers, Tracked  # noqa: E402
 
 
 def block(references: int = 1, null: bool = False) -> SimpleNamespace:
     return SimpleNamespace(ref_cnt=references, is_null=null)
-
-
-class TestSettings:
-    def test_an_empty_environment_gives_the_defaults(self) -> None:
-        assert read_settings({}) == Settings()
-
-    def test_everything_is_read(self) -> None:
-        settings = read_settings(
-            {
-                "CRYSTALKV_ENABLED": "0",
-                "CRYSTALKV_POLICY_ADDRESS": "",
-                "CRYSTALKV_LOCKSTEP": "1",
-                "CRYSTALKV_SINK_TOKENS": "0",
-                "CRYSTALKV_END_OF_THINKING": '["</think>", "</thought>"]',
-                "CRYSTALKV_METRICS_PORT": "9092",
-            }
-        )
-        assert not settings.enabled
-        assert settings.lockstep
-        assert (settings.policy_address, settings.sink_tokens, settings.metrics_port) == ("", 0, 9092)
-        assert settings.end_of_thinking == ("</think>", "</thought>")
-
-    @pytest.mark.parametrize(
-        ("name", "value", "words"),
-        [
-            ("CRYSTALKV_RECENT_TOKENS", "5000", "'5000': an integer from 0 to 4096"),
-            ("CRYSTALKV_METRICS_PORT", "x", "'x': an integer from 0 to 65535"),
-            ("CRYSTALKV_STRICT", "yes", "'yes': 0 or 1"),
-            ("CRYSTALKV_POLICY_ADDRESS", "nowhere", "'nowhere': host:port"),
-            ("CRYSTALKV_SEGMENT_MARKERS", "a", "'a': a JSON list of non-empty strings"),
-        ],
-    )
-    def test_an_error_names_variable_value_and_bounds(self, name: str, value: str, words: str) -> None:
-        with pytest.raises(SettingsError, match=name) as error:
-            read_settings({name: value})
-        assert words in str(error.value)
 
 
 class TestEvict:
@@ -202,13 +165,13 @@ def tracked(name: str = "r", tokens: int = 8, prompt: int = 4) -> Tracked:
         num_output_placeholders=0,
         all_token_ids=list(range(tokens)),
     )
-    return Tracked(1, request, "", pb.RequestOptions(), scanned=prompt)  # type: ignore[arg-type]
+    return Tracked(1, request, "", pb.RequestOptions(), scanned=prompt)
 
 
 class TestTracked:
     def test_segments_and_the_end_of_thinking_are_found_once(self) -> None:
         one = tracked()
-        one.request.all_token_ids[4:] = [9, 5, 6, 9]  # type: ignore[index]
+        one.request.all_token_ids[4:] = [9, 5, 6, 9]
         one.scan(Markers(end_of_thinking=((5, 6),), segments=frozenset([9])))
         assert one.segment_starts == [5, 8]
         assert one.thinking_end == 7

@@ -1,0 +1,147 @@
+"""The answer probes of an engine: when one may start, what it shares with its parent, when it has to go."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.request import Request, RequestStatus
+
+from .evict import Block
+from .gen import policy_pb2 as pb
+from .manager import CrystalManager
+from .probe import can_fork, fork_request, is_probe
+from .reporter import Reporter
+from .roster import Roster
+from .tracked import Tracked
+
+
+class SchedulerPart(Protocol):
+    """What the plugin needs of vLLM's scheduler."""
+
+    running: list[Request]
+    waiting: Any
+    max_num_active_reqs: int
+    num_waiting_for_streaming_input: int
+
+    def add_request(self, request: Request) -> None: ...
+
+    def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]: ...
+
+    def get_request_counts(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    #: What a probe appends to its parent's tokens; None: there are no probes.
+    suffix: tuple[int, ...] | None
+    max_model_len: int
+
+
+class ProbeDesk:
+    def __init__(
+        self,
+        scheduler: SchedulerPart,
+        manager: CrystalManager,
+        roster: Roster,
+        reporter: Reporter,
+        options: ProbeOptions,
+    ) -> None:
+        self._scheduler = scheduler
+        self._manager = manager
+        self._roster = roster
+        self._reporter = reporter
+        self._options = options
+        self.started = 0
+        #: Tokens computed for probes that have ended.
+        self.tokens = 0
+
+    def start(self, parent: Tracked) -> "pb.ProbeAnswer.ValueType":
+        """Queues a probe, which starts in this step or not at all: it never preempts anyone, nor blocks the queue."""
+        suffix = self._options.suffix
+        tokens = self._reporter.probe_tokens
+        request = parent.request
+        thinking = parent.phase == pb.PHASE_THINKING and parent.generated > 0
+        if suffix is None or tokens == 0 or not thinking or not can_fork(request):
+            return pb.PROBE_ANSWER_UNSUPPORTED
+        longest = request.num_tokens + len(suffix) + tokens
+        busy = parent.probe is not None or request.status != RequestStatus.RUNNING
+        if busy or longest > self._options.max_model_len or not self._has_room(longest, self._full_blocks(parent)):
+            return pb.PROBE_ANSWER_NO_ROOM
+        fork = self._roster.add(fork_request(self._roster.next_handle, request, suffix, tokens), parent)
+        self._manager.keep_private(fork.request_id)
+        self._scheduler.add_request(fork.request)
+        # it goes before those that wait: it is known to fit
+        self._scheduler.waiting.remove_requests([fork.request])
+        self._scheduler.waiting.prepend_request(fork.request)
+        self.started += 1
+        started = fork.started(self._manager.holes(parent.request_id))
+        started.computed_tokens = self._full_blocks(parent) * self._manager.block_size
+        self._reporter.started(started)
+        return pb.PROBE_ANSWER_STARTED
+
+    def shared_prefix(self, request: Request) -> list[Block] | None:
+        """The blocks that a probe takes over from its parent, holes included; None for every other request.
+
+        Asked at the moment of admission, since only blocks that the parent has filled by then may be shared.
+        """
+        tracked = self._roster.by_id(request.request_id)
+        if tracked is None or tracked.parent is None:
+            return None
+        return list(self._manager.row(tracked.parent.request_id)[: self._full_blocks(tracked.parent)])
+
+    def drop_orphans(self, forget: Callable[[Tracked], None]) -> None:
+        """Ends probes that were not admitted at once or were preempted, or whose parent has ended or was preempted.
+
+        forget: called before vLLM ends such a probe.
+        """
+        for fork in self._roster.probes:
+            if self._roster.by_id(fork.request_id) is not fork:
+                # ending one asks for the others too
+                continue
+            parent = _parent(fork)
+            alive = self._roster.by_id(parent.request_id) is parent and parent.request.status == RequestStatus.RUNNING
+            if alive and fork.request.status == RequestStatus.RUNNING:
+                continue
+            forget(fork)
+            self._scheduler.finish_requests(fork.request_id, RequestStatus.FINISHED_ABORTED)
+
+    @staticmethod
+    def hide(outputs: dict[int, EngineCoreOutputs]) -> None:
+        """Takes probes out of vLLM's outputs. The carrier of the outputs stays: it holds the statistics too."""
+        for carrier in outputs.values():
+            carrier.outputs = [output for output in carrier.outputs if not is_probe(output.request_id)]
+            if carrier.finished_requests:
+                carrier.finished_requests = {name for name in carrier.finished_requests if not is_probe(name)}
+
+    def _full_blocks(self, tracked: Tracked) -> int:
+        return tracked.computed // self._manager.block_size
+
+    def _has_room(self, tokens: int, shared_blocks: int) -> bool:
+        """A free slot, and every block that a probe of so many tokens will ever use, beside those already queued.
+
+        One spare block for each running request: the probe must not be what preempts them at the next step.
+        """
+        scheduler = self._scheduler
+        queued = [fork for fork in self._roster.probes if fork.request.status != RequestStatus.RUNNING]
+        slots = scheduler.max_num_active_reqs - scheduler.num_waiting_for_streaming_input
+        if len(scheduler.running) + len(queued) >= slots:
+            return False
+        wanted = self._blocks(tokens) - shared_blocks + len(scheduler.running) + 1
+        for fork in queued:
+            longest = fork.request.num_tokens + fork.request.max_tokens
+            wanted += self._blocks(longest) - self._full_blocks(_parent(fork)) + 1
+        return self._manager.block_pool.get_num_free_blocks() >= wanted
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self._manager.block_size)
+
+
+def running_probes(requests: Sequence[Request]) -> int:
+    """How many of vLLM's requests are probes."""
+    return sum(is_probe(request.request_id) for request in requests)
+
+
+def _parent(fork: Tracked) -> Tracked:
+    assert fork.parent is not None
+    return fork.parent

@@ -1,0 +1,49 @@
+"""Who is alive: requests of clients, and the probes that were forked from them."""
+
+from vllm.v1.request import Request
+
+from .tracked import Tracked
+
+
+class Roster:
+    def __init__(self) -> None:
+        self._by_id: dict[str, Tracked] = {}
+        self._by_handle: dict[int, Tracked] = {}
+        self._next_handle = 1
+
+    @property
+    def next_handle(self) -> int:
+        """The handle of whom is added next; none is given twice."""
+        return self._next_handle
+
+    @property
+    def requests(self) -> list[Tracked]:
+        """Requests of clients, in the order of their arrival."""
+        return [tracked for tracked in self._by_id.values() if tracked.parent is None]
+
+    @property
+    def probes(self) -> list[Tracked]:
+        return [tracked for tracked in self._by_id.values() if tracked.parent is not None]
+
+    def by_id(self, request_id: str) -> Tracked | None:
+        return self._by_id.get(request_id)
+
+    def by_handle(self, handle: int) -> Tracked | None:
+        return self._by_handle.get(handle)
+
+    def add(self, request: Request, parent: Tracked | None = None) -> Tracked:
+        tracked = Tracked.of(self._next_handle, request)
+        self._next_handle += 1
+        if parent is not None:
+            tracked.parent = parent
+            parent.probe = tracked
+        self._by_id[request.request_id] = tracked
+        self._by_handle[tracked.handle] = tracked
+        return tracked
+
+    def remove(self, tracked: Tracked) -> None:
+        """It must be alive."""
+        del self._by_id[tracked.request_id]
+        del self._by_handle[tracked.handle]
+        if tracked.parent is not None:
+            tracked.parent.probe = None
