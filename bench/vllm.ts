@@ -1,0 +1,174 @@
+/** Compares vLLM with the plugin to stock vLLM, on the CPU; see `--help`. */
+import { execFileSync } from 'node:child_process';
+import { loadavg } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { policyServiceSchema } from '../policy-service/config.ts';
+import { DEFAULT_PROFILE } from '../policy-service/profiles.ts';
+import { ROOT } from '../scripts/processes.ts';
+import { writeReport } from './report.ts';
+import {
+  type Context,
+  goodputConcurrency,
+  type Measured,
+  measureAmple,
+  measureBig,
+  measureGoodput,
+  measureSaving,
+  measureTight,
+} from './vllm/measures.ts';
+import { askFor, runArm } from './vllm/pair.ts';
+import { BLOCK_SIZE, MAX_SEQUENCES, type VllmOptions } from './vllm/process.ts';
+import { FULL, QUICK, type Sizes } from './vllm/sizes.ts';
+import { smolLm2Folder } from './vllm/smollm2.ts';
+import { type Arms, CORES, startSystem } from './vllm/system.ts';
+import { chooseSeed, makePrograms } from './workload.ts';
+
+const MODEL = join(ROOT, 'model/crystal-mini');
+/** Trials have a seed of their own: nothing is chosen by the programs that are measured. */
+const TRIAL_SEED = 1;
+const GROUPS = ['ample', 'tight', '135m'] as const;
+type Group = (typeof GROUPS)[number];
+
+const HELP = `Runs the same requests on stock vLLM and on vLLM with the plugin and the policy service, in real processes on the CPU,
+and writes ratios to bench/results/vllm.json. Takes about 15 minutes; the first time, vLLM is installed (6 GB).
+
+  --quick      a tenth of it, to try; writes nothing
+  --only NAME  ${GROUPS.join(', ')}: these engines only; writes nothing; may be given several times
+  --seed N     programs to send (default: fresh ones; the seed is printed)
+  --help       this text
+`;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: 'boolean', default: false },
+      only: { type: 'string', multiple: true, default: [] },
+      seed: { type: 'string' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const unknown = values.only.find((name) => !(GROUPS as readonly string[]).includes(name));
+  if (unknown !== undefined) throw new RangeError(`--only must be one of ${GROUPS.join(', ')}, got "${unknown}"`);
+  const trial = values.quick || values.only.length > 0;
+  const seed = chooseSeed(values.seed ?? (trial ? `${TRIAL_SEED}` : undefined));
+  const sizes = values.quick ? QUICK : FULL;
+  const started = performance.now();
+  const say = (text: string) =>
+    process.stdout.write(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
+  say(`seed ${seed}`);
+  const python = execFileSync(join(ROOT, 'scripts/vllm-env.sh'), { encoding: 'utf8' }).trim();
+  const defaultEvery = policyServiceSchema.parse({}).measure_every;
+  const context: Context = { sizes, seed, defaultEvery, say };
+
+  // everything that is not this program's
+  const loadBefore = Number(loadavg()[0]?.toFixed(2));
+  const measured: Measured[] = [];
+  const missing: Record<string, string> = {};
+  for (const name of GROUPS) missing[`not_measured_${name}`] = 'the run did not get there';
+  let version = 'none';
+  const report = () => {
+    const figures = allFigures(measured);
+    for (const [name, value] of Object.entries(figures)) {
+      if (Number.isFinite(value)) continue;
+      missing[`not_measured_${name}`] = `${value}: stock vLLM's value is 0`;
+      delete figures[name];
+    }
+    const conditions = {
+      ...conditionsOf(sizes, seed, defaultEvery),
+      vllm: version,
+      load_average_before: loadBefore,
+      ...missing,
+    };
+    const rows = measured.flatMap((it) => it.rows);
+    say(`wrote ${writeReport('vllm', { conditions, figures, rows })}`);
+  };
+  const system = await startSystem();
+  const measure = async (name: Group, size: ArmSize, model: () => string, run: (arms: Arms) => Promise<void>) => {
+    if (values.only.length > 0 && !values.only.includes(name)) return;
+    try {
+      say(`${name}: starting two engines`);
+      const arms = await system.startArms({ name, python, model: model(), tokenizer: name !== '135m', ...size });
+      version = arms.stock.version;
+      say(`${name}: engines are up`);
+      try {
+        await run(arms);
+        delete missing[`not_measured_${name}`];
+      } finally {
+        await arms.close();
+      }
+    } catch (error) {
+      // what was measured by then, and the other engines, do not depend on it
+      missing[`not_measured_${name}`] = error instanceof Error ? error.message : String(error);
+      say(`${name}: not measured: ${missing[`not_measured_${name}`]}`);
+    }
+    if (!trial && measured.length > 0) report();
+  };
+  try {
+    const { ample, tightPoolBlocks, big } = sizes;
+    const crystalMini = () => MODEL;
+    await measure('tight', { poolBlocks: tightPoolBlocks, maxModelLen: 2048 }, crystalMini, async (arms) => {
+      await warmUp(arms);
+      measured.push(await measureGoodput(arms, context));
+      measured.push(await measureTight(arms, context));
+    });
+    await measure('ample', { poolBlocks: ample.poolBlocks, maxModelLen: 2048 }, crystalMini, async (arms) => {
+      await warmUp(arms);
+      measured.push(await measureAmple(system, arms, context));
+      measured.push(await measureSaving(system, arms, context));
+    });
+    const bigLength = big.promptTokens + big.tokens + BLOCK_SIZE;
+    const smolLm2 = () => smolLm2Folder(python);
+    await measure('135m', { poolBlocks: big.poolBlocks, maxModelLen: bigLength }, smolLm2, async (arms) => {
+      measured.push(await measureBig(arms, context));
+    });
+  } finally {
+    await system.close();
+  }
+  for (const [name, value] of Object.entries(allFigures(measured))) {
+    process.stdout.write(`${name.padEnd(44)} ${value}\n`);
+  }
+}
+
+const allFigures = (measured: readonly Measured[]): Record<string, number> =>
+  Object.assign({}, ...measured.map((it) => it.figures));
+
+type ArmSize = Pick<VllmOptions, 'poolBlocks' | 'maxModelLen'>;
+
+/** Warms both engines up, and lets nothing of it count. */
+async function warmUp({ stock, plugin }: Arms): Promise<void> {
+  const work = askFor(makePrograms(0, 4, 10), 64, true);
+  await runArm(stock, work);
+  await runArm(plugin, work);
+}
+
+function conditionsOf(sizes: Sizes, seed: number, defaultEvery: number) {
+  const { ample, tight, goodput, saving, big } = sizes;
+  const fixed = 'greedy, the end of a sequence is ignored';
+  return {
+    seed,
+    profile: `${DEFAULT_PROFILE}, as shipped, for all figures`,
+    measure_every_default: defaultEvery,
+    vllm_settings: `float32, enforce_eager, block size ${BLOCK_SIZE}, max_num_seqs ${MAX_SEQUENCES}, prefix caching (emptied before each run), one OpenMP thread`,
+    processes:
+      'vLLM offline with its engine core and worker in processes of their own; policy service over gRPC; one arm computes at a time',
+    cores: CORES === undefined ? 'one for everything' : `all of vLLM: ${CORES.vllm}; policy service: ${CORES.policy}`,
+    baseline: 'stock vLLM with no plugin loaded, same run, same pool, same prompts, same arrivals',
+    ample: `${ample.requests} programs of ${sizes.lines} lines at once, ${ample.tokens} tokens each, ${fixed}; ${ample.poolBlocks} blocks; plugin in shadow mode; median of ${ample.rounds} rounds, stock measured before and after the plugin`,
+    tight_crystal_mini: `${tight.requests} programs of ${sizes.lines} lines at once, ${tight.tokens} tokens each, ${fixed}; ${sizes.tightPoolBlocks} blocks; ${tight.rounds} round(s)`,
+    tight_135m: `SmolLM2-135M-Instruct (from GGUF Q4_1, in float32), ${big.requests} made-up prompts of ${big.promptTokens} tokens at once, ${big.tokens} tokens each, ${fixed}; ${big.poolBlocks} blocks; 1 round`,
+    goodput: `${goodput.programs} programs of ${sizes.lines} lines, ${goodputConcurrency(sizes, seed)} at a time, which would need ${sizes.tightPoolBlocks} blocks ${Math.round(1 / goodput.memoryShare)} times over, at most ${goodput.maxTokens} tokens; median of ${goodput.rounds} rounds on different programs, stock first and last in turn`,
+    saving: `mean peak of ${saving.programs} programs at once; budget of ${saving.budgetTokens} output tokens; saving_N counts the prompt in the whole cache's peak, saving_of_thinking_N does not; ${fixed}`,
+  };
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`);
+  process.exitCode = 1;
+}

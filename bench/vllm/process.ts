@@ -1,0 +1,153 @@
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
+import { ROOT } from '../../scripts/processes.ts';
+
+const STOP_MS = 30_000;
+const LAST_LINES = 8;
+const DRIVER = 'bench/vllm/driver.py';
+const PLUGIN = {
+  scheduler_cls: 'crystal_kv_vllm.scheduler.scheduler',
+  worker_cls: 'crystal_kv_vllm.worker.CrystalWorker',
+};
+
+const Ready = z.object({ vllm: z.string() });
+const Run = z.object({
+  seconds: z.number(),
+  preemptions: z.number(),
+  answers: z.array(z.object({ tokens: z.array(z.int()), first_token_seconds: z.number(), seconds: z.number() })),
+});
+export type VllmRun = z.output<typeof Run>;
+
+export interface VllmRequest {
+  prompt: readonly number[];
+  maxTokens: number;
+  /** What the gateway would write in `vllm_xargs`. */
+  options?: Readonly<Record<string, string | number>>;
+}
+
+export interface VllmBatch {
+  requests: readonly VllmRequest[];
+  /** Requests under way at the same time; default: all, and all arrive at once. */
+  concurrency?: number;
+  ignoreEos: boolean;
+}
+
+/** vLLM's processes. Batches run one after the other. */
+export interface Vllm {
+  readonly version: string;
+  /** Rejects when vLLM ends. */
+  run(batch: VllmBatch): Promise<VllmRun>;
+  close(): Promise<void>;
+}
+
+export interface VllmOptions {
+  name: string;
+  python: string;
+  /** Folder of the model. */
+  model: string;
+  /** The folder holds a tokenizer: without one the plugin knows no end of thinking, and does not probe. */
+  tokenizer: boolean;
+  /** KV blocks of the pool. */
+  poolBlocks: number;
+  maxModelLen: number;
+  /** Core for all of vLLM's processes; undefined: not pinned. */
+  core: number | undefined;
+  /** Undefined: stock vLLM, with no plugin loaded. */
+  plugin: { policyAddress: string; metricsPort: number } | undefined;
+  logFolder: string;
+}
+
+export const BLOCK_SIZE = 32;
+export const MAX_SEQUENCES = 64;
+
+/** Resolves when vLLM can compute. Rejects when it ends before; its log stays in the folder. */
+export async function startVllm(options: VllmOptions): Promise<Vllm> {
+  const { name, plugin, model } = options;
+  const logFile = join(options.logFolder, `${name}.log`);
+  const log = openSync(logFile, 'a');
+  const engine = {
+    dtype: 'float32',
+    block_size: BLOCK_SIZE,
+    enforce_eager: true,
+    max_model_len: options.maxModelLen,
+    max_num_seqs: MAX_SEQUENCES,
+    num_gpu_blocks_override: options.poolBlocks,
+    seed: 0,
+    skip_tokenizer_init: !options.tokenizer,
+    ...(plugin === undefined ? {} : PLUGIN),
+  };
+  const core = options.core === undefined ? [] : [`${options.core}`];
+  const child = spawn(options.python, [DRIVER, model, JSON.stringify(engine), ...core], {
+    cwd: ROOT,
+    env: environment(options),
+    stdio: ['pipe', 'pipe', log],
+  }) as ChildProcessByStdio<Writable, Readable, null>;
+  closeSync(log);
+  const ended = new Promise<never>((_, reject) => {
+    child.once('error', reject);
+    child.once('exit', (code, signal) => {
+      const lines = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-LAST_LINES);
+      reject(new Error(`${name} ended (${code ?? signal}); its last lines:\n${lines.join('\n')}`));
+    });
+  });
+  ended.catch(() => {});
+  // what is written after the end is of no use to anyone
+  child.stdin.on('error', () => {});
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => {
+    const line = await Promise.race([lines.next(), ended]);
+    return line.done ? await ended : (JSON.parse(line.value) as unknown);
+  };
+  const { vllm } = Ready.parse(await next());
+  return {
+    version: vllm,
+    run: async ({ requests, concurrency = requests.length, ignoreEos }) => {
+      const batch = {
+        requests: requests.map(({ prompt, maxTokens, options: xargs = {} }) => ({
+          prompt,
+          max_tokens: maxTokens,
+          options: xargs,
+        })),
+        concurrency,
+        ignore_eos: ignoreEos,
+      };
+      child.stdin.write(`${JSON.stringify(batch)}\n`);
+      return Run.parse(await next());
+    },
+    close: async () => {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.stdin.end();
+      const exit = once(child, 'exit');
+      await Promise.race([exit, sleep(STOP_MS, undefined, { ref: false })]);
+      child.kill('SIGKILL');
+      await exit;
+    },
+  };
+}
+
+function environment({ plugin, name, core }: VllmOptions): NodeJS.ProcessEnv {
+  const kept = Object.entries(process.env).filter(([key]) => !key.startsWith('CRYSTALKV_') && !key.startsWith('VLLM_'));
+  return {
+    ...Object.fromEntries(kept),
+    OMP_NUM_THREADS: '1',
+    ...(core === undefined ? {} : { VLLM_CPU_OMP_THREADS_BIND: `${core}` }),
+    VLLM_CPU_KVCACHE_SPACE: '1',
+    VLLM_ENABLE_V1_MULTIPROCESSING: '1',
+    VLLM_LOGGING_LEVEL: 'WARNING',
+    VLLM_NO_USAGE_STATS: '1',
+    ...(plugin === undefined
+      ? { VLLM_PLUGINS: '' }
+      : {
+          CRYSTALKV_POLICY_ADDRESS: plugin.policyAddress,
+          CRYSTALKV_METRICS_PORT: `${plugin.metricsPort}`,
+          CRYSTALKV_ENGINE_ID: name,
+          CRYSTALKV_STRICT: '1',
+        }),
+  };
+}
