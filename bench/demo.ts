@@ -5,14 +5,12 @@ import Table from 'cli-table3';
 import { startCluster } from '../scripts/cluster.ts';
 import { budgetBlocks } from './ask.ts';
 import { countExact, generatedTokens, type Round, runRound } from './rounds.ts';
-import { chooseSeed, makePrograms } from './workload.ts';
+import { answerTokenLimit, chooseSeed, makePrograms } from './workload.ts';
 
 const PROGRAMS = 32;
 const LINES = 24;
 const BLOCK_SIZE = 16;
 const SHARE = 0.25;
-/** A third more than the longest right answer to a program of this size. */
-const MAX_TOKENS = 560;
 const POLICIES = ['random', 'crf', 'crystal'] as const;
 
 const HELP = `Sends ${PROGRAMS} programs of ${LINES} lines at once through gateway, engine and policy service: with a full cache, then
@@ -50,7 +48,13 @@ async function main(): Promise<void> {
   const round = async (policy: string, budgetTokens?: number) => {
     bar.start(PROGRAMS, 0, { policy: policy.padEnd(8) });
     const cache = { profile: `demo-${policy}`, ...(budgetTokens === undefined ? {} : { budget_tokens: budgetTokens }) };
-    const options = { programs, cache, concurrency: PROGRAMS, maxTokens: MAX_TOKENS, blockSize: BLOCK_SIZE };
+    const options = {
+      programs,
+      cache,
+      concurrency: PROGRAMS,
+      maxTokens: answerTokenLimit(LINES),
+      blockSize: BLOCK_SIZE,
+    };
     try {
       return await runRound(cluster, { ...options, onAnswer: () => bar.increment() });
     } finally {

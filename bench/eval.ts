@@ -6,7 +6,7 @@ import { budgetBlocks } from './ask.ts';
 import { writeReport } from './report.ts';
 import { countExact, generatedTokens, type Round, runRound } from './rounds.ts';
 import { add, mean, round, wilson } from './statistics.ts';
-import { chooseSeed, makePrograms } from './workload.ts';
+import { answerTokenLimit, chooseSeed, makePrograms } from './workload.ts';
 
 const LINES = '24,40';
 const BLOCK_SIZE = 16;
@@ -15,9 +15,6 @@ const SINK_TOKENS = 4;
 const RECENT_TOKENS = 64;
 const CONCURRENCY = 16;
 const SHARES = [0.25, 0.4] as const;
-/** A third more than the longest right answer to a program of `lines` lines. */
-const maxTokens = (lines: number) => Math.ceil(23.3 * lines);
-
 /** What is compared: a name in figures, a name for people, and the profile. */
 const CANDIDATES = [
   { key: 'window', title: 'window', profile: { policy: 'window' } },
@@ -100,7 +97,7 @@ async function main(): Promise<void> {
         form: 'plain',
         block_size: BLOCK_SIZE,
         concurrency: CONCURRENCY,
-        max_tokens: lengths.map(maxTokens).join(', '),
+        max_tokens: lengths.map(answerTokenLimit).join(', '),
         decoding: 'greedy, lockstep',
         protected: `prompt, first ${SINK_TOKENS} tokens, newest ${RECENT_TOKENS} tokens`,
         budget: 'all resident blocks beyond the prompt',
@@ -122,7 +119,12 @@ async function measure(cluster: Cluster, seed: number, count: number, lines: num
   const run = async (key: string, title: string, share: number, budget: number | undefined): Promise<Row> => {
     process.stderr.write(`${lines} lines, ${title}${budget === undefined ? '' : ` at ${share * 100} %`} ... `);
     const cache = { profile: key, ...(budget === undefined ? {} : { budget_tokens: budget * BLOCK_SIZE }) };
-    const fixed = { concurrency: CONCURRENCY, maxTokens: maxTokens(lines), blockSize: BLOCK_SIZE, onAnswer: () => {} };
+    const fixed = {
+      concurrency: CONCURRENCY,
+      maxTokens: answerTokenLimit(lines),
+      blockSize: BLOCK_SIZE,
+      onAnswer: () => {},
+    };
     const result = await runRound(cluster, { programs, cache, ...fixed });
     process.stderr.write(`${countExact(result.answers)} of ${count} exact, ${result.seconds.toFixed(0)} s\n`);
     return { key, title, share, budget, round: result };

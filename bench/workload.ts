@@ -14,6 +14,9 @@ export function chooseSeed(text: string | undefined): number {
   throw new RangeError(`--seed must be an integer from 0 to ${SEEDS - 1}, got "${text}"`);
 }
 
+/** A limit on the answer to a program of `lines` lines: a third more tokens than the longest right one takes. */
+export const answerTokenLimit = (lines: number): number => Math.ceil(23.3 * lines);
+
 /** Programs that the seed fixes. */
 export function makePrograms(seed: number, count: number, lines: number): Program[] {
   const random = createRandom(seed);

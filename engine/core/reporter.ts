@@ -38,6 +38,8 @@ export class Reporter {
   readonly #send: (message: NonNullable<AttachRequest['message']>) => void;
   readonly #groups: number;
   #configure: Configure | undefined;
+  /** False: the configuration names head groups that the model has not; nothing is measured then. */
+  #measurable = false;
 
   /** @param groups head groups that the model measures */
   constructor(groups: number, send: (message: NonNullable<AttachRequest['message']>) => void) {
@@ -56,12 +58,17 @@ export class Reporter {
 
   /** From now on everything is reported; what is alive already goes first. */
   attach(configure: Configure, alive: readonly Sequence[]): void {
-    this.#configure = configure;
+    this.#adopt(configure);
     this.#send({ $case: 'snapshot', value: { requests: alive.filter((s) => s.fork === undefined).map(describe) } });
   }
 
   configure(configure: Configure): void {
-    if (this.attached) this.#configure = configure;
+    if (this.attached) this.#adopt(configure);
+  }
+
+  #adopt(configure: Configure): void {
+    this.#configure = configure;
+    this.#measurable = configure.headGroups.every((group) => group < this.#groups);
   }
 
   detach(): void {
@@ -70,8 +77,8 @@ export class Reporter {
 
   /** Whether to measure what a sequence attends to when it computes its next token. */
   wantsMasses(sequence: Sequence): boolean {
-    if (this.#configure === undefined || sequence.request.cache.mode === 'off') return false;
-    if (this.#configure.headGroups.some((group) => group >= this.#groups)) return false;
+    if (this.#configure === undefined || !this.#measurable) return false;
+    if (sequence.request.cache.mode === 'off') return false;
     if (sequence.fork !== undefined) return true;
     const every = this.#configure.measureEvery;
     return every > 0 && sequence.generated % every === 0;

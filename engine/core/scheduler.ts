@@ -64,7 +64,7 @@ export class Scheduler {
         if (victim === sequence) break;
       }
       // the sequence itself was the last one, or a probe before it went and moved it
-      i = this.running.indexOf(sequence);
+      if (preempted) i = this.running.indexOf(sequence);
       if (i === -1) break;
       scheduled.push({ sequence, count });
       budget -= count;
@@ -78,7 +78,7 @@ export class Scheduler {
       scheduled.push({ sequence, count });
       budget -= count;
     }
-    return scheduled.filter(({ sequence }) => this.running.includes(sequence));
+    return preempted ? scheduled.filter(({ sequence }) => this.running.includes(sequence)) : scheduled;
   }
 
   /**

@@ -54,10 +54,7 @@ export function createEngineHttp(options: EngineHttpOptions): EngineHttp {
     metrics,
     lifecycle,
   };
-  engine.onFailure((error) => {
-    logger.error({ err: error }, 'the engine has failed');
-    lifecycle.failAll();
-  });
+  engine.onFailure(() => lifecycle.failAll());
 
   const models = createModelHandlers(serving);
   const tokens = createTokenizeHandlers(serving);
