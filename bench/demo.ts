@@ -4,7 +4,7 @@ import { Presets, SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import { startCluster } from '../scripts/cluster.ts';
 import { budgetBlocks } from './ask.ts';
-import { countExact, generatedTokens, type Round, runRound } from './rounds.ts';
+import { countExact, EVERY_STEP, generatedTokens, type Round, runRound } from './rounds.ts';
 import { answerTokenLimit, chooseSeed, makePrograms } from './workload.ts';
 
 const PROGRAMS = 32;
@@ -36,7 +36,7 @@ async function main(): Promise<void> {
     config: {
       // Memory for all whole caches: the table shows what policies need, not what a full pool does.
       engine: { block_size: BLOCK_SIZE, pool_blocks: 2048, max_num_seqs: PROGRAMS, lockstep: true, log_level: 'warn' },
-      policy_service: { default_profile: 'demo-full', log_level: 'warn' },
+      policy_service: { ...EVERY_STEP, default_profile: 'demo-full', log_level: 'warn' },
       gateway: { log_level: 'warn' },
       profiles,
     },

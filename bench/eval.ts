@@ -4,7 +4,7 @@ import { MAX_LINES } from '../model/vocab.ts';
 import { type Cluster, startCluster } from '../scripts/cluster.ts';
 import { budgetBlocks } from './ask.ts';
 import { writeReport } from './report.ts';
-import { countExact, generatedTokens, type Round, runRound } from './rounds.ts';
+import { countExact, EVERY_STEP, generatedTokens, type Round, runRound } from './rounds.ts';
 import { add, mean, round, wilson } from './statistics.ts';
 import { answerTokenLimit, chooseSeed, makePrograms } from './workload.ts';
 
@@ -80,7 +80,7 @@ async function main(): Promise<void> {
         lockstep: true,
         log_level: 'warn',
       },
-      policy_service: { default_profile: 'full', log_level: 'warn' },
+      policy_service: { ...EVERY_STEP, default_profile: 'full', log_level: 'warn' },
       gateway: { log_level: 'warn' },
       profiles: { full: { policy: 'full' }, ...Object.fromEntries(CANDIDATES.map((it) => [it.key, it.profile])) },
     },

@@ -4,6 +4,9 @@ import { type Answer, askAll, type CacheOption } from './ask.ts';
 import { type MemoryUse, watchMemory } from './memory.ts';
 import { readMetrics, total } from './metrics-text.ts';
 
+/** For the policy service, so that policies are compared by what they do with everything that can be seen. */
+export const EVERY_STEP = { measure_every: 1, measure_every_idle: 1 };
+
 /** One pass of all programs under one way to manage the cache. */
 export interface Round {
   answers: Answer[];

@@ -62,8 +62,7 @@ async function main(): Promise<void> {
     process.stdout.write(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
   say(`seed ${seed}`);
   const python = execFileSync(join(ROOT, 'scripts/vllm-env.sh'), { encoding: 'utf8' }).trim();
-  const defaultEvery = policyServiceSchema.parse({}).measure_every;
-  const context: Context = { sizes, seed, defaultEvery, say };
+  const context: Context = { sizes, seed, say };
 
   // everything that is not this program's
   const loadBefore = Number(loadavg()[0]?.toFixed(2));
@@ -79,7 +78,7 @@ async function main(): Promise<void> {
       delete figures[name];
     }
     const conditions = {
-      ...conditionsOf(sizes, seed, defaultEvery),
+      ...conditionsOf(sizes, seed),
       vllm: version,
       load_average_before: loadBefore,
       ...missing,
@@ -146,13 +145,14 @@ async function warmUp({ stock, plugin }: Arms): Promise<void> {
   await runArm(plugin, work);
 }
 
-function conditionsOf(sizes: Sizes, seed: number, defaultEvery: number) {
+function conditionsOf(sizes: Sizes, seed: number) {
   const { ample, tight, goodput, saving, big } = sizes;
+  const service = policyServiceSchema.parse({});
   const fixed = 'greedy, the end of a sequence is ignored';
   return {
     seed,
     profile: `${DEFAULT_PROFILE}, as shipped, for all figures`,
-    measure_every_default: defaultEvery,
+    measured: `every ${service.measure_every} decode steps of a request, ${service.measure_every_idle} while memory is free`,
     vllm_settings: `float32, enforce_eager, block size ${BLOCK_SIZE}, max_num_seqs ${MAX_SEQUENCES}, prefix caching (emptied before each run), one OpenMP thread`,
     processes:
       'vLLM offline with its engine core and worker in processes of their own; policy service over gRPC; one arm computes at a time',

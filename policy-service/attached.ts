@@ -3,6 +3,7 @@ import type {
   Ack,
   AttachRequest,
   AttachResponse,
+  Configure,
   Finished,
   PoolState,
   Preempted,
@@ -15,6 +16,7 @@ import type { Settings } from './config.ts';
 import { createDecider } from './decide.ts';
 import { governanceOf } from './governance.ts';
 import type { Introduction, Refusal } from './hello.ts';
+import { MeasureRate } from './measure-rate.ts';
 import type { Metrics } from './metrics.ts';
 import { PlanLedger } from './plan-ledger.ts';
 import { createProbeDesk } from './probe-desk.ts';
@@ -62,6 +64,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
   const bad = (reason: string) => metrics.badMessages.inc({ reason });
   const probes = createProbeDesk({ introduction, requests, metrics });
   const acks = createAckReader({ introduction, requests, ledger, metrics });
+  const rate = new MeasureRate();
   const decider = createDecider({ introduction, requests, settings });
   let pool: PoolState = { ...EMPTY_POOL, totalBlocks: hello.poolBlocks, freeBlocks: hello.poolBlocks };
   let lastStep: bigint | undefined;
@@ -148,7 +151,9 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
       return;
     }
     const begin = performance.now();
-    const { plans, shadowed } = decider.decide(pool);
+    const { plans, shadowed, expected } = decider.decide(pool);
+    rate.step(expected);
+    configure();
     for (const [policy, blocks] of shadowed) metrics.shadowEvicted.inc({ policy }, blocks);
     if (plans.length > 0 || hello.lockstep) {
       const sequence = ledger.issue(plans);
@@ -195,13 +200,14 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     },
   };
 
-  let configured = '';
+  let configured: Configure | undefined;
   /** Says what to measure, when it differs from what was said last. */
   const configure = () => {
-    const { measureEvery, defaultProfile } = settings.current;
-    const value = { headGroups: [], measureEvery, probeTokens: defaultProfile.probe.maxTokens };
-    if (configured === JSON.stringify(value)) return;
-    configured = JSON.stringify(value);
+    const measureEvery = rate.every(settings.current);
+    const { maxTokens: probeTokens } = settings.current.defaultProfile.probe;
+    if (configured?.measureEvery === measureEvery && configured.probeTokens === probeTokens) return;
+    const value = { headGroups: [], measureEvery, probeTokens };
+    configured = value;
     probes.expectTokens(value.probeTokens);
     deps.send({ message: { $case: 'configure', value } });
   };

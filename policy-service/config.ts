@@ -1,8 +1,10 @@
 import { z } from 'zod';
 import { ConfigError } from '../common/config.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
+import type { MeasureIntervals } from './measure-rate.ts';
 import { DEFAULT_PROFILE, type Profile, type ProfileConfig, toProfile } from './profiles.ts';
 
+const interval = z.int().min(0).max(10_000);
 const port = z.int().min(0).max(65_535);
 
 /** Section `policy_service`. */
@@ -22,7 +24,12 @@ export const policyServiceSchema = z.strictObject({
   metrics_port: port.default(9091).meta({ description: 'port of /metrics and /health' }),
   log_level: z.enum(LOG_LEVELS).default('info'),
   default_profile: z.string().min(1).default(DEFAULT_PROFILE),
-  measure_every: z.int().min(0).max(10_000).default(1).meta({ description: 'engines measure every n-th decode step' }),
+  measure_every: interval
+    .default(8)
+    .meta({ description: 'engines measure every n-th decode step of a request; 0: never' }),
+  measure_every_idle: interval
+    .default(64)
+    .meta({ description: 'the same while memory is free and no request is near its budget' }),
   auth_token: z.string().min(16).optional().meta({
     description: 'shared token of at least 16 characters, sent as metadata authorization: Bearer',
     secret: true,
@@ -55,11 +62,10 @@ export interface Config {
 }
 
 /** The part of the configuration that may change while the service runs. */
-export interface Settings {
+export interface Settings extends MeasureIntervals {
   enabled: boolean;
   defaultProfile: Profile;
   profiles: ReadonlyMap<string, Profile>;
-  measureEvery: number;
   limits: { minBudgetTokens: number; maxBudgetTokens: number; maxRequestTokens: number };
 }
 
@@ -78,6 +84,7 @@ export function settingsOf({ service, profiles }: Config): Settings {
     defaultProfile,
     profiles: resolved,
     measureEvery: service.measure_every,
+    measureEveryIdle: service.measure_every_idle,
     limits: {
       minBudgetTokens: service.limits.min_budget_tokens,
       maxBudgetTokens: service.limits.max_budget_tokens,

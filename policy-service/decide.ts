@@ -3,6 +3,7 @@ import type { Settings } from './config.ts';
 import type { Controller, Pool } from './controllers/controller.ts';
 import { createController } from './controllers/group.ts';
 import type { Introduction } from './hello.ts';
+import { WARM_UP_TOKENS } from './measure-rate.ts';
 import type { RequestState } from './request-state.ts';
 
 export interface DeciderDeps {
@@ -16,6 +17,8 @@ export interface Decision {
   plans: RequestPlan[];
   /** Blocks that shadow mode would have asked for, by policy. */
   shadowed: Map<string, number>;
+  /** Whether some request may lose blocks within its next tokens, or lose them in shadow mode. */
+  expected: boolean;
 }
 
 interface Group {
@@ -83,7 +86,8 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
     decide(state: PoolState): Decision {
       const plans: RequestPlan[] = [];
       const shadowed = new Map<string, number>();
-      if (!settings.current.enabled || !introduction.canEvict) return { plans, shadowed };
+      let expected = false;
+      if (!settings.current.enabled || !introduction.canEvict) return { plans, shadowed, expected };
       pool.freeBlocks = state.freeBlocks;
       pool.totalBlocks = state.totalBlocks;
       pool.waiting = state.waiting;
@@ -103,13 +107,14 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
         pool.promisedBlocks += request.table.pending;
         if (request.mode === 'off' || !request.definition.evicts) continue;
         const group = groupOf(request);
+        expected ||= group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
         if (!request.cold && request.tokens >= request.backOffUntil) group.members.push(request);
         if (!wantsProbe(request, group.controller)) continue;
         request.schedule.asked(request.tokens, request.completedBlocks);
         planFor(request).probe = true;
       }
       for (const group of groups.values()) if (group.members.length > 0) take(group, planFor, shadowed);
-      return { plans, shadowed };
+      return { plans, shadowed, expected };
     },
   };
 }

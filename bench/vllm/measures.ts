@@ -28,8 +28,6 @@ export interface Measured {
 export interface Context {
   sizes: Sizes;
   seed: number;
-  /** What the policy service has when nothing is configured. */
-  defaultEvery: number;
   say(text: string): void;
 }
 
@@ -40,18 +38,17 @@ const SHADOW = { crystalkv_mode: 'shadow' };
 
 /** What the plugin costs while it changes nothing. Every round runs stock vLLM twice: its spread is the noise. */
 export async function measureAmple(system: System, arms: Arms, context: Context): Promise<Measured> {
-  const { sizes, defaultEvery, say } = context;
+  const { sizes, say } = context;
   const { requests, tokens, rounds } = sizes.ample;
   const rows: Record<string, unknown>[] = [];
-  const ratios = new Map<number, number[]>();
+  const ratios = new Map<number | undefined, number[]>();
   const noise: number[] = [];
   const same: number[] = [];
-  const everies = [...new Set([defaultEvery, ...sizes.ample.every])];
   for (let number = 0; number < rounds; number += 1) {
     const work = askFor(makePrograms(seedOf(context, number), requests, sizes.lines), tokens, true);
     const { row: first, tokens: expected } = await run(arms.stock, work);
     const runs = [];
-    for (const every of everies) {
+    for (const every of [undefined, ...sizes.ample.every]) {
       await system.measureEvery(every);
       const { row: plugin, tokens } = await runCounted(arms.plugin, withOptions(work, SHADOW));
       runs.push({ every, plugin });
@@ -66,18 +63,20 @@ export async function measureAmple(system: System, arms: Arms, context: Context)
       rows.push({
         figure: 'ample',
         round: number,
-        measure_every: every,
+        measure_every: every ?? 'as shipped',
         ratio,
         stock_first: first,
         plugin,
         stock_last: last,
       });
-      say(`ample, measured at every ${every}: ${plugin.tokens_per_second} / ${round(stock, 1)} tokens/s = ${ratio}`);
+      say(`ample, measured ${every === undefined ? 'as shipped' : `at every ${every}`}: ${plugin.tokens_per_second} / ${round(stock, 1)} tokens/s = ${ratio}`);
     }
   }
-  await system.measureEvery(defaultEvery);
-  const figures: Record<string, number> = { ample_ratio: median(ratios.get(defaultEvery) ?? []) };
-  for (const [every, values] of ratios) figures[`ample_ratio_every_${every}`] = median(values);
+  await system.measureEvery(undefined);
+  const figures: Record<string, number> = {};
+  for (const [every, values] of ratios) {
+    figures[every === undefined ? 'ample_ratio' : `ample_ratio_every_${every}`] = median(values);
+  }
   figures['ample_noise_ratio'] = round(median(noise));
   figures['ample_same_tokens_share'] = round(mean(same));
   return { figures, rows };

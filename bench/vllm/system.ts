@@ -51,8 +51,8 @@ export interface System {
   startArms(
     options: Pick<VllmOptions, 'python' | 'model' | 'tokenizer' | 'poolBlocks' | 'maxModelLen' | 'name'>,
   ): Promise<Arms>;
-  /** Engines measure at every n-th decode step from now on. */
-  measureEvery(steps: number): Promise<void>;
+  /** Engines measure at every n-th decode step from now on; undefined: as shipped. */
+  measureEvery(steps: number | undefined): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -90,8 +90,9 @@ export async function startSystem(): Promise<System> {
   };
 }
 
-async function configure(cluster: Cluster, steps: number): Promise<void> {
-  const config = { policy_service: { log_level: 'warn', measure_every: steps } };
+async function configure(cluster: Cluster, steps: number | undefined): Promise<void> {
+  const every = steps === undefined ? {} : { measure_every: steps, measure_every_idle: steps };
+  const config = { policy_service: { log_level: 'warn', ...every } };
   writeFileSync(join(cluster.logFolder, 'crystal-kv.yaml'), stringify(config));
   cluster.part('policy-service').signal('SIGHUP');
   // the plugin takes it at a step that it cannot be asked for

@@ -111,7 +111,7 @@ test('the program reads its file again on SIGHUP, keeps the old on a bad one, an
   const write = (enabled: string) =>
     writeFileSync(
       file,
-      `policy_service: { port: 0, metrics_port: 0, enabled: ${enabled} }\nprofiles: ${JSON.stringify(profiles)}\n`,
+      `policy_service: { port: 0, metrics_port: 0, measure_every_idle: 8, enabled: ${enabled} }\nprofiles: ${JSON.stringify(profiles)}\n`,
     );
   write('true');
   const main = new URL('../../policy-service/main.ts', import.meta.url).pathname;

@@ -8,6 +8,7 @@ import {
   type AttachRequest,
   type AttachResponse,
   Capability,
+  type Configure,
   type Hello,
   KvPolicyClient,
   Phase,
@@ -23,10 +24,11 @@ const DEADLINE_MS = 5000;
 export const GROUPS = 2;
 export const BLOCK_SIZE = 16;
 
-/** Both sections with their defaults, on ports of their own. */
+/** Both sections with their defaults, on ports of their own; every step is measured. */
 export function testConfig(service: object = {}, profiles: object = {}): Config {
+  const everyStep = { measure_every: 1, measure_every_idle: 1 };
   return {
-    service: policyServiceSchema.parse({ port: 0, metrics_port: 0, log_level: 'silent', ...service }),
+    service: policyServiceSchema.parse({ port: 0, metrics_port: 0, log_level: 'silent', ...everyStep, ...service }),
     profiles: profilesSchema.parse(profiles),
   };
 }
@@ -124,11 +126,12 @@ export class ScriptedEngine {
   }
 
   /** Says hello with no requests and waits until the service has answered. */
-  async greet(changes: Partial<Hello> = {}, requests: Started[] = []): Promise<void> {
+  async greet(changes: Partial<Hello> = {}, requests: Started[] = []): Promise<Configure> {
     this.send({ $case: 'hello', value: hello(changes) });
     await this.receive('welcome');
-    await this.receive('configure');
+    const configure = await this.receive('configure');
     this.send({ $case: 'snapshot', value: { requests } });
+    return configure;
   }
 
   start(value: Started): void {
@@ -167,13 +170,19 @@ export class ScriptedEngine {
     );
   }
 
+  /** The next message; rejects when the stream ended or nothing came in time. */
+  async next(): Promise<NonNullable<AttachResponse['message']>> {
+    await this.#until(() => this.#inbox.length > 0 || this.#failure !== undefined || this.#ended);
+    const message = this.#inbox.shift();
+    if (message === undefined) throw this.#failure ?? new Error('the service ended the stream');
+    return message;
+  }
+
   /** The next message, which has to be of the kind; rejects when the stream ended or nothing came in time. */
   async receive<K extends NonNullable<AttachResponse['message']>['$case']>(
     kind: K,
   ): Promise<Extract<NonNullable<AttachResponse['message']>, { $case: K }>['value']> {
-    await this.#until(() => this.#inbox.length > 0 || this.#failure !== undefined || this.#ended);
-    const message = this.#inbox.shift();
-    if (message === undefined) throw this.#failure ?? new Error('the service ended the stream');
+    const message = await this.next();
     if (message.$case !== kind) throw new Error(`expected ${kind}, got ${message.$case}`);
     return message.value as never;
   }

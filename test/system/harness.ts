@@ -11,7 +11,7 @@ export const MAX_TOKENS = 900;
 export const CONFIG = {
   engine: { log_level: 'warn', pool_blocks: 1024 },
   gateway: { log_level: 'warn' },
-  policy_service: { log_level: 'info' },
+  policy_service: { measure_every: 1, measure_every_idle: 1, log_level: 'info' },
 } as const;
 
 /** Resolves with the first value that is not undefined. Rejects when there was none for `deadlineMs`. */

@@ -137,11 +137,6 @@ class ProbeDesk:
         return -(-tokens // self._manager.block_size)
 
 
-def running_probes(requests: Sequence[Request]) -> int:
-    """How many of vLLM's requests are probes."""
-    return sum(is_probe(request.request_id) for request in requests)
-
-
 def _parent(fork: Tracked) -> Tracked:
     assert fork.parent is not None
     return fork.parent

@@ -63,6 +63,11 @@ class Recorder:
             rows, metadata.block_table_tensor, metadata.seq_lens, metadata.query_start_loc, block_size
         )
 
+    @property
+    def measuring(self) -> bool:
+        """Whether anything of this step is measured."""
+        return self._rows is not None
+
     def rows_for(self, layer: int, kv_heads: int) -> RowSelection | None:
         """The rows to measure in a layer; None when nothing of it is wanted."""
         if self._rows is None or self._orders is None:

@@ -1,4 +1,9 @@
-"""Tells the policy service what happens, while a stream is attached; says nothing otherwise."""
+"""Tells the policy service what happens, while a stream is attached; says nothing otherwise.
+
+A step of which there is nothing to say is not reported, and of a step only the requests of which there is: between two
+measurements that is what changes a decision, the filling of a block and its leaving the protected window. In lockstep
+every step is reported, since a plan answers each.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +16,7 @@ from .tracked import Tracked
 MAX_MASS_BYTES = 3 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Computed:
     """A request of a step, as it was scheduled."""
 
@@ -22,7 +27,11 @@ class Computed:
 
 
 class Reporter:
-    def __init__(self) -> None:
+    def __init__(self, block_size: int, recent_tokens: int, every_step: bool) -> None:
+        self._block_size = block_size
+        self._recent_tokens = recent_tokens
+        self._every_step = every_step
+        self._pool: pb.PoolState | None = None
         self._outbox: Outbox | None = None
         self._configure = pb.Configure()
         self._acks: list[tuple[int, pb.Ack]] = []
@@ -58,6 +67,7 @@ class Reporter:
             return False
         self.detach()
         self._outbox = outbox
+        self._pool = None
         self._put(pb.AttachRequest(snapshot=pb.Snapshot(requests=snapshot)))
         return True
 
@@ -110,6 +120,12 @@ class Reporter:
             if entry.epoch != tracked.epoch:
                 continue
             codes = masses.get(tracked.request_id, b"")
+            phase = tracked.phase
+            state = (entry.epoch, phase, *self._block_bounds(entry.computed_tokens))
+            news = codes or tracked.segment_starts or state != tracked.reported_state
+            if not (news or self._every_step):
+                continue
+            tracked.reported_state = state
             if entries and size + len(codes) > MAX_MASS_BYTES:
                 self._put(pb.AttachRequest(step=pb.Step(step=step, pool=pool, requests=entries, more=True)))
                 entries, size = [], 0
@@ -119,14 +135,21 @@ class Reporter:
                     handle=tracked.handle,
                     epoch=entry.epoch,
                     computed_tokens=entry.computed_tokens,
-                    phase=tracked.phase,
+                    phase=phase,
                     segment_starts=tracked.segment_starts,
                     masses=codes,
                 )
             )
             tracked.segment_starts = []
-        self._put(pb.AttachRequest(step=pb.Step(step=step, pool=pool, requests=entries)))
+        if entries or self._every_step or pool != self._pool:
+            self._pool = pool
+            self._put(pb.AttachRequest(step=pb.Step(step=step, pool=pool, requests=entries)))
         self._flush_acks()
+
+    def _block_bounds(self, tokens: int) -> tuple[int, int, int]:
+        """Blocks in use, filled, and out of the protected window: a decision changes with one of them only."""
+        size = self._block_size
+        return -(-tokens // size), tokens // size, (tokens - self._recent_tokens) // size
 
     def _flush_acks(self) -> None:
         while self._acks and self._acks[0][0] <= self._reported_step + 1:

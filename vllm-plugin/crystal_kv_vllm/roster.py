@@ -9,6 +9,7 @@ class Roster:
     def __init__(self) -> None:
         self._by_id: dict[str, Tracked] = {}
         self._by_handle: dict[int, Tracked] = {}
+        self._probes: dict[int, Tracked] = {}
         self._next_handle = 1
 
     @property
@@ -23,7 +24,7 @@ class Roster:
 
     @property
     def probes(self) -> list[Tracked]:
-        return [tracked for tracked in self._by_id.values() if tracked.parent is not None]
+        return list(self._probes.values())
 
     def by_id(self, request_id: str) -> Tracked | None:
         return self._by_id.get(request_id)
@@ -37,6 +38,7 @@ class Roster:
         if parent is not None:
             tracked.parent = parent
             parent.probe = tracked
+            self._probes[tracked.handle] = tracked
         self._by_id[request.request_id] = tracked
         self._by_handle[tracked.handle] = tracked
         return tracked
@@ -47,3 +49,4 @@ class Roster:
         del self._by_handle[tracked.handle]
         if tracked.parent is not None:
             tracked.parent.probe = None
+            del self._probes[tracked.handle]

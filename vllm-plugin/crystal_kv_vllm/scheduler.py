@@ -88,8 +88,7 @@ class SchedulerMixin:
     def make_stats(self, *args: Any, **kwargs: Any) -> SchedulerStats | None:
         stats: SchedulerStats | None = super().make_stats(*args, **kwargs)  # type: ignore[misc]
         if stats is not None and self._steward is not None:
-            running: list[Request] = self.running  # type: ignore[attr-defined]
-            stats.num_running_reqs = self._steward.without_probes(stats.num_running_reqs, running)
+            stats.num_running_reqs -= self._steward.running_probes
         return stats
 
     def shutdown(self) -> None:

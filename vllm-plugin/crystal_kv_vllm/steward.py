@@ -16,7 +16,7 @@ from .manager import CrystalManager
 from .orders import Masses, StepOrders, attach_orders
 from .outbox import Outbox
 from .plans import PlanApplier
-from .probe_desk import ProbeDesk, ProbeOptions, SchedulerPart, running_probes
+from .probe_desk import ProbeDesk, ProbeOptions, SchedulerPart
 from .reporter import Computed, Reporter
 from .roster import Roster
 from .tracked import Markers, Tracked
@@ -55,7 +55,9 @@ class Steward:
         self._options = options
         self.lock = threading.RLock()
         self._plan_came = threading.Condition(self.lock)
-        self._reporter = Reporter()
+        self._reporter = Reporter(
+            manager.block_size, options.protection.recent_tokens, every_step=options.lockstep_timeout is not None
+        )
         self._roster = Roster()
         ends = options.markers.end_of_thinking
         suffix = ends[0] if ends and options.prefix_caching else None
@@ -132,16 +134,8 @@ class Steward:
             if self._options.managed and not self._reporter.attached:
                 self.missed_steps += 1
             orders.step = self.step
-            computed = []
-            for request_id, count in output.num_scheduled_tokens.items():
-                tracked = self._roster.by_id(request_id)
-                if tracked is None:
-                    continue
-                tracked.computed_in_all += count
-                computed.append(Computed(tracked, tracked.epoch, tracked.request.num_computed_tokens))
-                if self._samples_and_wants_masses(tracked):
-                    orders.measure.add(request_id)
-            self._computed[self.step] = computed
+            if self._reporter.attached:
+                self._computed[self.step] = self._note_computed(output.num_scheduled_tokens, orders)
         if orders.holes or orders.step:
             attach_orders(output, orders)
 
@@ -179,9 +173,10 @@ class Steward:
     def shared_prefix(self, request: Request) -> list[Block] | None:
         return self._desk.shared_prefix(request)
 
-    def without_probes(self, running: int, requests: Sequence[Request]) -> int:
-        """What vLLM may say of how many requests are running."""
-        return running - running_probes(requests)
+    @property
+    def running_probes(self) -> int:
+        """How many of vLLM's running requests are probes."""
+        return sum(probe.request.status == RequestStatus.RUNNING for probe in self.live_probes)
 
     # ---- what applying plans needs
 
@@ -266,6 +261,19 @@ class Steward:
     def _drop_orphans(self) -> None:
         self._desk.drop_orphans(lambda fork: self._forget(fork, pb.FINISH_REASON_DROPPED))
 
+    def _note_computed(self, scheduled: dict[str, int], orders: StepOrders) -> list[Computed]:
+        computed = []
+        for request_id, count in scheduled.items():
+            tracked = self._roster.by_id(request_id)
+            if tracked is None:
+                continue
+            tracked.computed_in_all += count
+            request = tracked.request
+            computed.append(Computed(tracked, request.num_preemptions, request.num_computed_tokens))
+            if self._samples_and_wants_masses(tracked):
+                orders.measure.add(request_id)
+        return computed
+
     def _samples_and_wants_masses(self, tracked: Tracked) -> bool:
         request = tracked.request
         if request.is_prefill_chunk:
@@ -277,13 +285,12 @@ class Steward:
     def _pool_state(self) -> pb.PoolState:
         pool = self._manager.block_pool
         running, waiting = self._scheduler.get_request_counts()
-        forks = self.live_probes
-        forks_running = sum(fork.request.status == RequestStatus.RUNNING for fork in forks)
+        probes, probes_running = len(self.live_probes), self.running_probes
         return pb.PoolState(
             free_blocks=pool.get_num_free_blocks(),
             # the null block is in the pool and never free
             total_blocks=pool.num_gpu_blocks - 1,
-            waiting=waiting - (len(forks) - forks_running),
-            running=running - forks_running,
+            waiting=waiting - (probes - probes_running),
+            running=running - probes_running,
             preemptions=self.preemptions,
         )

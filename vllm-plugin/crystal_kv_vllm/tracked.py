@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from vllm.v1.request import Request
 
@@ -17,6 +18,15 @@ class Markers:
     end_of_thinking: tuple[tuple[int, ...], ...] = ()
     #: Tokens after which a new reasoning step begins.
     segments: frozenset[int] = frozenset()
+
+    @cached_property
+    def last(self) -> frozenset[int]:
+        """Tokens at which a look back for an end of thinking pays."""
+        return frozenset(end[-1] for end in self.end_of_thinking)
+
+    def ends_thinking(self, tokens: Sequence[int], length: int) -> bool:
+        """Whether the first `length` tokens end with an end of thinking."""
+        return any(ends_with(tokens, length, end) for end in self.end_of_thinking)
 
 
 @dataclass
@@ -37,6 +47,8 @@ class Tracked:
     segment_starts: list[int] = field(default_factory=list)
     #: Tokens of the request that were looked at for markers.
     scanned: int = 0
+    #: What the policy service was last told of its epoch, phase and blocks; None: nothing yet.
+    reported_state: tuple[int, ...] | None = None
     #: Preemptions that the policy service was told of.
     reported_epoch: int = 0
     #: Tokens computed for it in all.
@@ -82,14 +94,19 @@ class Tracked:
     def scan(self, markers: Markers) -> None:
         """Looks for markers in what was generated since the last look."""
         tokens = self.request.all_token_ids
-        for length in range(self.scanned + 1, len(tokens) + 1):
-            if tokens[length - 1] in markers.segments:
-                self.segment_starts.append(length)
-            if self.thinking and any(ends_with(tokens, length, end) for end in markers.end_of_thinking):
-                self.thinking_end = length
-        self.scanned = len(tokens)
+        length = self.request.num_tokens
+        segments, last = markers.segments, markers.last
+        for end in range(self.scanned, length):
+            token = tokens[end]
+            if token in segments:
+                self.segment_starts.append(end + 1)
+            if token in last and self.thinking and markers.ends_thinking(tokens, end + 1):
+                self.thinking_end = end + 1
+        self.scanned = length
 
     def started(self, holes: Sequence[int]) -> pb.Started:
+        """How the policy service learns of it, also of a stream that begins anew."""
+        self.reported_state = None
         return pb.Started(
             handle=self.handle,
             crystalkv_id=self.crystalkv_id,

@@ -7,6 +7,7 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
 
+from .holes import GROUP, NULL_BLOCK, hole_watch
 from .orders import StepOrders, attach_masses, orders_of
 from .recorder import PendingMasses, recorder
 
@@ -14,11 +15,6 @@ if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as BaseWorker
 else:
     from vllm.v1.worker.gpu_worker import Worker as BaseWorker
-
-#: The block of the pool that is never written, and whose id marks a hole.
-NULL_BLOCK = 0
-#: There is one KV cache group.
-GROUP = 0
 
 
 class OutputWithMasses(AsyncModelRunnerOutput):
@@ -40,6 +36,7 @@ class CrystalWorker(BaseWorker):
 
     def execute_model(self, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
         orders = orders_of(scheduler_output)
+        hole_watch.step(scheduler_output, () if orders is None else orders.holes)
         if orders is not None:
             self._punch(orders, scheduler_output)
             # all ranks punch holes, one measures: vLLM takes rank 0's output

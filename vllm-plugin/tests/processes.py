@@ -77,6 +77,9 @@ class PolicyService:
             [str(NODE), "policy-service/main.ts", *self._options],
             CRYSTALKV_POLICY_SERVICE_PORT=str(self._port),
             CRYSTALKV_POLICY_SERVICE_METRICS_PORT=str(self._metrics_port),
+            # every step, whatever memory is like: runs are compared
+            CRYSTALKV_POLICY_SERVICE_MEASURE_EVERY="1",
+            CRYSTALKV_POLICY_SERVICE_MEASURE_EVERY_IDLE="1",
         )
         until(lambda: read(f"http://127.0.0.1:{self._metrics_port}/health") != "", "the policy service is up")
 

@@ -163,6 +163,7 @@ def tracked(name: str = "r", tokens: int = 8, prompt: int = 4) -> Tracked:
         num_prompt_tokens=prompt,
         num_output_tokens=tokens - prompt,
         num_output_placeholders=0,
+        num_tokens=tokens,
         all_token_ids=list(range(tokens)),
     )
     return Tracked(1, request, "", pb.RequestOptions(), scanned=prompt)
@@ -196,7 +197,7 @@ def received(box: Outbox) -> list[pb.AttachRequest]:
 
 class TestReporter:
     def attached(self) -> tuple[Reporter, Outbox]:
-        reporter, box = Reporter(), Outbox()
+        reporter, box = Reporter(4, 8, every_step=True), Outbox()
         assert reporter.configure(pb.Configure(measure_every=2, probe_tokens=4), box, [])
         return reporter, box
 
@@ -211,7 +212,7 @@ class TestReporter:
         probe.parent = one
         assert [reporter.wants_masses(one, n) for n in range(4)] == [True, False, True, False]
         assert reporter.wants_masses(probe, 1)
-        assert not Reporter().wants_masses(one, 0)
+        assert not Reporter(4, 8, every_step=True).wants_masses(one, 0)
 
     def test_an_ack_waits_for_the_steps_that_ran_with_the_blocks(self) -> None:
         reporter, box = self.attached()
@@ -229,6 +230,19 @@ class TestReporter:
         steps = [message.step for message in received(box)[1:]]
         assert [(len(step.requests), step.more) for step in steps] == [(1, True), (1, True), (1, False)]
         assert all(message.ByteSize() < 4 << 20 for message in received(box))
+
+    def test_without_lockstep_only_news_is_reported(self) -> None:
+        reporter, box = Reporter(4, 6, every_step=False), Outbox()
+        reporter.configure(pb.Configure(measure_every=2), box, [])
+        one, pool = tracked(prompt=1), pb.PoolState(free_blocks=9)
+        for step, tokens in enumerate(range(8, 21), 1):
+            reporter.step(step, pool, [Computed(one, 0, tokens)], {"r": b"x"} if tokens == 15 else {})
+        told = [message.step for message in received(box) if message.HasField("step")]
+        # a block begins at 9, 13 and 17, is full at 8, 12, 16 and 20, and leaves the newest tokens at 10, 14 and 18
+        assert [step.requests[0].computed_tokens for step in told] == [8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 20]
+        reporter.step(20, pb.PoolState(free_blocks=8), [], {})
+        reporter.step(21, pb.PoolState(free_blocks=8), [], {})
+        assert [message.step.step for message in received(box)][-1] == 20
 
     def test_a_step_of_an_earlier_epoch_is_not_reported(self) -> None:
         reporter, box = self.attached()

@@ -1,5 +1,6 @@
 """What every backend needs: the spec, metadata without holes, masses after the attention."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -8,9 +9,14 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from ..compact import compact_metadata
+from ..holes import hole_watch
 from ..masses import RowSelection, block_masses
 from ..recorder import recorder
 from ..spec import CrystalSpec, evictable_spec
+
+
+#: Asked in every layer of every step.
+layer_index = cache(extract_layer_index)
 
 
 class BackendMixin:
@@ -45,6 +51,8 @@ class BuilderMixin:
         return max(1, manager_block_size // self.kv_cache_spec.block_size)
 
     def without_holes(self, metadata: CommonAttentionMetadata) -> CommonAttentionMetadata:
+        if not hole_watch:
+            return metadata
         return compact_metadata(metadata, self.kv_cache_spec.block_size, self.null_ids)
 
 
@@ -69,8 +77,8 @@ class ImplMixin:
         output: torch.Tensor = super().forward(  # type: ignore[misc]
             layer, query, key, value, kv_cache, attn_metadata, *args, **kwargs
         )
-        if attn_metadata is not None and kv_cache.numel():
-            index = extract_layer_index(layer.layer_name)
+        if attn_metadata is not None and recorder.measuring and kv_cache.numel():
+            index = layer_index(layer.layer_name)
             rows = recorder.rows_for(index, self.num_kv_heads)
             if rows is not None:
                 heads = self.num_heads // self.num_kv_heads

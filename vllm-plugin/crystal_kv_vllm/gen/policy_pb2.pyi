@@ -455,11 +455,16 @@ class Step(google.protobuf.message.Message):
     REQUESTS_FIELD_NUMBER: builtins.int
     MORE_FIELD_NUMBER: builtins.int
     step: builtins.int
+    """Rises; a step of which there is nothing to say may be left out, except in lockstep."""
     more: builtins.bool
     @property
     def pool(self) -> Global___PoolState: ...
     @property
-    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestStep]: ...
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestStep]:
+        """Requests that were computed. One that was not measured may be left out while its epoch, its phase and its blocks (in
+        use, filled, out of the protected window) are those of its last entry; except in lockstep.
+        """
+
     def __init__(
         self,
         *,

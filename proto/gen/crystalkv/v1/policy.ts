@@ -260,8 +260,15 @@ export interface PoolState {
 
 /** One engine step, sent after it was computed. */
 export interface Step {
+  /** Rises; a step of which there is nothing to say may be left out, except in lockstep. */
   step: bigint;
-  pool: PoolState | undefined;
+  pool:
+    | PoolState
+    | undefined;
+  /**
+   * Requests that were computed. One that was not measured may be left out while its epoch, its phase and its blocks (in
+   * use, filled, out of the protected window) are those of its last entry; except in lockstep.
+   */
   requests: RequestStep[];
   more: boolean;
 }
