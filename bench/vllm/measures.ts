@@ -69,7 +69,9 @@ export async function measureAmple(system: System, arms: Arms, context: Context)
         plugin,
         stock_last: last,
       });
-      say(`ample, measured ${every === undefined ? 'as shipped' : `at every ${every}`}: ${plugin.tokens_per_second} / ${round(stock, 1)} tokens/s = ${ratio}`);
+      say(
+        `ample, measured ${every === undefined ? 'as shipped' : `at every ${every}`}: ${plugin.tokens_per_second} / ${round(stock, 1)} tokens/s = ${ratio}`,
+      );
     }
   }
   await system.measureEvery(undefined);

@@ -1,6 +1,6 @@
 """The answer probes of an engine: when one may start, what it shares with its parent, when it has to go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 

@@ -14,7 +14,6 @@ from ..masses import RowSelection, block_masses
 from ..recorder import recorder
 from ..spec import CrystalSpec, evictable_spec
 
-
 #: Asked in every layer of every step.
 layer_index = cache(extract_layer_index)
 
