@@ -97,7 +97,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       const planFor = ({ handle, epoch }: RequestState): RequestPlan => {
         let entry = entries.get(handle);
         if (entry === undefined) {
-          entry = { handle, epoch, evict: [], probe: false };
+          entry = { handle, epoch, evict: [], probe: false, releaseThinking: false };
           entries.set(handle, entry);
           plans.push(entry);
         }
@@ -105,7 +105,12 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       };
       for (const request of requests.values()) {
         pool.promisedBlocks += request.table.pending;
-        if (request.mode === 'off' || !request.definition.evicts) continue;
+        if (request.mode === 'off') continue;
+        if (request.profile.releaseThinking && !request.releaseAsked) {
+          planFor(request).releaseThinking = true;
+          request.releaseAsked = true;
+        }
+        if (!request.definition.evicts) continue;
         const group = groupOf(request);
         expected ||= group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
         if (!request.cold && request.tokens >= request.backOffUntil) group.members.push(request);

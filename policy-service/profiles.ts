@@ -23,8 +23,9 @@ const pressureSchema = z
     high_free_share: share.default(0.2),
     /** Answer probes begin when less than this share is free, so that they are known when evictions begin. */
     probe_free_share: share.default(0.4),
-    /** Output blocks that every request keeps. */
-    floor_blocks: z.int().min(1).max(65_536).default(8),
+    /** Output blocks that every request keeps, and the share of all that it ever had. */
+    floor_blocks: z.int().min(1).max(65_536).default(4),
+    floor_share: share.default(0.5),
   })
   .refine((value) => value.low_free_share <= value.high_free_share, {
     message: 'low_free_share must not be above high_free_share',
@@ -38,6 +39,8 @@ const profileSchema = z.strictObject({
   half_life_tokens: z.number().positive().max(1e9).default(70),
   nucleus: z.number().gt(0).max(1).default(0.9),
   seed: z.int().min(0).max(0xffff_ffff).default(0),
+  /** What a request thought leaves the prefix cache when it ends; default: if the policy evicts nothing. */
+  release_thinking: z.boolean().optional(),
   probe: z
     .strictObject({
       every_tokens: z.int().min(1).max(1_048_576).default(64),
@@ -67,7 +70,14 @@ export const profilesSchema = z
 
 export type Controlling =
   | { type: 'fixed'; budgetTokens: number }
-  | { type: 'pressure'; lowFreeShare: number; highFreeShare: number; probeFreeShare: number; floorBlocks: number };
+  | {
+      type: 'pressure';
+      lowFreeShare: number;
+      highFreeShare: number;
+      probeFreeShare: number;
+      floorBlocks: number;
+      floorShare: number;
+    };
 
 /** A named set of options, as the rest of the service uses it. */
 export interface Profile {
@@ -80,6 +90,7 @@ export interface Profile {
   parameters: PolicyParameters;
   probe: ProbeOptions;
   coldSteps: number;
+  releaseThinking: boolean;
 }
 
 export function toProfile(name: string, config: ProfileConfig): Profile {
@@ -96,6 +107,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
             highFreeShare: controller.high_free_share,
             probeFreeShare: controller.probe_free_share,
             floorBlocks: controller.floor_blocks,
+            floorShare: controller.floor_share,
           },
     mode: config.mode,
     nucleus: config.nucleus,
@@ -107,6 +119,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
       maxExtraShare: probe.max_extra_share,
     },
     coldSteps: config.cold_steps,
+    releaseThinking: config.release_thinking ?? !POLICIES[config.policy].evicts,
   };
 }
 

@@ -75,6 +75,8 @@ export class RequestState implements Member, RequestFacts {
   segmentStarts: number[] = [];
   peakResident = 0;
   measuredSteps = 0;
+  /** The engine was told what becomes of the request's blocks when it ends. */
+  releaseAsked = false;
   /** Nothing is asked of the request before it has this many tokens: the engine refused it as a whole. */
   backOffUntil = 0;
   group = '';

@@ -205,5 +205,6 @@ function describe({ stock, plugin }: PairRow): string {
     part('preemptions', plugin.preemptions, stock.preemptions),
     part('first token', plugin.mean_first_token_seconds, stock.mean_first_token_seconds),
     part('exact', plugin.exact, stock.exact),
+    `, ${plugin.counts.evictedBlocks} blocks evicted, ${plugin.counts.probes} probes`,
   ].join('');
 }

@@ -4,7 +4,9 @@ export interface PressureOptions {
   lowFreeShare: number;
   highFreeShare: number;
   probeFreeShare: number;
+  /** A request never holds less than so many output blocks, nor than this share of all that it ever had. */
   floorBlocks: number;
+  floorShare: number;
 }
 
 /**
@@ -48,7 +50,9 @@ export function createPressureController(options: PressureOptions): Controller {
         const evictable = Math.max(0, table.liveEvictable - table.pending - table.virtual);
         given[i] = table.gone;
         whole[i] = table.gone + evictable;
-        most[i] = Math.max(0, Math.min(evictable, table.outputBlocksAt(table.tokens + 1) - options.floorBlocks));
+        const held = table.outputBlocksAt(table.tokens + 1);
+        const floor = Math.max(options.floorBlocks, Math.ceil(options.floorShare * (held + table.gone)));
+        most[i] = Math.max(0, Math.min(evictable, held - floor));
         available += most[i]!;
       }
       needed = Math.min(needed, available);

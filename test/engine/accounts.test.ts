@@ -114,6 +114,7 @@ test('1,000 random sequences of arrivals, evictions, probes, aborts and preempti
               epoch: target.epoch + op.epochOffset,
               evict: op.blocks,
               probe: op.probe,
+              releaseThinking: false,
             };
             core.plan({ sequence: BigInt(i), basedOnStep: BigInt(core.lastStep), requests: [entry] });
           }

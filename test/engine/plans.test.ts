@@ -22,7 +22,7 @@ function attached(change: Partial<CoreOptions> = {}, script?: (position: number)
   };
   /** Sends a plan for the step that was last computed, runs one step, and returns what was acknowledged. */
   const plan = (entry: Partial<RequestPlan>, basedOnStep = core.lastStep): Ack => {
-    const full = { handle: 1, epoch: 0, evict: [], probe: false, ...entry };
+    const full = { handle: 1, epoch: 0, evict: [], probe: false, releaseThinking: false, ...entry };
     core.plan({ sequence: 9n, basedOnStep: BigInt(basedOnStep), requests: [full] });
     core.step();
     const ack = messages.findLast((message) => message.$case === 'ack');

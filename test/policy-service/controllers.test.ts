@@ -21,7 +21,7 @@ function quotas(controller: Controller, members: Member[], state: Pool): number[
   return out;
 }
 
-const watermarks = { lowFreeShare: 0.1, highFreeShare: 0.2, probeFreeShare: 0.4, floorBlocks: 4 };
+const watermarks = { lowFreeShare: 0.1, highFreeShare: 0.2, probeFreeShare: 0.4, floorBlocks: 4, floorShare: 0 };
 
 test('fixed: the next block is made room for before it is allocated', () => {
   // Ten full output blocks, and the next token begins the eleventh.
@@ -82,6 +82,13 @@ test('pressure: a request that has given already is spared until the others have
   const veteran = member(30);
   veteran.table.markHoles([2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
   assert.deepEqual(quotas(createPressureController(watermarks), [veteran, member(30)], pool(8)), [0, 12]);
+});
+
+test('pressure: every request keeps a share of all that it ever had', () => {
+  const veteran = member(29);
+  veteran.table.markHoles([2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  // the next token begins block 30: 15 stay, of the 21 that are left
+  assert.deepEqual(quotas(createPressureController({ ...watermarks, floorShare: 0.5 }), [veteran], pool(0)), [6]);
 });
 
 test('pressure: every request keeps its floor, and what cannot be had is not asked for', () => {

@@ -11,7 +11,8 @@ suite('what governs the requests of an attached engine', () => {
   const another = scriptedEngines(() => server);
 
   before(async () => {
-    server = await startService({}, profiles);
+    const more = { full: { policy: 'full' }, releasing: { ...profiles.default, release_thinking: true } };
+    server = await startService({}, { ...profiles, ...more });
   });
   after(() => server.close());
 
@@ -83,6 +84,24 @@ suite('what governs the requests of an attached engine', () => {
     assert.ok(given[1]! > given[0]! && given[0]! > 0, `${given}`);
     // They are under way: the same shortage asks for nothing more.
     assert.deepEqual((await engine.step(3, [row(1, 192), row(2, 352)], { freeBlocks: 9 })).requests, []);
+  });
+
+  test('is told once that thinking can be released, by default where nothing is ever evicted', async () => {
+    engine = another();
+    await engine.greet();
+    engine.start(started(1, options('full')));
+    engine.start(started(2, options('full', Mode.MODE_OFF)));
+    engine.start(started(3, options('releasing')));
+    engine.start(started(4, options('default')));
+    const plan = await engine.step(1, [row(1, 64), row(2, 64), row(3, 64), row(4, 64)]);
+    assert.deepEqual(
+      plan.requests.map(({ handle, releaseThinking }) => [handle, releaseThinking]),
+      [
+        [1, true],
+        [3, true],
+      ],
+    );
+    assert.deepEqual((await engine.step(2, [row(1, 65), row(3, 65)])).requests, []);
   });
 
   test('gets the default profile for an unknown one, and that is counted', async () => {

@@ -66,6 +66,7 @@ class PlanApplier:
         )
         choice = choose(plan.evict, self._target.row(tracked), probe_row, evictable)
         self._target.punch(tracked, choice.evict)
+        tracked.release_thinking = tracked.release_thinking or plan.release_thinking
         self.evicted_blocks += len(choice.evict)
         for reason, blocks in choice.rejected.items():
             self.rejected[reason] += len(blocks)

@@ -45,11 +45,6 @@ class Settings:
     segment_markers: Annotated[
         tuple[str, ...], "JSON list of texts after which a reasoning step begins, those that are one token."
     ] = ("\n\n", ".\n\n", "\n", ";")
-    release_thinking: Annotated[
-        bool,
-        "1: when a request ends, what it thought is reused first and leaves the prefix cache, so that prompts stay "
-        "longer; for chat templates that drop earlier thinking.",
-    ] = False
 
 
 @dataclass(frozen=True)
@@ -156,5 +151,4 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         recent_tokens=number("RECENT_TOKENS", default.recent_tokens, 0, 4096),
         end_of_thinking=texts("END_OF_THINKING", default.end_of_thinking),
         segment_markers=texts("SEGMENT_MARKERS", default.segment_markers),
-        release_thinking=switch("RELEASE_THINKING", default.release_thinking),
     )

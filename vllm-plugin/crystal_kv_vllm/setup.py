@@ -62,7 +62,6 @@ def attach(scheduler: Scheduler) -> tuple[Steward | None, Callable[[], None]]:
             max_model_len=config.model_config.max_model_len,
             head_groups=groups,
             prefix_caching=bool(config.cache_config.enable_prefix_caching),
-            release_thinking=settings.release_thinking,
             lockstep_timeout=settings.lockstep_timeout_ms / 1000 if settings.lockstep else None,
             managed=settings.policy_address != "",
         ),

@@ -39,7 +39,6 @@ class StewardOptions:
     head_groups: int
     #: vLLM's prefix caching is on; without it there are no probes.
     prefix_caching: bool
-    release_thinking: bool
     #: Longest wait for the plan of a step, in seconds; None: never wait.
     lockstep_timeout: float | None
     #: A policy service is expected: steps without one count as missed.
@@ -160,7 +159,7 @@ class Steward:
         tracked = self._roster.by_id(request.request_id)
         if tracked is None:
             return
-        if self._options.release_thinking and self._options.markers.end_of_thinking:
+        if tracked.release_thinking and self._options.markers.end_of_thinking:
             # a block of prompt and thinking helps nobody either
             self._manager.release_from(request.request_id, request.num_prompt_tokens // self._manager.block_size)
         self._forget(tracked, _FINISHES.get(request.status, pb.FINISH_REASON_ABORT))

@@ -47,6 +47,8 @@ class Tracked:
     segment_starts: list[int] = field(default_factory=list)
     #: Tokens of the request that were looked at for markers.
     scanned: int = 0
+    #: What it thinks is of no use to anyone once it has ended.
+    release_thinking: bool = False
     #: What the policy service was last told of its epoch, phase and blocks; None: nothing yet.
     reported_state: tuple[int, ...] | None = None
     #: Preemptions that the policy service was told of.

@@ -7,6 +7,8 @@ from engine import BLOCK_SIZE, RunningEngine, prompt
 from scripted_peer import ScriptedPeer, keep_at_most
 from subprocess_engine import run_job
 
+from crystal_kv_vllm.gen import policy_pb2 as pb
+
 pytestmark = pytest.mark.vllm
 
 
@@ -50,10 +52,15 @@ def test_a_second_request_still_hits_the_prompt_and_gets_stock_vllms_tokens(
     assert evicted != stock, "the eviction must have changed something for this to say anything"
 
 
-def test_what_a_finished_request_thought_can_be_released_at_once(
+def test_what_a_finished_request_thought_is_released_when_the_plan_says_so(
     start_engine: Callable[..., RunningEngine], peer: ScriptedPeer
 ) -> None:
-    engine = start_engine({"RELEASE_THINKING": "1"})
+    engine = start_engine()
+
+    def release(_: ScriptedPeer, step: pb.Step) -> list[pb.RequestPlan]:
+        return [pb.RequestPlan(handle=entry.handle, release_thinking=True) for entry in step.requests]
+
+    peer.decide = release
     engine.generate([prompt(7, 70)], 200)
     # its two full prompt blocks
     assert published(engine) == 2

@@ -28,7 +28,6 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "CRYSTALKV_RECENT_TOKENS": ("0", 0),
         "CRYSTALKV_END_OF_THINKING": ('["</think>", "</thought>"]', ("</think>", "</thought>")),
         "CRYSTALKV_SEGMENT_MARKERS": ("[]", ()),
-        "CRYSTALKV_RELEASE_THINKING": ("true", True),
     }
     assert set(values) == {variable.name for variable in variables()}
     for name, (text, wanted) in values.items():

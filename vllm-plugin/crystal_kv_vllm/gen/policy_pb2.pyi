@@ -755,9 +755,14 @@ class RequestPlan(google.protobuf.message.Message):
     EPOCH_FIELD_NUMBER: builtins.int
     EVICT_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
+    RELEASE_THINKING_FIELD_NUMBER: builtins.int
     handle: builtins.int
     epoch: builtins.int
     probe: builtins.bool
+    release_thinking: builtins.bool
+    """Said once: nobody will read this request's output again but its answer, in another place. When it ends, what it
+    thought is reused before all other free blocks and leaves the prefix cache, so that prompts stay there longer.
+    """
     @property
     def evict(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Logical blocks to turn into holes, ascending."""
@@ -769,8 +774,9 @@ class RequestPlan(google.protobuf.message.Message):
         epoch: builtins.int = ...,
         evict: collections.abc.Iterable[builtins.int] | None = ...,
         probe: builtins.bool = ...,
+        release_thinking: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "evict", b"evict", "handle", b"handle", "probe", b"probe"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "evict", b"evict", "handle", b"handle", "probe", b"probe", "release_thinking", b"release_thinking"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RequestPlan: typing_extensions.TypeAlias = RequestPlan

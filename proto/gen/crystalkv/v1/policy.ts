@@ -362,6 +362,11 @@ export interface RequestPlan {
   /** Logical blocks to turn into holes, ascending. */
   evict: number[];
   probe: boolean;
+  /**
+   * Said once: nobody will read this request's output again but its answer, in another place. When it ends, what it
+   * thought is reused before all other free blocks and leaves the prefix cache, so that prompts stay there longer.
+   */
+  releaseThinking: boolean;
 }
 
 export interface RequestState {
@@ -2128,7 +2133,7 @@ export const Plan: MessageFns<Plan> = {
 };
 
 function createBaseRequestPlan(): RequestPlan {
-  return { handle: 0, epoch: 0, evict: [], probe: false };
+  return { handle: 0, epoch: 0, evict: [], probe: false, releaseThinking: false };
 }
 
 export const RequestPlan: MessageFns<RequestPlan> = {
@@ -2148,6 +2153,9 @@ export const RequestPlan: MessageFns<RequestPlan> = {
     }
     if (message.probe !== false) {
       writer.uint32(32).bool(message.probe);
+    }
+    if (message.releaseThinking !== false) {
+      writer.uint32(40).bool(message.releaseThinking);
     }
     return writer;
   },
@@ -2205,6 +2213,14 @@ export const RequestPlan: MessageFns<RequestPlan> = {
             }
 
             message.probe = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.releaseThinking = reader.bool();
             continue;
           }
         }
