@@ -7,6 +7,7 @@ import { policyServiceSchema } from '../policy-service/config.ts';
 import { DEFAULT_PROFILE } from '../policy-service/profiles.ts';
 import { ROOT } from '../scripts/processes.ts';
 import { writeReport } from './report.ts';
+import { measureChats } from './vllm/chats.ts';
 import {
   type Context,
   goodputConcurrency,
@@ -27,7 +28,7 @@ import { chooseSeed, makePrograms } from './workload.ts';
 const MODEL = join(ROOT, 'model/crystal-mini');
 /** Trials have a seed of their own: nothing is chosen by the programs that are measured. */
 const TRIAL_SEED = 1;
-const GROUPS = ['ample', 'tight', '135m'] as const;
+const GROUPS = ['ample', 'tight', 'chats', '135m'] as const;
 type Group = (typeof GROUPS)[number];
 
 const HELP = `Runs the same requests on stock vLLM and on vLLM with the plugin and the policy service, in real processes on the CPU,
@@ -120,6 +121,10 @@ async function main(): Promise<void> {
       measured.push(await measureAmple(system, arms, context));
       measured.push(await measureSaving(system, arms, context));
     });
+    await measure('chats', { poolBlocks: sizes.chats.poolBlocks, maxModelLen: 1024 }, crystalMini, async (arms) => {
+      await warmUp(arms);
+      measured.push(await measureChats(arms, context));
+    });
     const bigLength = big.promptTokens + big.tokens + BLOCK_SIZE;
     const smolLm2 = () => smolLm2Folder(python);
     await measure('135m', { poolBlocks: big.poolBlocks, maxModelLen: bigLength }, smolLm2, async (arms) => {
@@ -146,7 +151,7 @@ async function warmUp({ stock, plugin }: Arms): Promise<void> {
 }
 
 function conditionsOf(sizes: Sizes, seed: number) {
-  const { ample, tight, goodput, saving, big } = sizes;
+  const { ample, tight, goodput, saving, chats, big } = sizes;
   const service = policyServiceSchema.parse({});
   const fixed = 'greedy, the end of a sequence is ignored';
   return {
@@ -163,6 +168,7 @@ function conditionsOf(sizes: Sizes, seed: number) {
     tight_135m: `SmolLM2-135M-Instruct (from GGUF Q4_1, in float32), ${big.requests} made-up prompts of ${big.promptTokens} tokens at once, ${big.tokens} tokens each, ${fixed}; ${big.poolBlocks} blocks; 1 round`,
     goodput: `${goodput.programs} programs of ${sizes.lines} lines, ${goodputConcurrency(sizes, seed)} at a time, which would need ${sizes.tightPoolBlocks} blocks ${Math.round(1 / goodput.memoryShare)} times over, at most ${goodput.maxTokens} tokens; median of ${goodput.rounds} rounds on different programs, stock first and last in turn`,
     saving: `mean peak of ${saving.programs} programs at once; budget of ${saving.budgetTokens} output tokens; saving_N counts the prompt in the whole cache's peak, saving_of_thinking_N does not; ${fixed}`,
+    chats: `${chats.chats} chats of ${chats.turns} turns, ${chats.concurrency} at a time in the same order, ${chats.userTokens} new tokens a turn, ${chats.thinkingTokens} of thinking and ${chats.answerTokens} of answer; ${chats.poolBlocks} blocks; profile full; hit rate and first token from the second turn on; median of ${chats.rounds} rounds`,
   };
 }
 

@@ -15,6 +15,9 @@ from typing import Any
 
 Batch = dict[str, Any]
 
+#: What vLLM counts, in requests or tokens, and a batch reports.
+COUNTERS = ("num_preemptions", "prefix_cache_queries", "prefix_cache_hits")
+
 
 def pin(core: int) -> None:
     """Puts this process and all below it on one core. Called late: starting up may take all cores."""
@@ -39,7 +42,7 @@ def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
     queue = list(enumerate(batch["requests"]))
     answers: list[dict[str, Any] | None] = [None] * len(queue)
     queue.reverse()
-    preemptions = counter(engine, "vllm:num_preemptions")
+    before = {name: counter(engine, f"vllm:{name}") for name in COUNTERS}
     running = 0
     started = time.perf_counter()
     while queue or running:
@@ -66,7 +69,7 @@ def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
             }
     return {
         "seconds": time.perf_counter() - started,
-        "preemptions": counter(engine, "vllm:num_preemptions") - preemptions,
+        **{name: counter(engine, f"vllm:{name}") - before[name] for name in COUNTERS},
         "answers": answers,
     }
 
@@ -82,8 +85,10 @@ def main() -> None:
         pin(int(sys.argv[3]))
     answers.write(json.dumps({"vllm": __version__}) + "\n")
     for number, line in enumerate(sys.stdin):
-        llm.reset_prefix_cache()
-        answers.write(json.dumps(run(engine, json.loads(line), number)) + "\n")
+        batch = json.loads(line)
+        if not batch["keep_cache"]:
+            llm.reset_prefix_cache()
+        answers.write(json.dumps(run(engine, batch, number)) + "\n")
     engine.engine_core.shutdown()
 
 

@@ -90,7 +90,7 @@ function describe(run: VllmRun, programs: readonly Program[] | undefined): ArmRo
     seconds: round(run.seconds),
     tokens,
     tokens_per_second: round(tokens / run.seconds, 1),
-    preemptions: run.preemptions,
+    preemptions: run.num_preemptions,
     mean_first_token_seconds: round(mean(run.answers.map((answer) => answer.first_token_seconds))),
   };
   if (programs === undefined) return row;

@@ -19,7 +19,10 @@ const PLUGIN = {
 const Ready = z.object({ vllm: z.string() });
 const Run = z.object({
   seconds: z.number(),
-  preemptions: z.number(),
+  num_preemptions: z.number(),
+  /** Prompt tokens, and how many of them were found in the prefix cache. */
+  prefix_cache_queries: z.number(),
+  prefix_cache_hits: z.number(),
   answers: z.array(z.object({ tokens: z.array(z.int()), first_token_seconds: z.number(), seconds: z.number() })),
 });
 export type VllmRun = z.output<typeof Run>;
@@ -36,6 +39,8 @@ export interface VllmBatch {
   /** Requests under way at the same time; default: all, and all arrive at once. */
   concurrency?: number;
   ignoreEos: boolean;
+  /** The prefix cache stays as the last batch left it; default: it is emptied. */
+  keepCache?: boolean;
 }
 
 /** vLLM's processes. Batches run one after the other. */
@@ -107,7 +112,7 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
   const { vllm } = Ready.parse(await next());
   return {
     version: vllm,
-    run: async ({ requests, concurrency = requests.length, ignoreEos }) => {
+    run: async ({ requests, concurrency = requests.length, ignoreEos, keepCache = false }) => {
       const batch = {
         requests: requests.map(({ prompt, maxTokens, options: xargs = {} }) => ({
           prompt,
@@ -116,6 +121,7 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
         })),
         concurrency,
         ignore_eos: ignoreEos,
+        keep_cache: keepCache,
       };
       child.stdin.write(`${JSON.stringify(batch)}\n`);
       return Run.parse(await next());

@@ -8,6 +8,17 @@ export interface Sizes {
   tightPoolBlocks: number;
   goodput: { programs: number; maxTokens: number; memoryShare: number; rounds: number };
   saving: { programs: number; budgetTokens: number; lengths: readonly { tokens: number; lines: number }[] };
+  /** Chats in turns; a turn generates thinking and an answer, of which only the answer goes into the next prompt. */
+  chats: {
+    chats: number;
+    turns: number;
+    concurrency: number;
+    userTokens: number;
+    thinkingTokens: number;
+    answerTokens: number;
+    poolBlocks: number;
+    rounds: number;
+  };
   big: { requests: number; tokens: number; promptTokens: number; poolBlocks: number };
 }
 
@@ -22,6 +33,8 @@ const LENGTHS = [
   { tokens: 1400, lines: 40 },
 ] as const;
 
+const TURN = { userTokens: 48, thinkingTokens: 224, answerTokens: 32 } as const;
+
 export const FULL: Sizes = {
   lines: 40,
   ample: { requests: 48, tokens: 384, poolBlocks: 2048, rounds: 3, every: [1, 4, 16] },
@@ -29,6 +42,7 @@ export const FULL: Sizes = {
   tightPoolBlocks: 120,
   goodput: { programs: 26, maxTokens: 960, memoryShare: 1 / 3, rounds: 2 },
   saving: { programs: 8, budgetTokens: 256, lengths: LENGTHS },
+  chats: { ...TURN, chats: 24, turns: 5, concurrency: 4, poolBlocks: 250, rounds: 3 },
   big: { requests: 6, tokens: 1000, promptTokens: 64, poolBlocks: 72 },
 };
 
@@ -39,5 +53,6 @@ export const QUICK: Sizes = {
   tightPoolBlocks: 72,
   goodput: { programs: 8, maxTokens: 600, memoryShare: 1 / 3, rounds: 1 },
   saving: { programs: 2, budgetTokens: 128, lengths: LENGTHS.slice(0, 2) },
+  chats: { ...TURN, chats: 6, turns: 3, concurrency: 2, poolBlocks: 50, rounds: 1 },
   big: { requests: 4, tokens: 48, promptTokens: 64, poolBlocks: 40 },
 };

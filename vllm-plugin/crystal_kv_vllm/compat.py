@@ -12,7 +12,7 @@ from typing import Any
 from .settings import Settings
 
 #: Versions of vLLM on which the tests were run.
-TESTED_VERSIONS = ("0.32.0",)
+TESTED_VERSIONS = ("0.32.0", "0.33.0")
 
 WORKER_CLASS = "crystal_kv_vllm.worker.CrystalWorker"
 

@@ -120,21 +120,32 @@ class ProbeDesk:
     def _has_room(self, tokens: int, shared_blocks: int) -> bool:
         """A free slot, and every block that a probe of so many tokens will ever use, beside those already queued.
 
-        One spare block for each running request: the probe must not be what preempts them at the next step.
+        And what the running requests will allocate while it runs: the probe must not be what preempts them.
         """
         scheduler = self._scheduler
         queued = [fork for fork in self._roster.probes if fork.request.status != RequestStatus.RUNNING]
         slots = scheduler.max_num_active_reqs - scheduler.num_waiting_for_streaming_input
         if len(scheduler.running) + len(queued) >= slots:
             return False
-        wanted = self._blocks(tokens) - shared_blocks + len(scheduler.running) + 1
+        free = self._manager.block_pool.get_num_free_blocks()
+        wanted = self._blocks(tokens) - shared_blocks
         for fork in queued:
-            longest = fork.request.num_tokens + fork.request.max_tokens
-            wanted += self._blocks(longest) - self._full_blocks(_parent(fork)) + 1
-        return self._manager.block_pool.get_num_free_blocks() >= wanted
+            wanted += self._blocks(_longest(fork.request)) - self._full_blocks(_parent(fork))
+        if wanted > free:
+            return False
+        steps = 1 + self._reporter.probe_tokens
+        for running in scheduler.running:
+            ahead = self._blocks(min(running.num_tokens + steps, _longest(running)))
+            wanted += max(0, ahead - len(self._manager.row(running.request_id)))
+        return wanted <= free
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self._manager.block_size)
+
+
+def _longest(request: Request) -> int:
+    """Most tokens that the request can have."""
+    return request.num_prompt_tokens + request.max_tokens
 
 
 def _parent(fork: Tracked) -> Tracked:

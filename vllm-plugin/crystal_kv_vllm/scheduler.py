@@ -78,10 +78,12 @@ class SchedulerMixin:
             self._steward.ending(request)
         return super()._free_request(request, *args, **kwargs)  # type: ignore[misc]
 
-    def _get_local_prefix_cache_hit(self, request: Request) -> tuple[KVCacheBlocks, int, int, bool]:
+    def _get_local_prefix_cache_hit(
+        self, request: Request, *args: Any, **kwargs: Any
+    ) -> tuple[KVCacheBlocks, int, int, bool]:
         shared = None if self._steward is None else self._steward.shared_prefix(request)
         if shared is None:
-            return super()._get_local_prefix_cache_hit(request)  # type: ignore[misc]
+            return super()._get_local_prefix_cache_hit(request, *args, **kwargs)  # type: ignore[misc]
         blocks = self.kv_cache_manager.create_kv_cache_blocks((shared,))  # type: ignore[attr-defined]
         return blocks, len(shared) * self.block_size, 0, False  # type: ignore[attr-defined]
 

@@ -130,10 +130,9 @@ class Steward:
         orders = self._orders
         if output.total_num_scheduled_tokens > 0:
             self.step += 1
-            if self._options.managed and not self._reporter.attached:
-                self.missed_steps += 1
             orders.step = self.step
-            if self._reporter.attached:
+            if self._options.managed or self._reporter.attached:
+                self.missed_steps += not self._reporter.attached
                 self._computed[self.step] = self._note_computed(output.num_scheduled_tokens, orders)
         if orders.holes or orders.step:
             attach_orders(output, orders)
