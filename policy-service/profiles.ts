@@ -23,9 +23,10 @@ const pressureSchema = z
     high_free_share: share.default(0.2),
     /** Answer probes begin when less than this share is free, so that they are known when evictions begin. */
     probe_free_share: share.default(0.4),
-    /** Output blocks that every request keeps, and the share of all that it ever had. */
-    floor_blocks: z.int().min(1).max(65_536).default(4),
-    floor_share: share.default(0.5),
+    /** Output tokens that every request keeps, and the share of all that it ever had; that share once it answers. */
+    floor_tokens: z.int().min(1).max(1_048_576).default(256),
+    floor_share: share.default(0.75),
+    answer_floor_share: share.default(0.5),
   })
   .refine((value) => value.low_free_share <= value.high_free_share, {
     message: 'low_free_share must not be above high_free_share',
@@ -75,7 +76,8 @@ export type Controlling =
       lowFreeShare: number;
       highFreeShare: number;
       probeFreeShare: number;
-      floorBlocks: number;
+      floorTokens: number;
+      answerFloorShare: number;
       floorShare: number;
     };
 
@@ -106,7 +108,8 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
             lowFreeShare: controller.low_free_share,
             highFreeShare: controller.high_free_share,
             probeFreeShare: controller.probe_free_share,
-            floorBlocks: controller.floor_blocks,
+            floorTokens: controller.floor_tokens,
+            answerFloorShare: controller.answer_floor_share,
             floorShare: controller.floor_share,
           },
     mode: config.mode,

@@ -124,6 +124,10 @@ export class RequestState implements Member, RequestFacts {
     return this.phase === Phase.PHASE_THINKING;
   }
 
+  get isAnswering(): boolean {
+    return this.phase === Phase.PHASE_ANSWER;
+  }
+
   get cold(): boolean {
     return this.start.cold && this.probe.count === 0 && this.measuredSteps < this.profile.coldSteps;
   }

@@ -5,6 +5,8 @@ export interface Member {
   readonly table: BlockTable;
   /** Output blocks that the request may hold; undefined under a controller that knows no budget. */
   readonly budgetBlocks: number | undefined;
+  /** The end of thinking was seen: from now on only the answer reads. */
+  readonly isAnswering: boolean;
 }
 
 export interface Pool {

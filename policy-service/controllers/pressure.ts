@@ -4,9 +4,11 @@ export interface PressureOptions {
   lowFreeShare: number;
   highFreeShare: number;
   probeFreeShare: number;
-  /** A request never holds less than so many output blocks, nor than this share of all that it ever had. */
-  floorBlocks: number;
+  /** A request never holds less than so many tokens of output, nor than this share of all that it ever had. */
+  floorTokens: number;
   floorShare: number;
+  /** That share once it answers: what it thought is read for the last time. The tokens do not count any more. */
+  answerFloorShare: number;
 }
 
 /**
@@ -46,12 +48,14 @@ export function createPressureController(options: PressureOptions): Controller {
       }
       let available = 0;
       for (let i = 0; i < members.length; i += 1) {
-        const { table } = members[i]!;
+        const { table, isAnswering } = members[i]!;
         const evictable = Math.max(0, table.liveEvictable - table.pending - table.virtual);
         given[i] = table.gone;
         whole[i] = table.gone + evictable;
         const held = table.outputBlocksAt(table.tokens + 1);
-        const floor = Math.max(options.floorBlocks, Math.ceil(options.floorShare * (held + table.gone)));
+        const floorShare = isAnswering ? options.answerFloorShare : options.floorShare;
+        const floorBlocks = isAnswering ? 0 : Math.ceil(options.floorTokens / table.blockSize);
+        const floor = Math.max(floorBlocks, Math.ceil(floorShare * (held + table.gone)));
         most[i] = Math.max(0, Math.min(evictable, held - floor));
         available += most[i]!;
       }

@@ -5,10 +5,10 @@ import type { Controller, Member, Pool } from '../../policy-service/controllers/
 import { createFixedController } from '../../policy-service/controllers/fixed.ts';
 import { createPressureController } from '../../policy-service/controllers/pressure.ts';
 
-function member(outputBlocks: number, budgetBlocks?: number): Member {
+function member(outputBlocks: number, budgetBlocks?: number, isAnswering = false): Member {
   const table = new BlockTable({ blockSize: 16, promptTokens: 32, sinkTokens: 0, recentTokens: 32 });
   table.advance(32 + outputBlocks * 16);
-  return { table, budgetBlocks };
+  return { table, budgetBlocks, isAnswering };
 }
 
 function pool(freeBlocks: number, changes: Partial<Pool> = {}): Pool {
@@ -21,7 +21,14 @@ function quotas(controller: Controller, members: Member[], state: Pool): number[
   return out;
 }
 
-const watermarks = { lowFreeShare: 0.1, highFreeShare: 0.2, probeFreeShare: 0.4, floorBlocks: 4, floorShare: 0 };
+const watermarks = {
+  lowFreeShare: 0.1,
+  highFreeShare: 0.2,
+  probeFreeShare: 0.4,
+  floorTokens: 64,
+  floorShare: 0,
+  answerFloorShare: 0,
+};
 
 test('fixed: the next block is made room for before it is allocated', () => {
   // Ten full output blocks, and the next token begins the eleventh.
@@ -89,6 +96,15 @@ test('pressure: every request keeps a share of all that it ever had', () => {
   veteran.table.markHoles([2, 3, 4, 5, 6, 7, 8, 9, 10]);
   // the next token begins block 30: 15 stay, of the 21 that are left
   assert.deepEqual(quotas(createPressureController({ ...watermarks, floorShare: 0.5 }), [veteran], pool(0)), [6]);
+});
+
+test('pressure: a request that answers keeps its own share, and no fixed number of tokens', () => {
+  const options = { ...watermarks, floorTokens: 320, floorShare: 0.5, answerFloorShare: 0.25 };
+  // 31 blocks with the next token's: 20 stay while thinking, 8 while answering
+  const given = (isAnswering: boolean) =>
+    quotas(createPressureController({ ...options, highFreeShare: 0.9 }), [member(30, undefined, isAnswering)], pool(0));
+  assert.deepEqual(given(false), [11]);
+  assert.deepEqual(given(true), [23]);
 });
 
 test('pressure: every request keeps its floor, and what cannot be had is not asked for', () => {
