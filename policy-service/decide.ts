@@ -97,7 +97,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       const planFor = ({ handle, epoch }: RequestState): RequestPlan => {
         let entry = entries.get(handle);
         if (entry === undefined) {
-          entry = { handle, epoch, evict: [], probe: false, releaseThinking: false };
+          entry = { handle, epoch, evict: [], probe: false, releaseThinking: false, merges: [] };
           entries.set(handle, entry);
           plans.push(entry);
         }

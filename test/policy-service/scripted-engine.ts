@@ -157,7 +157,15 @@ export class ScriptedEngine {
       value: {
         planSequence: plan.sequence,
         appliedAtStep: plan.basedOnStep + 1n,
-        requests: requests.map((one) => ({ handle: 1, epoch: 0, evicted: [], rejected: [], probe: 0, ...one })),
+        requests: requests.map((one) => ({
+          handle: 1,
+          epoch: 0,
+          evicted: [],
+          rejected: [],
+          probe: 0,
+          merged: [],
+          ...one,
+        })),
       },
     });
   }
