@@ -174,7 +174,13 @@ export class ScriptedEngine {
   obey(plan: Plan): void {
     this.ack(
       plan,
-      plan.requests.map(({ handle, epoch, evict, probe }) => ({ handle, epoch, evicted: evict, probe: probe ? 1 : 0 })),
+      plan.requests.map(({ handle, epoch, evict, merges, probe }) => ({
+        handle,
+        epoch,
+        evicted: [...evict, ...merges.flatMap(({ from }) => from)].sort((a, b) => a - b),
+        probe: probe ? 1 : 0,
+        merged: merges,
+      })),
     );
   }
 
