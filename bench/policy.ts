@@ -215,6 +215,7 @@ function encodeAck({ sequence, requests }: Plan, step: number): Uint8Array {
           epoch,
           evicted: evict,
           rejected: [],
+          merged: [],
           probe: 0,
         })),
       },

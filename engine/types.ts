@@ -68,7 +68,9 @@ export interface EngineStats {
   /** Prompt tokens looked up in the prefix cache, and found there. */
   prefixCacheQueries: number;
   prefixCacheHits: number;
+  /** Blocks that were evicted or freed by merges. */
   evictedBlocks: number;
+  merges: number;
   probes: number;
   probeTokens: number;
   finished: Record<FinishReason, number>;
@@ -94,7 +96,8 @@ export type RejectReason =
   | 'future_step'
   | 'not_resident'
   | 'shared'
-  | 'disabled';
+  | 'disabled'
+  | 'invalid_merge';
 
 export interface EngineInfo {
   model: string;

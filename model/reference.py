@@ -2,7 +2,7 @@
 
 It computes LlamaForCausalLM from the weights file alone, in float64 and without a cache, so that it is plain to read
 and has nothing in common with the engines that it judges. An eviction is a mask: from some query position on, the
-evicted key positions are not seen.
+evicted key positions are not seen. A merge of blocks is a mask too, another one for each layer and KV head.
 
     python reference.py            writes golden.json anew (needs node for the program)
 
@@ -50,20 +50,33 @@ class Reference:
     def logits(self, tokens: Sequence[int], visible: Mask | None = None) -> Array:
         """Logits (T, V) of the tokens that follow each position.
 
-        visible (T, T): whether the query of a row sees the key of a column; None stands for every earlier key.
-        Later keys are never seen, whatever the mask says.
+        visible (T, T), or (layers, KV heads, T, T): whether the query of a row sees the key of a column; None stands
+        for every earlier key. Later keys are never seen, whatever the mask says.
         """
+        embedding = self.weights["model.embed_tokens.weight"]
+        result: Array = self._norm(self._run(tokens, visible)[0], "model.norm") @ embedding.T
+        return result
+
+    def keys(self, tokens: Sequence[int], visible: Mask | None = None) -> Array:
+        """Keys (layers, KV heads, T, c) before their rotation; `visible` as for `logits`."""
+        return self._run(tokens, visible)[1]
+
+    def _run(self, tokens: Sequence[int], visible: Mask | None) -> tuple[Array, Array]:
+        """The last layer's output (T, d), and what `keys` gives."""
         count = len(tokens)
         causal: Mask = np.tril(np.ones((count, count), np.bool_))
-        seen = causal if visible is None else causal & visible
-        embedding = self.weights["model.embed_tokens.weight"]
-        x: Array = embedding[np.asarray(tokens)]
+        seen = np.broadcast_to(
+            causal if visible is None else causal & visible, (self.layers, self.key_value_heads, count, count)
+        )
+        x: Array = self.weights["model.embed_tokens.weight"][np.asarray(tokens)]
         cos, sin = self._angles(count)
+        keys = []
         for layer in range(self.layers):
-            x = x + self._attention(layer, self._norm(x, f"model.layers.{layer}.input_layernorm"), cos, sin, seen)
+            normed = self._norm(x, f"model.layers.{layer}.input_layernorm")
+            keys.append(self._heads(normed, f"model.layers.{layer}.self_attn.k_proj", self.key_value_heads))
+            x = x + self._attention(layer, normed, cos, sin, seen[layer])
             x = x + self._feed_forward(layer, self._norm(x, f"model.layers.{layer}.post_attention_layernorm"))
-        result: Array = self._norm(x, "model.norm") @ embedding.T
-        return result
+        return x, np.stack(keys)
 
     def greedy(self, prompt: Sequence[int], hidden: Sequence[int] = (), from_query: int = 0) -> list[int]:
         """The most likely continuation, up to and with the end token; `hidden` and `from_query` as in `mask`."""
@@ -96,7 +109,8 @@ class Reference:
         queries = rotate(self._heads(x, f"{part}.q_proj", self.query_heads), cos, sin)
         keys = rotate(self._heads(x, f"{part}.k_proj", self.key_value_heads), cos, sin).repeat(group, axis=0)
         values = self._heads(x, f"{part}.v_proj", self.key_value_heads).repeat(group, axis=0)
-        scores = np.where(seen, queries @ keys.transpose(0, 2, 1) / np.sqrt(self.head_width), -np.inf)
+        scores = queries @ keys.transpose(0, 2, 1) / np.sqrt(self.head_width)
+        scores = np.where(seen.repeat(group, axis=0), scores, -np.inf)
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
         mixed = (shares @ values).transpose(1, 0, 2).reshape(len(x), -1)

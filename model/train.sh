@@ -3,7 +3,7 @@
 #
 #   model/train.sh               everything
 #   model/train.sh evaluate      only the measurement, on the weights that are there
-#   model/train.sh golden        only golden.json
+#   model/train.sh golden        only golden.json and golden-merged.json
 #
 # The Python environment lives in $XDG_CACHE_HOME/crystal-kv/model and is made anew when the lock file changes.
 set -euo pipefail
@@ -37,7 +37,10 @@ install() {
 run() { "$venv/bin/python" -u -m "$@"; }
 
 evaluate() { run train.evaluate "$@"; }
-golden() { run reference; }
+golden() {
+  run reference
+  run merge_reference
+}
 
 install
 cd "$folder"

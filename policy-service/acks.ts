@@ -49,6 +49,10 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
     return fresh;
   };
 
+  const merged = (state: RequestState, { merged: merges }: RequestAck) => {
+    if (merges.length > 0) metrics.merges.inc({ engine, policy: state.policyName }, merges.length);
+  };
+
   const rejected = (state: RequestState | undefined, handle: number, entry: RejectedBlocks, asked: number) => {
     const { reason, blocks } = entry;
     metrics.rejectedBlocks.inc({ engine, reason: rejectLabel(reason) }, blocks.length > 0 ? blocks.length : asked);
@@ -91,7 +95,10 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
         const wish = wishes.get(answer.handle);
         const state = requests.get(answer.handle);
         const current = state?.epoch === answer.epoch ? state : undefined;
-        if (current !== undefined) done += evicted(current, answer);
+        if (current !== undefined) {
+          done += evicted(current, answer);
+          merged(current, answer);
+        }
         for (const entry of answer.rejected) {
           if (entry.reason === Reject.REJECT_STALE_EPOCH) stale = true;
           rejected(current, answer.handle, entry, wish?.blocks.length ?? 0);

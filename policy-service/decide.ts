@@ -4,6 +4,7 @@ import type { Controller, Pool } from './controllers/controller.ts';
 import { createController } from './controllers/group.ts';
 import type { Introduction } from './hello.ts';
 import { WARM_UP_TOKENS } from './measure-rate.ts';
+import { isMerging, planMerge } from './merge-plan.ts';
 import type { RequestState } from './request-state.ts';
 
 export interface DeciderDeps {
@@ -44,6 +45,8 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
 
   const wantsProbe = (state: RequestState, controller: Controller): boolean => {
     if (!introduction.canProbe || !state.definition.needsProbe || !state.isThinking) return false;
+    // what a merge keeps does not depend on what was read
+    if (isMerging(state, introduction)) return false;
     const options = state.profile.probe;
     if (!state.schedule.isDue(state.tokens, state.completedBlocks, hello.blockSize, options)) return false;
     // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
@@ -63,7 +66,8 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       const quota = quotas[i]!;
       if (quota <= 0) continue;
       const state = members[i]!;
-      const blocks = state.leastValuable(quota);
+      const merge = isMerging(state, introduction) ? planMerge(state, quota) : undefined;
+      const blocks = merge?.from ?? state.leastValuable(quota);
       if (blocks.length === 0) continue;
       if (state.mode === 'shadow') {
         for (const block of blocks) state.table.markVirtual(block);
@@ -72,7 +76,8 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       } else {
         for (const block of blocks) state.table.markPending(block);
         pool.promisedBlocks += blocks.length;
-        planFor(state).evict = blocks;
+        if (merge === undefined) planFor(state).evict = blocks;
+        else planFor(state).merges = [merge];
       }
     }
   };
@@ -97,7 +102,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       const planFor = ({ handle, epoch }: RequestState): RequestPlan => {
         let entry = entries.get(handle);
         if (entry === undefined) {
-          entry = { handle, epoch, evict: [], probe: false, releaseThinking: false };
+          entry = { handle, epoch, evict: [], probe: false, releaseThinking: false, merges: [] };
           entries.set(handle, entry);
           plans.push(entry);
         }

@@ -16,6 +16,7 @@ export interface Introduction {
   readonly hello: Hello;
   readonly canEvict: boolean;
   readonly canProbe: boolean;
+  readonly canMerge: boolean;
   /** Tokens of the longest end-of-thinking sequence. */
   readonly probeSuffixTokens: number;
 }
@@ -38,6 +39,7 @@ export function negotiate(hello: Hello): Introduction | Refusal {
     hello,
     canEvict: hello.capabilities.includes(Capability.CAPABILITY_EVICT),
     canProbe: hello.capabilities.includes(Capability.CAPABILITY_PROBE) && hello.endOfThinking.length > 0,
+    canMerge: hello.capabilities.includes(Capability.CAPABILITY_MERGE),
     probeSuffixTokens: hello.endOfThinking.reduce((most, { tokenIds }) => Math.max(most, tokenIds.length), 0),
   };
 }

@@ -18,6 +18,7 @@ const REJECT_LABELS: ReadonlyMap<number, string> = new Map([
   [Reject.REJECT_NOT_RESIDENT, 'not_resident'],
   [Reject.REJECT_SHARED, 'shared'],
   [Reject.REJECT_DISABLED, 'disabled'],
+  [Reject.REJECT_INVALID_MERGE, 'invalid_merge'],
 ]);
 
 /** Metric label of a reason; reasons of newer engines share one. */

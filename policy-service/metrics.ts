@@ -104,10 +104,14 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
 
   return {
     registry: registers[0]!,
-    blocksEvicted: counter('blocks_evicted_total', 'Blocks that engines reported as evicted', [
+    blocksEvicted: counter('blocks_evicted_total', 'Blocks that engines reported as evicted or freed by a merge', [
       'engine',
       'policy',
       'phase',
+    ]),
+    merges: counter('merges_total', 'Merges that engines reported; the blocks they freed count as evicted', [
+      'engine',
+      'policy',
     ]),
     bytesFreed: counter('bytes_freed_total', 'Bytes of keys and values in the evicted blocks', ['engine']),
     plans: counter('plans_total', 'Plans by what became of them: applied, partial, rejected, stale, lost', [

@@ -4,6 +4,7 @@ import type { RequestPlan } from '../proto/gen/crystalkv/v1/policy.ts';
 export interface Asked {
   handle: number;
   epoch: number;
+  /** Blocks that it was to lose, by eviction or by merging. */
   blocks: readonly number[];
   probe: boolean;
 }
@@ -23,7 +24,9 @@ export class PlanLedger {
     const sequence = this.#next;
     this.#next += 1n;
     if (requests.length > 0) {
-      const asked = requests.map(({ handle, epoch, evict, probe }) => ({ handle, epoch, blocks: evict, probe }));
+      const asked = requests.map(({ handle, epoch, evict, merges, probe }) => {
+        return { handle, epoch, blocks: [...evict, ...merges.flatMap(({ from }) => from)], probe };
+      });
       this.#outstanding.set(sequence, asked);
     }
     return sequence;

@@ -40,6 +40,8 @@ const profileSchema = z.strictObject({
   half_life_tokens: z.number().positive().max(1e9).default(70),
   nucleus: z.number().gt(0).max(1).default(0.9),
   seed: z.int().min(0).max(0xffff_ffff).default(0),
+  /** Blocks are not evicted but merged, where the engine can: their least repeated tokens stay. */
+  merge: z.boolean().default(false),
   /** What a request thought leaves the prefix cache when it ends; default: if the policy evicts nothing. */
   release_thinking: z.boolean().optional(),
   probe: z
@@ -93,6 +95,7 @@ export interface Profile {
   probe: ProbeOptions;
   coldSteps: number;
   releaseThinking: boolean;
+  merge: boolean;
 }
 
 export function toProfile(name: string, config: ProfileConfig): Profile {
@@ -122,6 +125,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
       maxExtraShare: probe.max_extra_share,
     },
     coldSteps: config.cold_steps,
+    merge: config.merge,
     releaseThinking: config.release_thinking ?? !POLICIES[config.policy].evicts,
   };
 }

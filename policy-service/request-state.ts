@@ -203,6 +203,12 @@ export class RequestState implements Member, RequestFacts {
     for (; this.#admitted < last; this.#admitted += 1) this.#policy.admit?.(this.#admitted, this.tokens);
   }
 
+  /** The blocks that may leave, ascending. */
+  candidates(): number[] {
+    reserveScratch(this.table.liveCount);
+    return Array.from(scratch.blocks.subarray(0, this.table.candidates(scratch.blocks)));
+  }
+
   /** The `n` least valuable blocks that may leave, or as many as there are, ascending. Changes nothing. */
   leastValuable(n: number): number[] {
     const { table } = this;

@@ -60,6 +60,7 @@ export class EngineCore {
       step: () => this.#step,
       find: (handle) => this.#byHandle.get(handle),
       startProbe: (sequence) => this.#startProbe(sequence),
+      merge: (blocks) => model.merge(blocks),
     });
   }
 
@@ -278,6 +279,7 @@ export class EngineCore {
       ...this.#scheduler.counters,
       ...this.#totals,
       evictedBlocks: this.#plans.evictedBlocks,
+      merges: this.#plans.merges,
       finished: { ...this.#finished },
       policy: {
         connected: this.#reporter.attached,

@@ -10,10 +10,19 @@ export interface Protection {
   recentTokens: number;
 }
 
+/** Logical blocks that were refused, by reason. */
+export type Rejected = Map<RejectReason, number[]>;
+
 export interface Eviction {
   /** Blocks that became holes, ascending. */
   evicted: number[];
-  rejected: Map<RejectReason, number[]>;
+  rejected: Rejected;
+}
+
+export function reject(rejected: Rejected, reason: RejectReason, index: number): void {
+  const list = rejected.get(reason) ?? [];
+  list.push(index);
+  rejected.set(reason, list);
 }
 
 /** Logical blocks [from, to) that may be evicted from a sequence of this length. */
@@ -41,18 +50,14 @@ export function evict(
 ): Eviction {
   const { from, to } = evictableRange(sequence.promptTokens, sequence.computed, blockSize, protection);
   const evicted: number[] = [];
-  const rejected = new Map<RejectReason, number[]>();
-  const reject = (reason: RejectReason, index: number) => {
-    const list = rejected.get(reason) ?? [];
-    list.push(index);
-    rejected.set(reason, list);
-  };
+  const rejected: Rejected = new Map();
   for (const index of [...new Set(indices)].sort((a, b) => a - b)) {
     const block = sequence.blocks[index];
-    if (block === undefined) reject('out_of_range', index);
-    else if (index < from || index >= to) reject('protected', index);
-    else if (block === NULL_BLOCK) reject('not_resident', index);
-    else if (pool.references(block) > (sequence.probe?.blocks[index] === block ? 2 : 1)) reject('shared', index);
+    if (block === undefined) reject(rejected, 'out_of_range', index);
+    else if (index < from || index >= to) reject(rejected, 'protected', index);
+    else if (block === NULL_BLOCK) reject(rejected, 'not_resident', index);
+    else if (pool.references(block) > (sequence.probe?.blocks[index] === block ? 2 : 1))
+      reject(rejected, 'shared', index);
     else {
       sequence.blocks[index] = NULL_BLOCK;
       pool.release([block]);

@@ -1,8 +1,10 @@
-import type { Plan, RejectedBlocks, RequestAck, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Merge, Plan, RejectedBlocks, RequestAck, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { MergeBlocks } from '../model/merge.ts';
 import type { RejectReason } from '../types.ts';
 import type { BlockPool } from './block-pool.ts';
-import { evict } from './evict.ts';
+import { evict, type Rejected, reject } from './evict.ts';
+import { blocksOf, objections, release } from './merge.ts';
 import type { CoreOptions } from './options.ts';
 import type { Sequence } from './sequence.ts';
 
@@ -15,6 +17,7 @@ const REJECTS: Record<RejectReason, Reject> = {
   not_resident: Reject.REJECT_NOT_RESIDENT,
   shared: Reject.REJECT_SHARED,
   disabled: Reject.REJECT_DISABLED,
+  invalid_merge: Reject.REJECT_INVALID_MERGE,
 };
 
 export const NO_REJECTS: Record<RejectReason, number> = Object.freeze({
@@ -26,6 +29,7 @@ export const NO_REJECTS: Record<RejectReason, number> = Object.freeze({
   not_resident: 0,
   shared: 0,
   disabled: 0,
+  invalid_merge: 0,
 });
 
 /** What applying plans needs of the engine. */
@@ -35,6 +39,8 @@ export interface PlanTarget {
   step(): number;
   find(handle: number): Sequence | undefined;
   startProbe(sequence: Sequence): ProbeAnswer;
+  /** Moves tokens between blocks of the pool. */
+  merge(blocks: MergeBlocks): void;
 }
 
 /** Applies plans between two steps. Nothing in a plan is trusted; what was refused is counted by reason. */
@@ -42,7 +48,9 @@ export class PlanApplier {
   readonly #target: PlanTarget;
   readonly rejected: Record<RejectReason, number> = { ...NO_REJECTS };
   applied = 0;
+  /** Blocks that became holes, those that merges freed too. */
   evictedBlocks = 0;
+  merges = 0;
 
   constructor(target: PlanTarget) {
     this.#target = target;
@@ -62,23 +70,40 @@ export class PlanApplier {
     const { options, pool } = this.#target;
     if (!options.enabled || sequence.request.cache.mode === 'off') return this.#refuse(plan, 'disabled');
     const { evicted, rejected } = evict(sequence, plan.evict, pool, options.blockSize, options.protection);
+    const merged = plan.merges.filter((merge) => this.#merge(sequence, merge, rejected));
+    for (const { from } of merged) evicted.push(...from);
+    evicted.sort((a, b) => a - b);
     this.evictedBlocks += evicted.length;
     const probe = plan.probe ? this.#target.startProbe(sequence) : ProbeAnswer.PROBE_ANSWER_UNSPECIFIED;
     const refusals = [...rejected].map(([reason, blocks]): RejectedBlocks => {
       this.rejected[reason] += blocks.length;
       return { reason: REJECTS[reason], blocks };
     });
-    return { handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe };
+    return { handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged };
+  }
+
+  /** @returns whether it was carried out; else `rejected` says what was in the way */
+  #merge(sequence: Sequence, merge: Merge, rejected: Rejected): boolean {
+    const { options, pool } = this.#target;
+    const against = objections(sequence, merge, pool, options.blockSize, options.protection);
+    for (const [reason, blocks] of against) for (const block of blocks) reject(rejected, reason, block);
+    if (against.size > 0) return false;
+    this.#target.merge(blocksOf(sequence, merge, options.blockSize));
+    release(sequence, merge.from, pool);
+    this.merges += 1;
+    return true;
   }
 
   #refuse(plan: RequestPlan, reason: RejectReason): RequestAck {
-    this.rejected[reason] += Math.max(1, plan.evict.length);
+    const asked = plan.merges.reduce((sum, { from }) => sum + from.length, plan.evict.length);
+    this.rejected[reason] += Math.max(1, asked);
     return {
       handle: plan.handle,
       epoch: plan.epoch,
       evicted: [],
       rejected: [{ reason: REJECTS[reason], blocks: [] }],
       probe: ProbeAnswer.PROBE_ANSWER_UNSPECIFIED,
+      merged: [],
     };
   }
 }

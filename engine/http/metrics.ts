@@ -37,7 +37,8 @@ const READINGS: readonly Reading[] = [
   gauge('crystalkv_engine_kv_blocks_free', 'KV blocks that nobody uses.', (s) => s.freeBlocks),
   gauge('crystalkv_engine_kv_blocks', 'KV blocks in the pool.', (s) => s.totalBlocks),
   counter('crystalkv_engine_steps_total', 'Scheduling steps.', (s) => s.step),
-  counter('crystalkv_engine_blocks_evicted_total', 'KV blocks evicted.', (s) => s.evictedBlocks),
+  counter('crystalkv_engine_blocks_evicted_total', 'KV blocks evicted or freed by merges.', (s) => s.evictedBlocks),
+  counter('crystalkv_engine_merges_total', 'Merges of KV blocks.', (s) => s.merges),
   counter('crystalkv_engine_probes_total', 'Answer probes.', (s) => s.probes),
   counter('crystalkv_engine_probe_tokens_total', 'Tokens computed for answer probes.', (s) => s.probeTokens),
   gauge('crystalkv_engine_stream_up', '1 while the policy service is connected.', (s) => Number(s.policy.connected)),
@@ -55,6 +56,7 @@ const REJECT_REASONS: readonly RejectReason[] = [
   'not_resident',
   'shared',
   'disabled',
+  'invalid_merge',
 ];
 
 const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort'];

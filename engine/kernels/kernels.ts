@@ -42,6 +42,16 @@ export interface Kernels {
     masses: number,
   ): void;
   logCodes(out: number, masses: number, count: number): void;
+  plainKeys(
+    out: number,
+    block: number,
+    positions: number,
+    blockSize: number,
+    headDim: number,
+    cos: number,
+    sin: number,
+  ): void;
+  repetition(out: number, x: number, positions: number, count: number, n: number, headDim: number): void;
 }
 
 const PAGE = 65536;

@@ -1,5 +1,6 @@
 import { Arena, type Kernels, loadKernels } from '../kernels/kernels.ts';
 import type { ModelConfig } from './config.ts';
+import { BlockMerger, type MergeBlocks } from './merge.ts';
 import { loadWeights, type Weights } from './weights.ts';
 
 /** A run of consecutive tokens of one sequence, to be computed in this step. */
@@ -27,6 +28,8 @@ export interface StepModel {
   readonly config: Pick<ModelConfig, 'layers' | 'kvHeads' | 'eosTokenId'>;
   /** One pass over all chunks; results in their order. */
   forward(chunks: readonly Chunk[]): ChunkResult[];
+  /** Puts the tokens of full blocks together; which of them are kept is the model's choice, for each KV head its own. */
+  merge(blocks: MergeBlocks): void;
 }
 
 /**
@@ -40,6 +43,7 @@ export class LlamaModel implements StepModel {
   readonly #arena = new Arena();
   readonly #kernels: Kernels;
   readonly #weights: Weights;
+  readonly #merger: BlockMerger;
   readonly #maxTokens: number;
   /** Byte offsets of keys and values; layer l starts at l * layerBytes, block b at b * headBytes * kvHeads within it. */
   readonly #keys: number;
@@ -98,7 +102,30 @@ export class LlamaModel implements StepModel {
       codes: floats(kvHeads * rowLength),
     };
     this.#kernels = loadKernels(this.#arena);
+    this.#merger = new BlockMerger(this.#arena, this.#kernels, {
+      layers,
+      kvHeads,
+      headDim,
+      blockSize,
+      blocks: blocks + 1,
+      maxPositions,
+      keys: this.#keys,
+      values: this.#values,
+      layerBytes: this.#layerBytes,
+      headBytes: this.#headBytes,
+      cos: this.#buffer.cos,
+      sin: this.#buffer.sin,
+    });
     this.#fillRotations();
+  }
+
+  merge(blocks: MergeBlocks): void {
+    this.#merger.merge(blocks);
+  }
+
+  /** [blockSize] Positions of the tokens that a block of the pool holds for one layer and KV head. */
+  positions(layer: number, block: number, head: number): Int32Array {
+    return this.#merger.positions(layer, block, head);
   }
 
   #fillRotations(): void {
@@ -190,6 +217,7 @@ export class LlamaModel implements StepModel {
       const position = row.chunk.position + j;
       const block = row.chunk.blocks[Math.floor(position / this.blockSize)]!;
       const at = layer * this.#layerBytes + block * kvHeads * this.#headBytes;
+      this.#merger.stored(layer, block, position);
       const token = this.#buffer.qkv + (row.token + j) * stride;
       for (let h = 0; h < kvHeads; h++) {
         const key = token + (heads + h) * headDim * 4;

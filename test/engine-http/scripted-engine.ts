@@ -43,6 +43,7 @@ export class ScriptedEngine implements Engine {
     generatedTokens: 0,
     prefixCacheQueries: 0,
     prefixCacheHits: 0,
+    merges: 0,
     evictedBlocks: 0,
     probes: 0,
     probeTokens: 0,

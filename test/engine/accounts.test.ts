@@ -2,15 +2,39 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { EngineCore } from '../../engine/core/engine-core.ts';
-import type { AttachRequest } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { evictableRange } from '../../engine/core/evict.ts';
+import type { Sequence } from '../../engine/core/sequence.ts';
+import type { AttachRequest, Merge } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { coreOptions, request, ScriptedModel } from './scripted-model.ts';
 
 type Operation =
   | { kind: 'submit'; prompt: number; tokens: number }
   | { kind: 'abort'; pick: number }
-  | { kind: 'plan'; pick: number; blocks: number[]; probe: boolean; epochOffset: number }
+  | { kind: 'plan'; pick: number; blocks: number[]; merges: MergeWish[]; probe: boolean; epochOffset: number }
   | { kind: 'steps'; count: number }
   | { kind: 'reconnect' };
+
+const index = fc.integer({ min: 0, max: 20 });
+/** `count` of the blocks are to be freed. Aimed: the blocks are picked among those that may be merged. */
+interface MergeWish {
+  blocks: number[];
+  count: number;
+  aimed: boolean;
+}
+
+const wish: fc.Arbitrary<MergeWish> = fc.record({
+  blocks: fc.array(index, { minLength: 2, maxLength: 5 }),
+  count: fc.integer({ min: 0, max: 3 }),
+  aimed: fc.constantFrom(true, true, true, false),
+});
+
+function mergeOf({ blocks, count, aimed }: MergeWish, sequence: Sequence): Merge {
+  const { from, to } = evictableRange(sequence.promptTokens, sequence.computed, 8, coreOptions().protection);
+  const free = sequence.holes;
+  const fit = sequence.blocks.flatMap((_, i) => (i >= from && i < to && !free.includes(i) ? [i] : []));
+  const picked = aimed && fit.length > 1 ? [...new Set(blocks.map((pick) => fit[pick % fit.length]!))] : blocks;
+  return { into: picked.slice(count), from: picked.slice(0, count) };
+}
 
 const operation: fc.Arbitrary<Operation> = fc.oneof(
   {
@@ -27,7 +51,8 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
     arbitrary: fc.record({
       kind: fc.constant('plan' as const),
       pick: fc.nat(20),
-      blocks: fc.array(fc.integer({ min: 0, max: 20 }), { minLength: 2, maxLength: 12 }),
+      blocks: fc.array(index, { maxLength: 4 }),
+      merges: fc.array(wish, { maxLength: 3 }),
       probe: fc.boolean(),
       epochOffset: fc.constantFrom(0, 0, 0, 1),
     }),
@@ -75,12 +100,13 @@ class Mirror {
   }
 }
 
-test('1,000 random sequences of arrivals, evictions, probes, aborts and preemptions keep the block accounts', () => {
+test('1,000 random sequences of arrivals, evictions, merges, probes, aborts and preemptions keep the block accounts', () => {
   let preemptions = 0;
   let evictions = 0;
+  let merges = 0;
   let probes = 0;
   fc.assert(
-    fc.property(fc.array(operation, { minLength: 5, maxLength: 40 }), (operations) => {
+    fc.property(fc.array(operation, { minLength: 10, maxLength: 60 }), (operations) => {
       const mirror = new Mirror();
       let ended = 0;
       let submitted = 0;
@@ -113,6 +139,7 @@ test('1,000 random sequences of arrivals, evictions, probes, aborts and preempti
               handle: target.handle,
               epoch: target.epoch + op.epochOffset,
               evict: op.blocks,
+              merges: op.merges.map((one) => mergeOf(one, target)),
               probe: op.probe,
               releaseThinking: false,
             };
@@ -131,9 +158,11 @@ test('1,000 random sequences of arrivals, evictions, probes, aborts and preempti
       assert.equal(ended, submitted);
       preemptions += stats.preemptions;
       evictions += stats.evictedBlocks;
+      merges += stats.merges;
       probes += stats.probes;
     }),
     { numRuns: 1000 },
   );
-  assert.ok(preemptions > 300 && evictions > 300 && probes > 100, `${preemptions}, ${evictions}, ${probes}`);
+  const counts = { preemptions, evictions, merges, probes };
+  assert.ok(preemptions > 300 && evictions > 300 && merges > 100 && probes > 100, JSON.stringify(counts));
 });

@@ -183,3 +183,72 @@ for (const blockSize of [8, 16, 24, 32]) {
     for (const [i, expected] of expectedMass.entries()) assert.ok(close(view[6]![i]!, expected), `mass ${i}`);
   });
 }
+
+test('keys are read as they were before their rotation, with length 1', () => {
+  const [blockSize, headDim, positions] = [8, 32, 40];
+  const { arena, kernels, at, view } = setUp([
+    blockSize * headDim,
+    blockSize * headDim,
+    blockSize * headDim,
+    positions * (headDim / 2),
+    positions * (headDim / 2),
+    blockSize,
+    blockSize * headDim,
+  ]);
+  const [plain, out, block, cos, sin, slots, rotated] = [0, 1, 2, 3, 4, 5, 6] as const;
+  view[plain]!.forEach((_, i) => {
+    view[plain]![i] = Math.sin(i * 12.9898) * 3;
+  });
+  view[plain]!.fill(0, 3 * headDim, 4 * headDim);
+  for (let i = 0; i < view[cos]!.length; i++) {
+    const angle = Math.floor(i / (headDim / 2)) * 10_000 ** ((-2 * (i % (headDim / 2))) / headDim);
+    view[cos]![i] = Math.cos(angle);
+    view[sin]![i] = Math.sin(angle);
+  }
+  const where = arena.ints(at[slots]!, blockSize);
+  where.forEach((_, j) => {
+    where[j] = (j * 17) % positions;
+  });
+  view[rotated]!.set(view[plain]!);
+  kernels.rope(at[rotated]!, blockSize, 1, headDim, headDim * 4, at[slots]!, at[cos]!, at[sin]!);
+  for (let j = 0; j < blockSize; j++) {
+    for (let d = 0; d < headDim; d++) view[block]![d * blockSize + j] = view[rotated]![j * headDim + d]!;
+  }
+  kernels.plainKeys(at[out]!, at[block]!, at[slots]!, blockSize, headDim, at[cos]!, at[sin]!);
+  for (let j = 0; j < blockSize; j++) {
+    const key = view[plain]!.slice(j * headDim, (j + 1) * headDim);
+    const length = Math.hypot(...key);
+    key.forEach((value, d) => {
+      const expected = length === 0 ? 0 : value / length;
+      assert.ok(close(view[out]![j * headDim + d]!, expected), `key ${j}, dimension ${d}`);
+    });
+  }
+});
+
+test('repetition is the highest cosine with a later key, whatever the order of the slots', () => {
+  const [count, n, headDim] = [9, 14, 32];
+  const { arena, kernels, at, view } = setUp([count, n * headDim, n]);
+  for (let i = 0; i < n; i++) {
+    const key = Float64Array.from({ length: headDim }, (_, d) => Math.sin((i * headDim + d) * 78.233));
+    view[1]!.set(
+      key.map((value) => value / Math.hypot(...key)),
+      i * headDim,
+    );
+  }
+  const positions = arena.ints(at[2]!, n);
+  positions.set([5, 90, 7, 3, 60, 2, 91, 40, 8, 95, 96, 97, 1, 0]);
+  kernels.repetition(at[0]!, at[1]!, at[2]!, count, n, headDim);
+  for (let i = 0; i < count; i++) {
+    let expected = -1;
+    for (let j = 0; j < n; j++) {
+      if (positions[j]! <= positions[i]!) continue;
+      let dot = 0;
+      for (let d = 0; d < headDim; d++) dot += view[1]![i * headDim + d]! * view[1]![j * headDim + d]!;
+      expected = Math.max(expected, dot);
+    }
+    assert.ok(close(view[0]![i]!, expected), `key ${i}`);
+  }
+  positions.fill(4);
+  kernels.repetition(at[0]!, at[1]!, at[2]!, count, n, headDim);
+  assert.ok(view[0]!.every((value) => value === -1));
+});

@@ -12,7 +12,8 @@ type Message = NonNullable<AttachRequest['message']>;
 function attached(change: Partial<CoreOptions> = {}, script?: (position: number) => number) {
   const messages: Message[] = [];
   const tokens: number[] = [];
-  const core = new EngineCore(coreOptions(change), new ScriptedModel(8, script), {
+  const model = new ScriptedModel(8, script);
+  const core = new EngineCore(coreOptions(change), model, {
     event: (_, event) => event.type === 'token' && tokens.push(event.tokenId),
     report: (message) => messages.push(message),
   });
@@ -22,14 +23,14 @@ function attached(change: Partial<CoreOptions> = {}, script?: (position: number)
   };
   /** Sends a plan for the step that was last computed, runs one step, and returns what was acknowledged. */
   const plan = (entry: Partial<RequestPlan>, basedOnStep = core.lastStep): Ack => {
-    const full = { handle: 1, epoch: 0, evict: [], probe: false, releaseThinking: false, ...entry };
+    const full = { handle: 1, epoch: 0, evict: [], probe: false, releaseThinking: false, merges: [], ...entry };
     core.plan({ sequence: 9n, basedOnStep: BigInt(basedOnStep), requests: [full] });
     core.step();
     const ack = messages.findLast((message) => message.$case === 'ack');
     assert.ok(ack?.$case === 'ack' && ack.value.planSequence === 9n);
     return ack.value;
   };
-  return { core, messages, tokens, run, plan };
+  return { core, model, messages, tokens, run, plan };
 }
 
 test('a plan turns blocks into holes, frees them, and is acknowledged', () => {
@@ -89,6 +90,129 @@ test('nothing is evicted while the switch is off, nor from a request that says o
     assert.deepEqual(plan({ evict: [2] }).requests[0]?.rejected, [{ reason: Reject.REJECT_DISABLED, blocks: [] }]);
     assert.deepEqual(core.sequences[0]?.holes, []);
   }
+});
+
+test('a merge keeps the tokens of two blocks in one, frees the other, and is acknowledged', () => {
+  const { core, model, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(50);
+  const free = core.pool.free;
+  const [, , second, third] = core.sequences[0]!.blocks;
+  const merge = { into: [2], from: [3] };
+  const ack = plan({ merges: [merge] }).requests[0]!;
+  assert.deepEqual(ack, {
+    handle: 1,
+    epoch: 0,
+    evicted: [3],
+    rejected: [],
+    probe: ProbeAnswer.PROBE_ANSWER_UNSPECIFIED,
+    merged: [merge],
+  });
+  assert.deepEqual(core.sequences[0]?.holes, [3]);
+  assert.equal(core.sequences[0]?.blocks[2], second);
+  assert.equal(core.pool.references(third!), 0);
+  assert.equal(core.pool.free, free + 1);
+  assert.deepEqual(model.held(second!), [31, 30, 29, 28, 27, 26, 25, 24]);
+  assert.equal(core.stats().merges, 1);
+  assert.equal(core.stats().evictedBlocks, 1);
+});
+
+test('evictions come before merges, and a merged block may be merged again or leave', () => {
+  const { core, run, plan } = attached();
+  core.submit(request('a', 10, { maxTokens: 80 }));
+  run(70);
+  const first = plan({
+    evict: [2],
+    merges: [
+      { into: [4, 5], from: [3] },
+      { into: [5], from: [4] },
+    ],
+  }).requests[0]!;
+  assert.deepEqual(first.evicted, [2, 3, 4]);
+  assert.equal(first.merged.length, 2);
+  const second = plan({ evict: [5], merges: [{ into: [6], from: [5] }] }).requests[0]!;
+  assert.deepEqual(second.evicted, [5]);
+  assert.deepEqual(second.rejected, [{ reason: Reject.REJECT_NOT_RESIDENT, blocks: [5] }]);
+});
+
+for (const [name, merge, reason, blocks] of [
+  ['prompt and sinks', { into: [0, 1], from: [2] }, Reject.REJECT_PROTECTED, [0, 1]],
+  ['newest tokens and the tail', { into: [3], from: [6, 7] }, Reject.REJECT_PROTECTED, [6, 7]],
+  ['blocks that do not exist', { into: [3], from: [99] }, Reject.REJECT_OUT_OF_RANGE, [99]],
+  ['holes', { into: [3], from: [5] }, Reject.REJECT_NOT_RESIDENT, [5]],
+  ['no block to keep', { into: [], from: [3] }, Reject.REJECT_INVALID_MERGE, [3]],
+  ['no block to free', { into: [3], from: [] }, Reject.REJECT_INVALID_MERGE, [3]],
+  ['a block named twice', { into: [3, 2], from: [2] }, Reject.REJECT_INVALID_MERGE, [3, 2, 2]],
+] as const) {
+  test(`a merge of ${name} is refused as a whole, with the reason`, () => {
+    const { core, run, plan } = attached();
+    core.submit(request('a', 10));
+    run(50);
+    plan({ evict: [5] });
+    const before = [...core.sequences[0]!.blocks];
+    const ack = plan({ merges: [{ into: [...merge.into], from: [...merge.from] }] }).requests[0]!;
+    assert.deepEqual(ack.rejected, [{ reason, blocks }]);
+    assert.deepEqual([ack.merged, ack.evicted], [[], []]);
+    assert.deepEqual(core.sequences[0]!.blocks, before);
+    assert.equal(core.stats().merges, 0);
+  });
+}
+
+test('a merge for a stale epoch is refused and counted by the blocks it wanted to free', () => {
+  const { core, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(50);
+  const ack = plan({ epoch: 3, merges: [{ into: [2], from: [3, 4] }] });
+  assert.deepEqual(ack.requests[0]?.rejected, [{ reason: Reject.REJECT_STALE_EPOCH, blocks: [] }]);
+  assert.equal(core.stats().policy.rejected.stale_epoch, 2);
+});
+
+test('blocks that a probe reads are not merged; the next probe takes the merged row over', () => {
+  const { core, messages, run, plan } = attached();
+  core.submit(request('a', 10, { maxTokens: 100 }));
+  run(50);
+  plan({ probe: true });
+  const refused = plan({ merges: [{ into: [2], from: [3] }] }).requests[0]!;
+  assert.deepEqual(refused.rejected, [{ reason: Reject.REJECT_SHARED, blocks: [2, 3] }]);
+  run(8);
+  assert.equal(core.sequences.length, 1);
+  assert.deepEqual(plan({ merges: [{ into: [2], from: [3] }] }).requests[0]?.evicted, [3]);
+  plan({ probe: true });
+  const started = messages.findLast((message) => message.$case === 'started');
+  assert.ok(started?.$case === 'started');
+  assert.deepEqual(started.value.evicted, [3]);
+  const [parent, probe] = core.sequences;
+  assert.equal(probe?.blocks[2], parent?.blocks[2]);
+  run(10);
+  assert.equal(core.sequences.length, 1);
+});
+
+test('masses after a merge have one column for each block that is left', () => {
+  const { core, messages, run, plan } = attached();
+  core.submit(request('a', 10, { maxTokens: 80 }));
+  run(50);
+  plan({ merges: [{ into: [3, 4], from: [2] }] });
+  const step = messages.findLast((message) => message.$case === 'step');
+  assert.ok(step?.$case === 'step');
+  const [row] = step.value.requests;
+  assert.equal(row?.masses.length, 2 * (Math.ceil(row!.computedTokens / 8) - 1));
+});
+
+test('a preemption undoes merges: everything is computed again', () => {
+  const { core, messages, run, plan } = attached({ poolBlocks: 16, maxModelLength: 120 });
+  core.submit(request('old', 10, { maxTokens: 100 }));
+  core.submit(request('new', 10, { maxTokens: 100 }));
+  run(45);
+  assert.deepEqual(plan({ handle: 2, merges: [{ into: [2], from: [3] }] }).requests[0]?.evicted, [3]);
+  for (let i = 0; i < 40 && core.sequences.every(({ epoch }) => epoch === 0); i++) run(1);
+  assert.ok(messages.some((message) => message.$case === 'preempted' && message.value.handle === 2));
+  for (let i = 0; i < 200 && core.sequences.length > 1; i++) run(1);
+  for (let i = 0; i < 20 && core.sequences[0]?.holes.length !== 0; i++) run(1);
+  run(2);
+  assert.deepEqual(core.sequences[0]?.holes, []);
+  assert.deepEqual(plan({ handle: 2, epoch: 0, merges: [{ into: [2], from: [3] }] }).requests[0]?.rejected, [
+    { reason: Reject.REJECT_STALE_EPOCH, blocks: [] },
+  ]);
 });
 
 test('the prompt, sinks, the newest tokens and the tail are outside the evictable range', () => {

@@ -1,17 +1,23 @@
 import type { CoreOptions } from '../../engine/core/options.ts';
 import type { Chunk, ChunkResult, StepModel } from '../../engine/model/llama.ts';
+import type { MergeBlocks } from '../../engine/model/merge.ts';
 import type { GenerateRequest, Sampling } from '../../engine/types.ts';
 
 export const EOS = 2;
 export const END_OF_THINKING = 3;
 const VOCAB = 16;
 
-/** A model whose next token is a function of position alone; it checks that a chunk's blocks cover its tokens. */
+/**
+ * A model whose next token is a function of position alone. It checks that a chunk's blocks cover its tokens, that each
+ * block that is read holds tokens of its sequence, and that a merge gets full blocks of one sequence; it keeps the newest.
+ */
 export class ScriptedModel implements StepModel {
   readonly config = { layers: 2, kvHeads: 1, eosTokenId: EOS };
   readonly #blockSize: number;
   /** Token at a position. */
   readonly #script: (position: number) => number;
+  /** Positions of the tokens that each block of the pool holds. */
+  readonly #held = new Map<number, number[]>();
 
   constructor(blockSize: number, script: (position: number) => number = (position) => 4 + (position % 12)) {
     this.#blockSize = blockSize;
@@ -26,6 +32,8 @@ export class ScriptedModel implements StepModel {
       for (let b = Math.floor(chunk.position / this.#blockSize); b < covered; b++) {
         if (chunk.blocks[b] === 0) throw new Error(`a token would be written to a hole at block ${b}`);
       }
+      for (let position = chunk.position; position < end; position++) this.#store(chunk, position);
+      this.#checkHeld(chunk, end);
       const logits = new Float32Array(VOCAB);
       logits[this.#script(end)] = 1;
       const resident = chunk.blocks.slice(0, covered).filter((block) => block !== 0).length;
@@ -33,6 +41,41 @@ export class ScriptedModel implements StepModel {
         logits: chunk.logits ? logits : undefined,
         masses: chunk.measure ? new Uint8Array(resident * 2).fill(7) : undefined,
       };
+    });
+  }
+
+  merge({ into, from, beside }: MergeBlocks): void {
+    const named = [...into, ...from, ...beside];
+    if (new Set(named).size !== named.length || named.includes(0)) throw new Error(`a merge of ${named}`);
+    const odd = named.find((block) => this.held(block).length !== this.#blockSize);
+    if (odd !== undefined) throw new Error(`block ${odd} of a merge holds ${this.held(odd)}`);
+    const newest = [...into, ...from].flatMap((block) => this.held(block)).sort((a, b) => b - a);
+    into.forEach((block, i) => {
+      this.#held.set(block, newest.slice(i * this.#blockSize, (i + 1) * this.#blockSize));
+    });
+  }
+
+  /** Positions of the tokens in a block of the pool. */
+  held(block: number): readonly number[] {
+    return this.#held.get(block) ?? [];
+  }
+
+  #store(chunk: Chunk, position: number): void {
+    const block = chunk.blocks[Math.floor(position / this.#blockSize)]!;
+    this.#held.set(block, [...this.held(block).slice(0, position % this.#blockSize), position]);
+  }
+
+  #checkHeld(chunk: Chunk, end: number): void {
+    const read = new Set<number>();
+    chunk.blocks.slice(0, Math.ceil(end / this.#blockSize)).forEach((block, index) => {
+      if (block === 0) return;
+      const held = this.held(block).filter((position) => position < end);
+      const wanted = Math.min(this.#blockSize, end - index * this.#blockSize);
+      if (held.length !== wanted) throw new Error(`block ${index} has ${held.length} tokens, not ${wanted}`);
+      for (const position of held) {
+        if (read.has(position)) throw new Error(`position ${position} is read twice`);
+        read.add(position);
+      }
     });
   }
 }

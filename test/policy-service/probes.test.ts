@@ -22,7 +22,9 @@ suite('answer probes of an attached engine', () => {
     // The budget of ten output blocks is full at 192 tokens; a probe takes 4 + 1 tokens and gets a block of lead.
     assert.deepEqual((await engine.step(1, [row(1, 160)])).requests, []);
     const plan = await engine.step(2, [row(1, 176)]);
-    assert.deepEqual(plan.requests, [{ handle: 1, epoch: 0, evict: [], probe: true }]);
+    assert.deepEqual(plan.requests, [
+      { handle: 1, epoch: 0, evict: [], probe: true, releaseThinking: false, merges: [] },
+    ]);
     engine.ack(plan, [{ probe: ProbeAnswer.PROBE_ANSWER_STARTED }]);
     engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
     // The answer reads blocks 2 and 3; everything else nothing.
@@ -38,7 +40,9 @@ suite('answer probes of an attached engine', () => {
     engine = another();
     await engine.greet({}, [started(1, { ...options('crystal'), computedTokens: 192 })]);
     const plan = await engine.step(1, [row(1, 192)]);
-    assert.deepEqual(plan.requests, [{ handle: 1, epoch: 0, evict: [], probe: true }]);
+    assert.deepEqual(plan.requests, [
+      { handle: 1, epoch: 0, evict: [], probe: true, releaseThinking: false, merges: [] },
+    ]);
     engine.obey(plan);
     engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 192 }));
     assert.deepEqual((await engine.step(2, [row(9, 193, { masses: masses(13, [2]) })])).requests, []);

@@ -157,7 +157,15 @@ export class ScriptedEngine {
       value: {
         planSequence: plan.sequence,
         appliedAtStep: plan.basedOnStep + 1n,
-        requests: requests.map((one) => ({ handle: 1, epoch: 0, evicted: [], rejected: [], probe: 0, ...one })),
+        requests: requests.map((one) => ({
+          handle: 1,
+          epoch: 0,
+          evicted: [],
+          rejected: [],
+          probe: 0,
+          merged: [],
+          ...one,
+        })),
       },
     });
   }
@@ -166,7 +174,13 @@ export class ScriptedEngine {
   obey(plan: Plan): void {
     this.ack(
       plan,
-      plan.requests.map(({ handle, epoch, evict, probe }) => ({ handle, epoch, evicted: evict, probe: probe ? 1 : 0 })),
+      plan.requests.map(({ handle, epoch, evict, merges, probe }) => ({
+        handle,
+        epoch,
+        evicted: [...evict, ...merges.flatMap(({ from }) => from)].sort((a, b) => a - b),
+        probe: probe ? 1 : 0,
+        merged: merges,
+      })),
     );
   }
 

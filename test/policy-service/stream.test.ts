@@ -40,7 +40,9 @@ suite('the stream of an attached engine', () => {
     engine.tell(2, [row(1, 128)]);
     const plan = await engine.receive('plan');
     assert.equal(plan.basedOnStep, 2n);
-    assert.deepEqual(plan.requests, [{ handle: 1, epoch: 0, evict: [2], probe: false }]);
+    assert.deepEqual(plan.requests, [
+      { handle: 1, epoch: 0, evict: [2], probe: false, releaseThinking: false, merges: [] },
+    ]);
   });
 
   test('gets no plan for a step before its last message has come', async () => {

@@ -1,2 +1,3 @@
 export { attention, logCodes, rope, storeKv } from './attention';
 export { add, matmul, rmsNorm, swiglu } from './linear';
+export { plainKeys, repetition } from './merge';

@@ -10,6 +10,7 @@ Vocabulary
                   heads that share it.
   handle          engine-assigned number of a request, never reused within one engine instance.
   epoch           counts how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
+  merged block    holds tokens of several logical blocks, other ones in each head group. Its mass is theirs.
   log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for nothing.
 
 All repeated scalars are packed. One AttachRequest stays below 4 MiB: an engine splits a larger step into several
@@ -136,6 +137,8 @@ class _RejectEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """Used by another request as well."""
     REJECT_DISABLED: _Reject.ValueType  # 8
     """Evictions are switched off at the engine."""
+    REJECT_INVALID_MERGE: _Reject.ValueType  # 9
+    """A merge without a block to keep or to free, or that names a block twice."""
 
 class Reject(_Reject, metaclass=_RejectEnumTypeWrapper): ...
 
@@ -153,6 +156,8 @@ REJECT_SHARED: Reject.ValueType  # 7
 """Used by another request as well."""
 REJECT_DISABLED: Reject.ValueType  # 8
 """Evictions are switched off at the engine."""
+REJECT_INVALID_MERGE: Reject.ValueType  # 9
+"""A merge without a block to keep or to free, or that names a block twice."""
 Global___Reject: typing_extensions.TypeAlias = Reject
 
 class _ProbeAnswer:
@@ -601,16 +606,21 @@ class RequestAck(google.protobuf.message.Message):
     EVICTED_FIELD_NUMBER: builtins.int
     REJECTED_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
+    MERGED_FIELD_NUMBER: builtins.int
     handle: builtins.int
     epoch: builtins.int
     probe: Global___ProbeAnswer.ValueType
     """Set when the plan wished for a probe."""
     @property
     def evicted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Blocks that became holes, ascending."""
+        """Blocks that became holes, ascending; those that a merge freed too."""
 
     @property
     def rejected(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RejectedBlocks]: ...
+    @property
+    def merged(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
+        """Merges that were carried out, in the plan's order."""
+
     def __init__(
         self,
         *,
@@ -619,8 +629,9 @@ class RequestAck(google.protobuf.message.Message):
         evicted: collections.abc.Iterable[builtins.int] | None = ...,
         rejected: collections.abc.Iterable[Global___RejectedBlocks] | None = ...,
         probe: Global___ProbeAnswer.ValueType = ...,
+        merged: collections.abc.Iterable[Global___Merge] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "evicted", b"evicted", "handle", b"handle", "probe", b"probe", "rejected", b"rejected"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "evicted", b"evicted", "handle", b"handle", "merged", b"merged", "probe", b"probe", "rejected", b"rejected"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RequestAck: typing_extensions.TypeAlias = RequestAck
@@ -748,6 +759,33 @@ class Plan(google.protobuf.message.Message):
 Global___Plan: typing_extensions.TypeAlias = Plan
 
 @typing.final
+class Merge(google.protobuf.message.Message):
+    """Puts the tokens of several blocks into fewer. Of all the tokens of `into` and `from` each layer and KV head keeps as many
+    as `into` holds, by its own choice: those whose keys are repeated the least by later tokens (the engine sees keys, the
+    service sees blocks). Keys are stored rotated, so that a token may lie in any slot. The blocks of `into` are full before
+    and after, those of `from` become holes. It is done as a whole or not at all; what was in the way is in
+    RequestAck.rejected. A block that anyone else uses as well, be it a probe, is never merged.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INTO_FIELD_NUMBER: builtins.int
+    FROM_FIELD_NUMBER: builtins.int
+    @property
+    def into(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Logical blocks, each ascending; at least one of either, none in both."""
+
+    def __init__(
+        self,
+        *,
+        into: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["from", b"from", "into", b"into"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Merge: typing_extensions.TypeAlias = Merge
+
+@typing.final
 class RequestPlan(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -756,6 +794,7 @@ class RequestPlan(google.protobuf.message.Message):
     EVICT_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
     RELEASE_THINKING_FIELD_NUMBER: builtins.int
+    MERGES_FIELD_NUMBER: builtins.int
     handle: builtins.int
     epoch: builtins.int
     probe: builtins.bool
@@ -767,6 +806,10 @@ class RequestPlan(google.protobuf.message.Message):
     def evict(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Logical blocks to turn into holes, ascending."""
 
+    @property
+    def merges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
+        """Carried out after the evictions, in this order. For engines with CAPABILITY_MERGE."""
+
     def __init__(
         self,
         *,
@@ -775,8 +818,9 @@ class RequestPlan(google.protobuf.message.Message):
         evict: collections.abc.Iterable[builtins.int] | None = ...,
         probe: builtins.bool = ...,
         release_thinking: builtins.bool = ...,
+        merges: collections.abc.Iterable[Global___Merge] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "evict", b"evict", "handle", b"handle", "probe", b"probe", "release_thinking", b"release_thinking"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "evict", b"evict", "handle", b"handle", "merges", b"merges", "probe", b"probe", "release_thinking", b"release_thinking"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RequestPlan: typing_extensions.TypeAlias = RequestPlan

@@ -10,6 +10,7 @@ Vocabulary
                   heads that share it.
   handle          engine-assigned number of a request, never reused within one engine instance.
   epoch           counts how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
+  merged block    holds tokens of several logical blocks, other ones in each head group. Its mass is theirs.
   log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for nothing.
 
 All repeated scalars are packed. One AttachRequest stays below 4 MiB: an engine splits a larger step into several

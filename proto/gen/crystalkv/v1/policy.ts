@@ -37,6 +37,7 @@ export const protobufFileName = "crystalkv/v1/policy.proto";
  *                   heads that share it.
  *   handle          engine-assigned number of a request, never reused within one engine instance.
  *   epoch           counts how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
+ *   merged block    holds tokens of several logical blocks, other ones in each head group. Its mass is theirs.
  *   log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for nothing.
  *
  * All repeated scalars are packed. One AttachRequest stays below 4 MiB: an engine splits a larger step into several
@@ -136,6 +137,8 @@ export const Reject = {
   REJECT_SHARED: 7,
   /** REJECT_DISABLED - Evictions are switched off at the engine. */
   REJECT_DISABLED: 8,
+  /** REJECT_INVALID_MERGE - A merge without a block to keep or to free, or that names a block twice. */
+  REJECT_INVALID_MERGE: 9,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -151,6 +154,7 @@ export namespace Reject {
   export type REJECT_NOT_RESIDENT = typeof Reject.REJECT_NOT_RESIDENT;
   export type REJECT_SHARED = typeof Reject.REJECT_SHARED;
   export type REJECT_DISABLED = typeof Reject.REJECT_DISABLED;
+  export type REJECT_INVALID_MERGE = typeof Reject.REJECT_INVALID_MERGE;
   export type UNRECOGNIZED = typeof Reject.UNRECOGNIZED;
 }
 
@@ -316,11 +320,13 @@ export interface Ack {
 export interface RequestAck {
   handle: number;
   epoch: number;
-  /** Blocks that became holes, ascending. */
+  /** Blocks that became holes, ascending; those that a merge freed too. */
   evicted: number[];
   rejected: RejectedBlocks[];
   /** Set when the plan wished for a probe. */
   probe: ProbeAnswer;
+  /** Merges that were carried out, in the plan's order. */
+  merged: Merge[];
 }
 
 export interface RejectedBlocks {
@@ -356,6 +362,19 @@ export interface Plan {
   requests: RequestPlan[];
 }
 
+/**
+ * Puts the tokens of several blocks into fewer. Of all the tokens of `into` and `from` each layer and KV head keeps as many
+ * as `into` holds, by its own choice: those whose keys are repeated the least by later tokens (the engine sees keys, the
+ * service sees blocks). Keys are stored rotated, so that a token may lie in any slot. The blocks of `into` are full before
+ * and after, those of `from` become holes. It is done as a whole or not at all; what was in the way is in
+ * RequestAck.rejected. A block that anyone else uses as well, be it a probe, is never merged.
+ */
+export interface Merge {
+  /** Logical blocks, each ascending; at least one of either, none in both. */
+  into: number[];
+  from: number[];
+}
+
 export interface RequestPlan {
   handle: number;
   epoch: number;
@@ -367,6 +386,8 @@ export interface RequestPlan {
    * thought is reused before all other free blocks and leaves the prefix cache, so that prompts stay there longer.
    */
   releaseThinking: boolean;
+  /** Carried out after the evictions, in this order. For engines with CAPABILITY_MERGE. */
+  merges: Merge[];
 }
 
 export interface RequestState {
@@ -1686,7 +1707,7 @@ export const Ack: MessageFns<Ack> = {
 };
 
 function createBaseRequestAck(): RequestAck {
-  return { handle: 0, epoch: 0, evicted: [], rejected: [], probe: 0 };
+  return { handle: 0, epoch: 0, evicted: [], rejected: [], probe: 0, merged: [] };
 }
 
 export const RequestAck: MessageFns<RequestAck> = {
@@ -1709,6 +1730,9 @@ export const RequestAck: MessageFns<RequestAck> = {
     }
     if (message.probe !== 0) {
       writer.uint32(40).int32(message.probe);
+    }
+    for (const v of message.merged) {
+      Merge.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1774,6 +1798,14 @@ export const RequestAck: MessageFns<RequestAck> = {
             }
 
             message.probe = reader.int32() as any;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.merged.push(Merge.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -2132,8 +2164,93 @@ export const Plan: MessageFns<Plan> = {
   },
 };
 
+function createBaseMerge(): Merge {
+  return { into: [], from: [] };
+}
+
+export const Merge: MessageFns<Merge> = {
+  encode(message: Merge, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.into.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.into) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.from.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.from) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Merge {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMerge();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.into.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.into.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 2: {
+            if (tag === 16) {
+              message.from.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.from.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseRequestPlan(): RequestPlan {
-  return { handle: 0, epoch: 0, evict: [], probe: false, releaseThinking: false };
+  return { handle: 0, epoch: 0, evict: [], probe: false, releaseThinking: false, merges: [] };
 }
 
 export const RequestPlan: MessageFns<RequestPlan> = {
@@ -2156,6 +2273,9 @@ export const RequestPlan: MessageFns<RequestPlan> = {
     }
     if (message.releaseThinking !== false) {
       writer.uint32(40).bool(message.releaseThinking);
+    }
+    for (const v of message.merges) {
+      Merge.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -2221,6 +2341,14 @@ export const RequestPlan: MessageFns<RequestPlan> = {
             }
 
             message.releaseThinking = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.merges.push(Merge.decode(reader, reader.uint32()));
             continue;
           }
         }

@@ -1,0 +1,54 @@
+import type { Merge } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { MergeBlocks } from '../model/merge.ts';
+import { type BlockPool, NULL_BLOCK } from './block-pool.ts';
+import { evictableRange, type Protection, type Rejected, reject } from './evict.ts';
+import type { Sequence } from './sequence.ts';
+
+/** Why a merge cannot be carried out: the blocks in its way, by reason. Empty: it can. */
+export function objections(
+  sequence: Sequence,
+  { into, from }: Merge,
+  pool: BlockPool,
+  blockSize: number,
+  protection: Protection,
+): Rejected {
+  const rejected: Rejected = new Map();
+  const named = [...into, ...from];
+  if (into.length === 0 || from.length === 0 || new Set(named).size < named.length) {
+    rejected.set('invalid_merge', named);
+    return rejected;
+  }
+  const range = evictableRange(sequence.promptTokens, sequence.computed, blockSize, protection);
+  for (const index of named.sort((a, b) => a - b)) {
+    const block = sequence.blocks[index];
+    if (block === undefined) reject(rejected, 'out_of_range', index);
+    else if (index < range.from || index >= range.to) reject(rejected, 'protected', index);
+    else if (block === NULL_BLOCK) reject(rejected, 'not_resident', index);
+    // a probe reads the blocks as they were when it was forked
+    else if (pool.references(block) > 1) reject(rejected, 'shared', index);
+  }
+  return rejected;
+}
+
+/** The blocks of a merge that nothing objects to, in the pool, with the sequence's other full output blocks beside. */
+export function blocksOf(sequence: Sequence, { into, from }: Merge, blockSize: number): MergeBlocks {
+  const named = new Set([...into, ...from]);
+  const firstOutput = Math.ceil(sequence.promptTokens / blockSize);
+  const full = Math.floor(sequence.computed / blockSize);
+  const at = (index: number) => sequence.blocks[index]!;
+  return {
+    into: into.map(at),
+    from: from.map(at),
+    beside: sequence.blocks
+      .slice(0, full)
+      .filter((block, index) => index >= firstOutput && block !== NULL_BLOCK && !named.has(index)),
+  };
+}
+
+/** Turns the blocks whose tokens have gone elsewhere into holes and frees them. */
+export function release(sequence: Sequence, from: readonly number[], pool: BlockPool): void {
+  for (const index of from) {
+    pool.release([sequence.blocks[index]!]);
+    sequence.blocks[index] = NULL_BLOCK;
+  }
+}

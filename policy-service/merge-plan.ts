@@ -1,0 +1,24 @@
+import type { Merge } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { Introduction } from './hello.ts';
+import type { RequestState } from './request-state.ts';
+
+/** Blocks that one merge looks at, at most: an engine compares the keys in them pair by pair. */
+export const MOST_MERGED_BLOCKS = 64;
+
+/** Whether a request gives up blocks by merging. Shadow mode cannot know what a merge would have dropped. */
+export function isMerging(state: RequestState, { canMerge }: Introduction): boolean {
+  return canMerge && state.profile.merge && state.mode === 'enforce';
+}
+
+/**
+ * The merge that frees `n` blocks, or as many as there are but one: the least valuable ones are freed, and all others
+ * that may be merged hold what the engine keeps, the newest of them where there are too many. undefined: there are not
+ * two blocks to merge.
+ */
+export function planMerge(state: RequestState, n: number): Merge | undefined {
+  const blocks = state.candidates();
+  const from = state.leastValuable(Math.min(n, blocks.length - 1, MOST_MERGED_BLOCKS - 1));
+  if (from.length === 0) return undefined;
+  const freed = new Set(from);
+  return { into: blocks.filter((block) => !freed.has(block)).slice(from.length - MOST_MERGED_BLOCKS), from };
+}
