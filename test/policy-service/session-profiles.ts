@@ -9,7 +9,7 @@ export const profiles = {
     probe: { every_tokens: 64, max_tokens: 4, max_extra_share: 0.2 },
   },
   shadow: { policy: 'window', controller: { type: 'fixed', budget_tokens: 96 }, mode: 'shadow' },
-  pressure: { policy: 'window', controller: { type: 'pressure', floor_tokens: 32 } },
+  pressure: { policy: 'window', controller: { type: 'pressure', floor_tokens: 32, floor_share: 0 } },
   crf: { policy: 'crf', controller: { type: 'fixed', budget_tokens: 96 } },
 };
 /** A request's options that name a profile. */
