@@ -30,6 +30,23 @@ POSITION_LIMIT = 1900
 
 
 @dataclass(frozen=True)
+class Hiding:
+    """How much of the reasoning a stage hides: up to `most` of a sequence's blocks, in a `share` of the batches."""
+
+    most: float
+    share: float
+
+    @staticmethod
+    def of(stage: dict[str, Any]) -> "Hiding":
+        """What stages.json says."""
+        return Hiding(stage["mostHidden"], stage.get("hiddenShare", 1))
+
+    def applies(self, random: np.random.Generator) -> bool:
+        """Draws whether a batch is one of them; nothing is drawn where there is no choice."""
+        return self.most > 0 and (self.share >= 1 or random.random() < self.share)
+
+
+@dataclass(frozen=True)
 class Batch:
     """Sequences padded at the end with kind 0, which carries no loss.
 
@@ -57,7 +74,7 @@ def read_vocabulary() -> tuple[list[str], list[str]]:
 
 
 @contextmanager
-def batches(stage: dict[str, Any], seed: int, position_jumps: bool, most_hidden: float) -> Iterator[Iterator[Batch]]:
+def batches(stage: dict[str, Any], seed: int, position_jumps: bool, hiding: Hiding) -> Iterator[Iterator[Batch]]:
     """An endless stream of batches; the generator ends with the context.
 
     stage is the `data` object of a stage (see `StageData` in stage.ts). The same seed gives the same batches.
@@ -73,7 +90,7 @@ def batches(stage: dict[str, Any], seed: int, position_jumps: bool, most_hidden:
         def read() -> None:
             next(lines, None)  # the vocabulary line
             for line in lines:
-                batch = make_batch(json.loads(line), random, position_jumps, most_hidden)
+                batch = make_batch(json.loads(line), random, position_jumps, hiding)
                 while not stop.is_set():
                     try:
                         ready.put(batch, timeout=0.5)
@@ -100,7 +117,7 @@ def batches(stage: dict[str, Any], seed: int, position_jumps: bool, most_hidden:
 
 
 def make_batch(
-    sequences: list[dict[str, Any]], random: np.random.Generator, position_jumps: bool, most_hidden: float
+    sequences: list[dict[str, Any]], random: np.random.Generator, position_jumps: bool, hiding: Hiding
 ) -> Batch:
     """Pads the sequences to one length and, if asked, spreads their positions and hides blocks of the reasoning."""
     length = max(len(sequence["ids"]) for sequence in sequences)
@@ -113,7 +130,7 @@ def make_batch(
         kinds[row, : len(sequence["kinds"])] = sequence["kinds"]
         steps[row, sequence["lineStarts"]] += draw_jumps(random, len(sequence["lineStarts"]), POSITION_LIMIT - length)
     positions = torch.from_numpy(steps.cumsum(axis=1)) if position_jumps else None
-    visible = hide_blocks(sequences, kinds, random, most_hidden) if most_hidden > 0 else None
+    visible = hide_blocks(sequences, kinds, random, hiding.most) if hiding.applies(random) else None
     return Batch(torch.from_numpy(tokens), torch.from_numpy(kinds), positions, visible)
 
 

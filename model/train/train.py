@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import MODEL_FOLDER, Batch, batches, read_vocabulary
+from .data import MODEL_FOLDER, Batch, Hiding, batches, read_vocabulary
 from .muon import Muon
 from .network import Network, Shape
 
@@ -36,14 +36,15 @@ def main() -> None:
     torch.set_flush_denormal(True)
 
     plan = json.loads(arguments.stages.read_text())
-    vocabulary, kinds = read_vocabulary()
+    _, kinds = read_vocabulary()
     seed: int = plan["seed"]
     torch.manual_seed(seed)
-    network = Network(Shape(vocabulary=len(vocabulary)))
     arguments.weights.mkdir(parents=True, exist_ok=True)
     first: int = arguments.from_stage
     if first > 0:
-        network.load_state_dict(torch.load(weights_file(arguments.weights, first - 1), weights_only=True))
+        network = load_network(weights_file(arguments.weights, first - 1))
+    else:
+        network = Network(Shape(vocabulary=plan["words"]))
 
     with arguments.log.open("w" if first == 0 else "a") as log:
 
@@ -65,6 +66,9 @@ def main() -> None:
         )
         for number in range(first, len(plan["stages"])):
             stage = plan["stages"][number]
+            if "words" in stage:
+                torch.manual_seed(seed * 1000 + number)
+                network.add_words(stage["words"])
             # A stream of its own for each stage; seeds of programs for evaluation start at 1,000,000.
             for entry in run_stage(network, plan, stage, kinds, seed * 1000 + number):
                 write(entry)
@@ -83,7 +87,7 @@ def run_stage(
     weights = torch.tensor([float(plan["lossWeights"][kind]) for kind in kinds])
     accuracy = Accuracy(kinds)
     start, tokens, step = time.monotonic(), 0, 0
-    with batches(stage["data"], seed, stage["positionJumps"], stage["mostHidden"]) as stream:
+    with batches(stage["data"], seed, stage["positionJumps"], Hiding.of(stage)) as stream:
         for batch in stream:
             rate = learning_rate(stage["learningRate"], tokens / stage["tokens"], step, plan["warmUpSteps"])
             loss, hits, kinds_hit = loss_and_hits(network, batch, weights)
@@ -158,6 +162,14 @@ class Accuracy:
         self.right.zero_()
         self.total.zero_()
         return shares
+
+
+def load_network(file: Path) -> Network:
+    """The network of a weights file, with as many words as it has."""
+    weights = torch.load(file, weights_only=True)
+    network = Network(Shape(vocabulary=len(weights["embedding"])))
+    network.load_state_dict(weights)
+    return network
 
 
 def weights_file(folder: Path, stage: int) -> Path:
