@@ -17,6 +17,7 @@ export const TOKEN_KINDS = [
   'line-label',
   'think-end',
   'first-label', // label of the first reasoning line: must be copied from the start of the prompt
+  'lost-value', // only in training: a value that stands only in blocks that are hidden, so that any value is right
 ] as const;
 export type TokenKind = (typeof TOKEN_KINDS)[number];
 

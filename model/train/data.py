@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MODEL_FOLDER = Path(__file__).resolve().parent.parent
+#: Kind of the values that only `Hiding` makes unknown.
+LOST_VALUE = "lost-value"
 GENERATOR = MODEL_FOLDER / "generate.ts"
 BATCHES_AHEAD = 16
 # Blocks of reasoning that are hidden, in tokens; newer tokens than these are always seen, as by a cache that evicts.
@@ -31,15 +33,20 @@ POSITION_LIMIT = 1900
 
 @dataclass(frozen=True)
 class Hiding:
-    """How much of the reasoning a stage hides: up to `most` of a sequence's blocks, in a `share` of the batches."""
+    """How much of the reasoning a stage hides: up to `most` of a sequence's blocks, in a `share` of the batches.
+
+    A value that is looked up and stands only in hidden blocks gets the kind `lost_kind`; 0 carries no loss.
+    """
 
     most: float
     share: float
+    lost_kind: int
 
     @staticmethod
-    def of(stage: dict[str, Any]) -> "Hiding":
+    def of(stage: dict[str, Any], kinds: list[str]) -> "Hiding":
         """What stages.json says."""
-        return Hiding(stage["mostHidden"], stage.get("hiddenShare", 1))
+        lost_kind = kinds.index(LOST_VALUE) if stage.get("anyValueForLost", False) else 0
+        return Hiding(stage["mostHidden"], stage.get("hiddenShare", 1), lost_kind)
 
     def applies(self, random: np.random.Generator) -> bool:
         """Draws whether a batch is one of them; nothing is drawn where there is no choice."""
@@ -130,18 +137,18 @@ def make_batch(
         kinds[row, : len(sequence["kinds"])] = sequence["kinds"]
         steps[row, sequence["lineStarts"]] += draw_jumps(random, len(sequence["lineStarts"]), POSITION_LIMIT - length)
     positions = torch.from_numpy(steps.cumsum(axis=1)) if position_jumps else None
-    visible = hide_blocks(sequences, kinds, random, hiding.most) if hiding.applies(random) else None
+    visible = hide_blocks(sequences, kinds, random, hiding) if hiding.applies(random) else None
     return Batch(torch.from_numpy(tokens), torch.from_numpy(kinds), positions, visible)
 
 
 def hide_blocks(
-    sequences: list[dict[str, Any]], kinds: NDArray[np.int64], random: np.random.Generator, most: float
+    sequences: list[dict[str, Any]], kinds: NDArray[np.int64], random: np.random.Generator, hiding: Hiding
 ) -> Tensor:
     """What each query may attend to when a cache has evicted blocks: (B, 1, T, T).
 
-    Of every sequence's reasoning a random share of the blocks, up to `most`, is hidden from queries more than
-    ALWAYS_SEEN tokens later. A value that is looked up and stands only in hidden blocks carries no loss: its kind
-    becomes 0. So a missing block costs what stood in it, and nothing else.
+    Of every sequence's reasoning a random share of the blocks, up to `hiding.most`, is hidden from queries more than
+    ALWAYS_SEEN tokens later. A value that is looked up and stands only in hidden blocks changes its kind, so that
+    nothing teaches the model to guess it. So a missing block costs what stood in it, and nothing else.
     """
     batch, length = kinds.shape
     index = np.arange(length)
@@ -150,7 +157,7 @@ def hide_blocks(
         block = int(random.choice(HIDDEN_BLOCKS))
         begin = int(np.argmax(kinds[row] > 0))
         first, last = -(-begin // block), len(sequence["ids"]) // block
-        share = random.uniform(0, most)
+        share = random.uniform(0, hiding.most)
         hidden = [number for number in range(first, last) if random.random() < share]
         gone = np.full(length, length)  # the first query that does not see a key
         for number in hidden:
@@ -158,7 +165,7 @@ def hide_blocks(
         visible[row] &= index[:, None] < gone[None, :]
         for token, *positions in sequence["lookups"]:
             if positions and not visible[row, token - 1, positions].any():
-                kinds[row, token] = 0
+                kinds[row, token] = hiding.lost_kind
     return torch.from_numpy(visible[:, None])
 
 
