@@ -48,7 +48,8 @@ def main() -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(arguments.model)
     model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
     model.eval()
-    for form, lines in [(form, lines) for form in arguments.form for lines in arguments.lines or LINES[form]]:
+    measured = [(form, lines) for form in arguments.form for lines in arguments.lines or LINES[form]]
+    for form, lines in measured:
         seed = arguments.seed + lines
         programs = read_programs(form, lines, arguments.programs, seed)
         start = time.monotonic()

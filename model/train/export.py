@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
@@ -35,7 +34,9 @@ def main() -> None:
     vocabulary, _ = read_vocabulary()
     network = load_network(arguments.weights)
     if network.shape.vocabulary != len(vocabulary):
-        raise ValueError(f"{arguments.weights} has {network.shape.vocabulary} words, not the {len(vocabulary)} of vocab.ts")
+        raise ValueError(
+            f"{arguments.weights} has {network.shape.vocabulary} words, not the {len(vocabulary)} of vocab.ts"
+        )
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     weights_file = output / "model.safetensors"
