@@ -39,7 +39,7 @@ export async function ask(baseUrl: string, program: Program, options: AskOptions
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
       model: 'crystal-mini',
-      messages: [{ role: 'user', content: program.prompt }],
+      messages: program.messages,
       temperature: 0,
       max_tokens: options.maxTokens,
       ...(options.cache === undefined ? {} : { crystal_kv: options.cache }),

@@ -5,37 +5,50 @@ import Table from 'cli-table3';
 import { startCluster } from '../scripts/cluster.ts';
 import { budgetBlocks } from './ask.ts';
 import { countExact, EVERY_STEP, generatedTokens, type Round, runRound } from './rounds.ts';
-import { answerTokenLimit, chooseSeed, makePrograms } from './workload.ts';
+import { answerTokenLimit, chooseSeed, makePrograms, VERBOSE_HELP } from './workload.ts';
 
 const PROGRAMS = 32;
 const LINES = 24;
 const BLOCK_SIZE = 16;
+/** Memory for all whole caches, verbose ones too: the table shows what policies need, not what a full pool does. */
+const POOL_BLOCKS = 4096;
 const SHARE = 0.25;
 const POLICIES = ['random', 'crf', 'crystal'] as const;
 
 const HELP = `Sends ${PROGRAMS} programs of ${LINES} lines at once through gateway, engine and policy service: with a full cache, then
 with ${POLICIES.join(', ')} at ${SHARE * 100} % of the thinking cache. Takes a minute or two.
 
-  --seed N   programs to send (default: fresh ones; the seed is printed)
-  --help     this text
+  --seed N     programs to send (default: fresh ones; the seed is printed)
+  ${VERBOSE_HELP}
+  --help       this text
 `;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { seed: { type: 'string' }, help: { type: 'boolean', short: 'h', default: false } },
+    options: {
+      seed: { type: 'string' },
+      verbose: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
   });
   if (values.help) {
     process.stdout.write(HELP);
     return;
   }
   const seed = chooseSeed(values.seed);
-  const programs = makePrograms(seed, PROGRAMS, LINES);
-  process.stdout.write(`${PROGRAMS} programs of ${LINES} lines, all at once, in lockstep, seed ${seed}\n`);
+  const form = values.verbose ? 'verbose' : 'plain';
+  const programs = makePrograms(seed, PROGRAMS, LINES, form);
+  process.stdout.write(`${PROGRAMS} ${form} programs of ${LINES} lines, all at once, in lockstep, seed ${seed}\n`);
   const profiles = Object.fromEntries(['full', ...POLICIES].map((policy) => [`demo-${policy}`, { policy }]));
   const cluster = await startCluster({
     config: {
-      // Memory for all whole caches: the table shows what policies need, not what a full pool does.
-      engine: { block_size: BLOCK_SIZE, pool_blocks: 2048, max_num_seqs: PROGRAMS, lockstep: true, log_level: 'warn' },
+      engine: {
+        block_size: BLOCK_SIZE,
+        pool_blocks: POOL_BLOCKS,
+        max_num_seqs: PROGRAMS,
+        lockstep: true,
+        log_level: 'warn',
+      },
       policy_service: { ...EVERY_STEP, default_profile: 'demo-full', log_level: 'warn' },
       gateway: { log_level: 'warn' },
       profiles,
@@ -52,7 +65,7 @@ async function main(): Promise<void> {
       programs,
       cache,
       concurrency: PROGRAMS,
-      maxTokens: answerTokenLimit(LINES),
+      maxTokens: answerTokenLimit(LINES, form),
       blockSize: BLOCK_SIZE,
     };
     try {

@@ -81,13 +81,13 @@ async function main(): Promise<void> {
 /** Sends all programs at once; the tokens that were generated. */
 async function generate(url: string, programs: readonly Program[]): Promise<number> {
   const counts = await Promise.all(
-    programs.map(async ({ prompt }) => {
+    programs.map(async ({ messages }) => {
       const response = await fetch(`${url}/v1/chat/completions`, {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify({
           model: 'crystal-mini',
-          messages: [{ role: 'user', content: prompt }],
+          messages,
           temperature: 0,
           max_tokens: TOKENS,
           ignore_eos: true,

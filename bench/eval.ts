@@ -1,12 +1,12 @@
 /** Measures what cache policies cost in answers, under equal conditions; see `--help`. */
 import { parseArgs } from 'node:util';
-import { MAX_LINES } from '../model/vocab.ts';
+import { type Form, MOST_LINES } from '../model/form.ts';
 import { type Cluster, startCluster } from '../scripts/cluster.ts';
 import { budgetBlocks } from './ask.ts';
 import { writeReport } from './report.ts';
 import { countExact, EVERY_STEP, generatedTokens, type Round, runRound } from './rounds.ts';
 import { add, mean, round, wilson } from './statistics.ts';
-import { answerTokenLimit, chooseSeed, makePrograms } from './workload.ts';
+import { answerTokenLimit, chooseSeed, makePrograms, reportName, VERBOSE_HELP } from './workload.ts';
 
 const LINES = '24,40';
 const BLOCK_SIZE = 16;
@@ -26,12 +26,14 @@ const CANDIDATES = [
 ] as const;
 
 const HELP = `Sends programs through the whole system in lockstep: with a full cache, then with every policy at
-${SHARES.map((share) => `${share * 100} %`).join(' and ')} of the thinking cache. Prints a Markdown table and writes bench/results/policies.json.
+${SHARES.map((share) => `${share * 100} %`).join(' and ')} of the thinking cache. Prints a Markdown table and writes bench/results/policies.json,
+or policies-verbose.json.
 
-  --seed N       programs to send (default: fresh ones; the seed is printed)
-  --programs N   how many of each length, at least 1 (default 64)
-  --lines N,N    lengths of the programs, 1 to ${MAX_LINES} lines each (default ${LINES})
-  --help         this text
+  --seed N     programs to send (default: fresh ones; the seed is printed)
+  --programs N how many of each length, at least 1 (default 64)
+  --lines N,N  lengths of the programs, 1 to ${MOST_LINES.plain} lines each, verbose to ${MOST_LINES.verbose} (default ${LINES})
+  ${VERBOSE_HELP}
+  --help       this text
 `;
 
 /** Programs of one length: a row for each candidate, the full cache first. */
@@ -55,6 +57,7 @@ async function main(): Promise<void> {
       seed: { type: 'string' },
       programs: { type: 'string', default: '64' },
       lines: { type: 'string', default: LINES },
+      verbose: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
     },
   });
@@ -64,12 +67,15 @@ async function main(): Promise<void> {
   }
   const count = Number(values.programs);
   if (!Number.isInteger(count) || count < 1) throw new RangeError(`--programs must be at least 1, got ${count}`);
+  const form = values.verbose ? 'verbose' : 'plain';
   const lengths = values.lines.split(',').map(Number);
-  const odd = lengths.find((lines) => !Number.isInteger(lines) || lines < 1 || lines > MAX_LINES);
+  const odd = lengths.find((lines) => !Number.isInteger(lines) || lines < 1 || lines > MOST_LINES[form]);
   if (odd !== undefined)
-    throw new RangeError(`--lines must be 1 to ${MAX_LINES}, separated by commas: got ${values.lines}`);
+    throw new RangeError(
+      `--lines must be 1 to ${MOST_LINES[form]} in the ${form} form, separated by commas: got ${values.lines}`,
+    );
   const seed = chooseSeed(values.seed);
-  process.stderr.write(`${count} programs of ${values.lines} lines each, seed ${seed}\n`);
+  process.stderr.write(`${count} ${form} programs of ${values.lines} lines each, seed ${seed}\n`);
   const cluster = await startCluster({
     config: {
       engine: {
@@ -87,17 +93,17 @@ async function main(): Promise<void> {
   });
   try {
     const tables: Table[] = [];
-    for (const lines of lengths) tables.push(await measure(cluster, seed, count, lines));
+    for (const lines of lengths) tables.push(await measure(cluster, seed, count, lines, form));
     for (const table of tables) process.stdout.write(markdown(table));
-    const path = writeReport('policies', {
+    const path = writeReport(reportName('policies', form), {
       conditions: {
         seed,
         programs: count,
         lines: lengths.join(', '),
-        form: 'plain',
+        form,
         block_size: BLOCK_SIZE,
         concurrency: CONCURRENCY,
-        max_tokens: lengths.map(answerTokenLimit).join(', '),
+        max_tokens: lengths.map((lines) => answerTokenLimit(lines, form)).join(', '),
         decoding: 'greedy, lockstep',
         protected: `prompt, first ${SINK_TOKENS} tokens, newest ${RECENT_TOKENS} tokens`,
         budget: 'all resident blocks beyond the prompt',
@@ -114,14 +120,14 @@ async function main(): Promise<void> {
   }
 }
 
-async function measure(cluster: Cluster, seed: number, count: number, lines: number): Promise<Table> {
-  const programs = makePrograms(seed, count, lines);
+async function measure(cluster: Cluster, seed: number, count: number, lines: number, form: Form): Promise<Table> {
+  const programs = makePrograms(seed, count, lines, form);
   const run = async (key: string, title: string, share: number, budget: number | undefined): Promise<Row> => {
     process.stderr.write(`${lines} lines, ${title}${budget === undefined ? '' : ` at ${share * 100} %`} ... `);
     const cache = { profile: key, ...(budget === undefined ? {} : { budget_tokens: budget * BLOCK_SIZE }) };
     const fixed = {
       concurrency: CONCURRENCY,
-      maxTokens: answerTokenLimit(lines),
+      maxTokens: answerTokenLimit(lines, form),
       blockSize: BLOCK_SIZE,
       onAnswer: () => {},
     };

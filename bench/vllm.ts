@@ -20,10 +20,10 @@ import {
 } from './vllm/measures.ts';
 import { askFor, runArm } from './vllm/pair.ts';
 import { BLOCK_SIZE, MAX_SEQUENCES, type VllmOptions } from './vllm/process.ts';
-import { FULL, QUICK, type Sizes } from './vllm/sizes.ts';
+import { FULL, QUICK, type Sizes, verboseSizes } from './vllm/sizes.ts';
 import { smolLm2Folder } from './vllm/smollm2.ts';
 import { type Arms, CORES, startSystem } from './vllm/system.ts';
-import { chooseSeed, makePrograms } from './workload.ts';
+import { chooseSeed, makePrograms, reportName, VERBOSE_HELP } from './workload.ts';
 
 const MODEL = join(ROOT, 'model/crystal-mini');
 /** Trials have a seed of their own: nothing is chosen by the programs that are measured. */
@@ -32,11 +32,12 @@ const GROUPS = ['ample', 'tight', 'chats', '135m'] as const;
 type Group = (typeof GROUPS)[number];
 
 const HELP = `Runs the same requests on stock vLLM and on vLLM with the plugin and the policy service, in real processes on the CPU,
-and writes ratios to bench/results/vllm.json. Takes about 15 minutes; the first time, vLLM is installed (6 GB).
+and writes ratios to bench/results/vllm.json, or vllm-verbose.json. Takes about 15 minutes; the first time, vLLM is installed (6 GB).
 
   --quick      a tenth of it, to try; writes nothing
   --only NAME  ${GROUPS.join(', ')}: these engines only; writes nothing; may be given several times
   --seed N     programs to send (default: fresh ones; the seed is printed)
+  ${VERBOSE_HELP}
   --help       this text
 `;
 
@@ -46,6 +47,7 @@ async function main(): Promise<void> {
       quick: { type: 'boolean', default: false },
       only: { type: 'string', multiple: true, default: [] },
       seed: { type: 'string' },
+      verbose: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
     },
   });
@@ -57,7 +59,8 @@ async function main(): Promise<void> {
   if (unknown !== undefined) throw new RangeError(`--only must be one of ${GROUPS.join(', ')}, got "${unknown}"`);
   const trial = values.quick || values.only.length > 0;
   const seed = chooseSeed(values.seed ?? (trial ? `${TRIAL_SEED}` : undefined));
-  const sizes = values.quick ? QUICK : FULL;
+  const plainSizes = values.quick ? QUICK : FULL;
+  const sizes = values.verbose ? verboseSizes(plainSizes) : plainSizes;
   const started = performance.now();
   const say = (text: string) =>
     process.stdout.write(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
@@ -85,7 +88,7 @@ async function main(): Promise<void> {
       ...missing,
     };
     const rows = measured.flatMap((it) => it.rows);
-    say(`wrote ${writeReport('vllm', { conditions, figures, rows })}`);
+    say(`wrote ${writeReport(reportName('vllm', sizes.form), { conditions, figures, rows })}`);
   };
   const system = await startSystem();
   const measure = async (name: Group, size: ArmSize, model: () => string, run: (arms: Arms) => Promise<void>) => {
@@ -156,6 +159,7 @@ function conditionsOf(sizes: Sizes, seed: number) {
   const fixed = 'greedy, the end of a sequence is ignored';
   return {
     seed,
+    form: sizes.form,
     profile: `${DEFAULT_PROFILE}, as shipped, for all figures`,
     measured: `every ${service.measure_every} decode steps of a request, ${service.measure_every_idle} while memory is free`,
     vllm_settings: `float32, enforce_eager, block size ${BLOCK_SIZE}, max_num_seqs ${MAX_SEQUENCES}, prefix caching (emptied before each run), one OpenMP thread`,

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { type Form, POSITIONS } from '../model/form.ts';
 import type { Program } from '../model/program.ts';
 import { createRandom } from '../model/random.ts';
 import { makeProgram } from '../model/task.ts';
@@ -14,11 +15,23 @@ export function chooseSeed(text: string | undefined): number {
   throw new RangeError(`--seed must be an integer from 0 to ${SEEDS - 1}, got "${text}"`);
 }
 
-/** A limit on the answer to a program of `lines` lines: a third more tokens than the longest right one takes. */
-export const answerTokenLimit = (lines: number): number => Math.ceil(23.3 * lines);
+/** The option of the programs in this folder that work with either form. */
+export const VERBOSE_HELP = '--verbose    programs in the verbose form, which think for more than twice as many tokens';
 
-/** Programs that the seed fixes. */
-export function makePrograms(seed: number, count: number, lines: number): Program[] {
+/** The name of a report: the plain form goes without saying. */
+export const reportName = (name: string, form: Form): string => (form === 'plain' ? name : `${name}-${form}`);
+
+/** A third more tokens for each line than the longest right answer takes. */
+const TOKENS_PER_LINE: Readonly<Record<Form, number>> = { plain: 23.3, verbose: 49 };
+/** The longest prompt: 5 tokens a line, 2 for each of 6 questions, and 6 of the chat template. */
+const promptTokenLimit = (lines: number) => 5 * lines + 18;
+
+/** A limit on the answer to a program of `lines` lines, within what the model's positions leave. */
+export const answerTokenLimit = (lines: number, form: Form): number =>
+  Math.min(Math.ceil(TOKENS_PER_LINE[form] * lines), POSITIONS - promptTokenLimit(lines));
+
+/** Programs that the seed fixes; the form changes only how they are thought about. */
+export function makePrograms(seed: number, count: number, lines: number, form: Form = 'plain'): Program[] {
   const random = createRandom(seed);
-  return Array.from({ length: count }, () => makeProgram(random, lines));
+  return Array.from({ length: count }, () => makeProgram(random, lines, { form }));
 }

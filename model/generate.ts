@@ -1,24 +1,27 @@
 /** Command line of the program generator; see `--help`. */
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
+import { MOST_LINES } from './form.ts';
 import { TOKEN_KINDS } from './program.ts';
 import { createRandom } from './random.ts';
 import { makeBatch, StageData } from './stage.ts';
 import { makeProgram } from './task.ts';
-import { MAX_LINES, VOCABULARY } from './vocab.ts';
+import { VOCABULARY } from './vocab.ts';
 
 const HELP = `Writes crystal-mini programs as JSON lines.
 
   node model/generate.ts --lines 24 --count 10 --seed 1
-      programs: {prompt, reasoning, answer, ids, kinds, promptLength, thinkEnd, lookups, queries, registers}
+      programs: {form, messages, prompt, reasoning, answer, ids, kinds, promptLength, thinkEnd, lookups, queries, registers}
   node model/generate.ts --text --lines 24
       only {prompt, reasoning, answer}
+  node model/generate.ts --text --lines 24 --verbose
+      the same programs in the verbose form; a request asks for it with the system message "verbose"
   node model/generate.ts --vocabulary
       one line: {vocabulary, kinds}; ids and kinds are indices in these lists
   node model/generate.ts --stage '{"batchTokens":4096,"programLines":[3,7]}' --seed 1
       the vocabulary line, then training batches [{ids, kinds, lineStarts}, ...] until the reader closes the pipe
 
-  --lines N    lines of a program, 1 to ${MAX_LINES} (default 24)
+  --lines N    lines of a program, 1 to ${MOST_LINES.plain}, verbose to ${MOST_LINES.verbose} (default 24)
   --count N    number of programs, at least 1 (default 1)
   --seed N     0 to 2147483647 (default 1); the same seed gives the same output
 `;
@@ -51,6 +54,7 @@ async function main(): Promise<void> {
       seed: { type: 'string', default: '1' },
       stage: { type: 'string' },
       text: { type: 'boolean', default: false },
+      verbose: { type: 'boolean', default: false },
       vocabulary: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -77,7 +81,7 @@ async function main(): Promise<void> {
   const lines = integer('lines', values.lines, 1);
   const count = integer('count', values.count, 1);
   for (let index = 0; index < count; index++) {
-    const program = makeProgram(random, lines);
+    const program = makeProgram(random, lines, { form: values.verbose ? 'verbose' : 'plain' });
     const { prompt, reasoning, answer } = program;
     await print(values.text ? { prompt, reasoning, answer } : program);
   }

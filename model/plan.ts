@@ -1,10 +1,11 @@
+import { FORMS, type Form, MOST_LINES } from './form.ts';
 import { checkInteger, checkShare, type Random } from './random.ts';
 import { MAX_LINES, MAX_QUERIES, REGISTER_NAMES } from './vocab.ts';
 
 /** How a program is drawn. Every field has a default; see `DEFAULT_OPTIONS`. */
 export interface ProgramOptions {
-  /** Form of the reasoning. */
-  readonly form?: 'plain';
+  /** Form of the reasoning; it changes nothing of what the program says. */
+  readonly form?: Form;
   /** Number of hub registers: the first lines, reused at any later time. 1 to 8. */
   readonly hubs?: number;
   /** Number of cold registers: declared in the first half, used by no line, asked at the end. 0 to 32. */
@@ -22,7 +23,7 @@ export interface ProgramOptions {
 }
 
 export const DEFAULT_OPTIONS = Object.freeze({
-  form: 'plain',
+  form: 'plain' as Form,
   hubs: 2,
   coldRegisters: 3,
   hubShare: 0.3,
@@ -125,7 +126,10 @@ function drawQueries(
 }
 
 function check(lineCount: number, settings: Omit<Required<ProgramOptions>, 'queries'> & { queries?: number }): void {
-  checkInteger('lines', lineCount, 1, MAX_LINES);
+  if (!FORMS.includes(settings.form)) {
+    throw new RangeError(`form must be ${FORMS.join(' or ')}, got ${JSON.stringify(settings.form)}`);
+  }
+  checkInteger('lines', lineCount, 1, MOST_LINES[settings.form]);
   checkInteger('hubs', settings.hubs, 1, 8);
   checkInteger('coldRegisters', settings.coldRegisters, 0, 32);
   checkInteger('window', settings.window, 1, MAX_LINES);
@@ -136,5 +140,4 @@ function check(lineCount: number, settings: Omit<Required<ProgramOptions>, 'quer
   // Rounded, since shares such as 0.7, 0.2 and 0.1 add up to a little more than 1 in floating point.
   const sum = Number((settings.hubShare + settings.recentShare + settings.farShare).toFixed(9));
   checkShare('hubShare + recentShare + farShare', sum);
-  if (settings.form !== 'plain') throw new RangeError(`form must be 'plain', got '${settings.form}'`);
 }

@@ -1,3 +1,4 @@
+import type { Form } from './form.ts';
 import type { RegisterRole } from './plan.ts';
 
 /** What a token is for. A token's kind is sent as its index in this list. */
@@ -16,6 +17,7 @@ export const TOKEN_KINDS = [
   'line-label',
   'think-end',
   'first-label', // label of the first reasoning line: must be copied from the start of the prompt
+  'lost-value', // only in training: a value that stands only in blocks that are hidden, so that any value is right
 ] as const;
 export type TokenKind = (typeof TOKEN_KINDS)[number];
 
@@ -45,15 +47,27 @@ export interface Register {
   readonly role: RegisterRole;
 }
 
+/** A message of a chat request. */
+export interface Message {
+  readonly role: 'system' | 'user';
+  readonly content: string;
+}
+
 /** A program in words and in tokens. */
 export interface Program {
+  readonly form: Form;
+  /** What to send: the prompt as the user, after the system message `verbose` if that form is wanted. */
+  readonly messages: readonly Message[];
   /** User message. */
   readonly prompt: string;
   /** Text between `<think>` and `</think>`. */
   readonly reasoning: string;
   /** Text after `</think>`. */
   readonly answer: string;
-  /** The whole sequence: `<bos> <|user|> prompt <|assistant|> <think> reasoning </think> answer <eos>`. */
+  /**
+   * The whole sequence: `<bos> <|user|> prompt <|assistant|> <think> reasoning </think> answer <eos>`; in the verbose
+   * form `<bos> <|system|> verbose <|user|> ...`.
+   */
   readonly ids: readonly number[];
   /** Kind of every token of `ids`, as an index in `TOKEN_KINDS`. */
   readonly kinds: readonly number[];

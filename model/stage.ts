@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { type Form, MOST_LINES } from './form.ts';
 import type { ProgramOptions } from './plan.ts';
 import { type Program, TOKEN_KINDS } from './program.ts';
 import type { Random } from './random.ts';
@@ -8,9 +9,10 @@ import { LINE_LABELS, lineToken, MAX_LINES } from './vocab.ts';
 
 const NO_LOSS = TOKEN_KINDS.indexOf('prompt');
 
-const lineBounds = z
-  .tuple([z.number().int().min(1).max(MAX_LINES), z.number().int().min(1).max(MAX_LINES)])
-  .refine(([min, max]) => min <= max, 'the first bound must not exceed the second');
+const lineBounds = (most: number) =>
+  z
+    .tuple([z.number().int().min(1).max(most), z.number().int().min(1).max(most)])
+    .refine(([min, max]) => min <= max, 'the first bound must not exceed the second');
 const share = z.number().min(0).max(1);
 
 /** What the batches of a training stage hold. */
@@ -18,11 +20,15 @@ export const StageData = z.strictObject({
   /** A batch is filled with sequences until it holds at least this many tokens. */
   batchTokens: z.number().int().min(1).max(1_000_000),
   /** Bounds of the number of lines of a program; all programs of a batch have the same number. */
-  programLines: lineBounds,
+  programLines: lineBounds(MOST_LINES.plain),
+  /** Share of the batches that hold programs in the verbose form. */
+  verboseShare: share.default(0),
+  /** Bounds of the number of lines of a verbose program. */
+  verboseLines: lineBounds(MOST_LINES.verbose).default([3, 10]),
   /** Share of the batches that hold recall sequences instead of programs. */
   recallShare: share.default(0),
   /** Bounds of the number of definitions of a recall sequence. */
-  recallLines: lineBounds.default([4, 24]),
+  recallLines: lineBounds(MAX_LINES).default([4, 24]),
   /** Share of the programs whose operands lie far back, with varied numbers of hubs, cold registers and queries. */
   farShare: share.default(0.5),
   /** Share of the programs whose thinking is cut short: the answer follows at a random place. */
@@ -33,16 +39,20 @@ export type StageData = z.infer<typeof StageData>;
 /** Draws one batch of sequences. */
 export function makeBatch(random: Random, stage: StageData): Sequence[] {
   const recall = random.fraction() < stage.recallShare;
-  const lines = random.integer(...(recall ? stage.recallLines : stage.programLines));
+  // Nothing is drawn where there is no choice, so that stages without it keep their batches.
+  const verbose = !recall && stage.verboseShare > 0 && random.fraction() < stage.verboseShare;
+  const form = verbose ? 'verbose' : 'plain';
+  const bounds = verbose ? stage.verboseLines : stage.programLines;
+  const lines = random.integer(...(recall ? stage.recallLines : bounds));
   const sequences: Sequence[] = [];
   for (let tokens = 0; tokens < stage.batchTokens; tokens += sequences.at(-1)!.ids.length) {
-    sequences.push(recall ? makeRecall(random, lines) : programSequence(random, lines, stage));
+    sequences.push(recall ? makeRecall(random, lines) : programSequence(random, lines, form, stage));
   }
   return sequences;
 }
 
-function programSequence(random: Random, lines: number, { farShare, cutShare }: StageData): Sequence {
-  const options = random.fraction() < farShare ? farOptions(random) : {};
+function programSequence(random: Random, lines: number, form: Form, { farShare, cutShare }: StageData): Sequence {
+  const options = { form, ...(random.fraction() < farShare ? farOptions(random) : {}) };
   const program = makeProgram(random, lines, options);
   const { ids, kinds, lookups } = random.fraction() < cutShare ? cutShort(random, program) : program;
   const isLabel = (id: number) => id >= lineToken(1) && id <= lineToken(LINE_LABELS);

@@ -1,4 +1,7 @@
+import { FILLERS } from './filler.ts';
+import type { Form } from './form.ts';
 import {
+  DEFAULT_OPTIONS,
   type Operand,
   operandValue,
   type Plan,
@@ -7,34 +10,25 @@ import {
   planProgram,
   type RegisterRole,
 } from './plan.ts';
-import { type Lookup, type Program, type Query, TOKEN_KINDS, type TokenKind } from './program.ts';
+import { type Lookup, type Message, type Program, type Query, TOKEN_KINDS, type TokenKind } from './program.ts';
 import { createRandom, type Random } from './random.ts';
-import {
-  decode,
-  digitToken,
-  fillerTokens,
-  lineToken,
-  nameToken,
-  queryToken,
-  REGISTER_NAMES,
-  TOKEN,
-  valueToken,
-} from './vocab.ts';
+import { decode, digitToken, lineToken, nameToken, queryToken, REGISTER_NAMES, TOKEN, valueToken } from './vocab.ts';
 
 /**
  * Draws a program and writes it down with its reasoning and answer.
  *
  * @param random a stream, or a seed to start one.
- * @param lines number of lines, 1 to `MAX_LINES` (59).
+ * @param lines number of lines, 1 to `MOST_LINES` of the form (59; verbose 45).
  * @throws {RangeError} naming option, value and bounds, if an argument is out of bounds.
  */
 export function makeProgram(random: Random | number, lines: number, options: ProgramOptions = {}): Program {
-  return writeProgram(planProgram(typeof random === 'number' ? createRandom(random) : random, lines, options));
+  const plan = planProgram(typeof random === 'number' ? createRandom(random) : random, lines, options);
+  return writeProgram(plan, options.form ?? DEFAULT_OPTIONS.form);
 }
 
 const kindIndex = new Map(TOKEN_KINDS.map((kind, index) => [kind, index]));
 
-function writeProgram(plan: Plan): Program {
+function writeProgram(plan: Plan, form: Form): Program {
   const { lines } = plan;
   const ids: number[] = [];
   const kinds: number[] = [];
@@ -47,6 +41,13 @@ function writeProgram(plan: Plan): Program {
   };
   const operandToken = (operand: Operand) =>
     operand.type === 'literal' ? digitToken(operand.value) : nameToken(lines[operand.register]!.name);
+  const filledLine = (line: PlannedLine) => ({
+    name: nameToken(line.name),
+    left: operandToken(line.left),
+    right: operandToken(line.right),
+    leftValue: operandValue(line.left, lines),
+    rightValue: operandValue(line.right, lines),
+  });
   const definition = (line: PlannedLine) => [nameToken(line.name), operandToken(line.left), operandToken(line.right)];
   // Labels count down, so that the last line is always L1 and the end can be seen without comparing labels.
   const labelNumber = (index: number) => lines.length - index;
@@ -70,7 +71,10 @@ function writeProgram(plan: Plan): Program {
     write('structure', separator);
   };
 
-  write('prompt', TOKEN.bos, TOKEN.user);
+  write('prompt', TOKEN.bos);
+  if (form === 'verbose') write('prompt', TOKEN.system, TOKEN.verbose);
+  write('prompt', TOKEN.user);
+  const userStart = ids.length;
   for (const [index, line] of lines.entries()) {
     write('prompt', lineToken(labelNumber(index)), ...definition(line), TOKEN.colon);
   }
@@ -89,7 +93,7 @@ function writeProgram(plan: Plan): Program {
     write('result-name', nameToken(line.name));
     copies[index]!.push(ids.length);
     write('result-value', valueToken(line.value));
-    write('filler', ...fillerTokens(line.value));
+    write('filler', ...FILLERS[form](filledLine(line)));
     write('structure', TOKEN.semicolon);
   }
   const thinkEnd = ids.length;
@@ -102,8 +106,12 @@ function writeProgram(plan: Plan): Program {
   }
   write('structure', TOKEN.eos);
 
+  const prompt = decode(ids.slice(userStart, promptLength - 2));
+  const system: Message[] = form === 'verbose' ? [{ role: 'system', content: decode([TOKEN.verbose]) }] : [];
   return {
-    prompt: decode(ids.slice(2, promptLength - 2)),
+    form,
+    messages: [...system, { role: 'user', content: prompt }],
+    prompt,
     reasoning: decode(ids.slice(promptLength, thinkEnd)),
     answer: decode(ids.slice(thinkEnd + 1, -1)),
     ids,

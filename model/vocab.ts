@@ -12,7 +12,10 @@ export const MAX_QUERIES = 6;
 
 const SPECIAL_WORDS = ['<pad>', '<bos>', '<eos>', '<unk>', '<|user|>', '<|assistant|>', '<think>', '</think>'] as const;
 const STRUCTURE_WORDS = [';', ':', '+', '->'] as const;
-const FILLER_WORDS = ['right', 'looks', 'that', 'so'] as const;
+/** Words of the plain form's filler. */
+export const FILLER_WORDS = ['right', 'looks', 'that', 'so'] as const;
+/** Words of the verbose form; the system message `verbose` asks for it. */
+const VERBOSE_WORDS = ['<|system|>', 'verbose', 'hmm', 'is', 'plus', '.', 'count', 'first', 'second', 'fine'] as const;
 const DIGITS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] as const;
 
 /** Register names; a program with n lines uses n of them. */
@@ -35,6 +38,7 @@ export const VOCABULARY: readonly string[] = [
   ...Array.from({ length: MAX_QUERIES }, (_, index) => `Q${index + 1}`),
   ...Array.from({ length: LINE_LABELS }, (_, index) => `L${index + 1}`),
   ...REGISTER_NAMES,
+  ...VERBOSE_WORDS,
 ];
 
 const ids: ReadonlyMap<string, number> = new Map(VOCABULARY.map((word, id) => [word, id]));
@@ -76,6 +80,8 @@ export const TOKEN = Object.freeze({
   pad: idOf('<pad>'),
   bos: idOf('<bos>'),
   eos: idOf('<eos>'),
+  system: idOf('<|system|>'),
+  verbose: idOf('verbose'),
   user: idOf('<|user|>'),
   assistant: idOf('<|assistant|>'),
   think: idOf('<think>'),
@@ -106,10 +112,3 @@ export const queryToken = (number: number): number => firstQuery + number - 1;
 
 /** Id of the register name with this index in `REGISTER_NAMES`. */
 export const nameToken = (index: number): number => firstName + index;
-
-/** Filler that follows a result: the last `value % 5` words of "so that looks right". */
-export function fillerTokens(value: number): number[] {
-  return FILLER_WORDS.slice(0, value % (FILLER_WORDS.length + 1))
-    .reverse()
-    .map(idOf);
-}

@@ -45,7 +45,7 @@ export async function measureAmple(system: System, arms: Arms, context: Context)
   const noise: number[] = [];
   const same: number[] = [];
   for (let number = 0; number < rounds; number += 1) {
-    const work = askFor(makePrograms(seedOf(context, number), requests, sizes.lines), tokens, true);
+    const work = askFor(makePrograms(seedOf(context, number), requests, sizes.lines, sizes.form), tokens, true);
     const { row: first, tokens: expected } = await run(arms.stock, work);
     const runs = [];
     for (const every of [undefined, ...sizes.ample.every]) {
@@ -90,7 +90,7 @@ export async function measureTight(arms: Arms, context: Context): Promise<Measur
   const { requests, tokens, rounds } = sizes.tight;
   const rows: PairRow[] = [];
   for (let number = 0; number < rounds; number += 1) {
-    const work = askFor(makePrograms(seedOf(context, 100 + number), requests, sizes.lines), tokens, true);
+    const work = askFor(makePrograms(seedOf(context, 100 + number), requests, sizes.lines, sizes.form), tokens, true);
     const row = await runPair(arms, work, number % 2 === 0);
     rows.push(row);
     say(`tight: ${describe(row)}`);
@@ -128,8 +128,8 @@ function tightFigures(figure: string, model: string, rows: PairRow[], programs: 
 }
 
 /** Requests that fit the pool `1 / memoryShare` times over when all think to their end. */
-export function goodputConcurrency({ tightPoolBlocks, goodput, lines }: Sizes, seed: number): number {
-  const lengths = makePrograms(seed, 64, lines).map((program) => Math.ceil(program.ids.length / BLOCK_SIZE));
+export function goodputConcurrency({ tightPoolBlocks, goodput, lines, form }: Sizes, seed: number): number {
+  const lengths = makePrograms(seed, 64, lines, form).map((program) => Math.ceil(program.ids.length / BLOCK_SIZE));
   return Math.round(tightPoolBlocks / goodput.memoryShare / mean(lengths));
 }
 
@@ -140,7 +140,11 @@ export async function measureGoodput(arms: Arms, context: Context): Promise<Meas
   const concurrency = goodputConcurrency(sizes, seed);
   const rows: PairRow[] = [];
   for (let number = 0; number < rounds; number += 1) {
-    const work = askFor(makePrograms(seedOf(context, 200 + number), programs, sizes.lines), maxTokens, false);
+    const work = askFor(
+      makePrograms(seedOf(context, 200 + number), programs, sizes.lines, sizes.form),
+      maxTokens,
+      false,
+    );
     const row = await runPair(arms, { ...work, concurrency }, number % 2 === 0);
     rows.push(row);
     const { stock, plugin } = row;
@@ -165,7 +169,7 @@ export async function measureSaving(system: System, arms: Arms, context: Context
   const figures: Record<string, number> = {};
   const rows: unknown[] = [];
   for (const { tokens, lines } of lengths) {
-    const work = askFor(makePrograms(seedOf(context, 1000 + tokens), programs, lines), tokens, true);
+    const work = askFor(makePrograms(seedOf(context, 1000 + tokens), programs, lines, sizes.form), tokens, true);
     const measure = async (options: Record<string, string | number>) => {
       const watch = await watchMemory(system.policyAddress, BLOCK_SIZE);
       const run = await runPlugin(arms.plugin, withOptions(work, options));

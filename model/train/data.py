@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MODEL_FOLDER = Path(__file__).resolve().parent.parent
+#: Kind of the values that only `Hiding` makes unknown.
+LOST_VALUE = "lost-value"
 GENERATOR = MODEL_FOLDER / "generate.ts"
 BATCHES_AHEAD = 16
 # Blocks of reasoning that are hidden, in tokens; newer tokens than these are always seen, as by a cache that evicts.
@@ -27,6 +29,28 @@ HIDDEN_BLOCKS = (8, 16, 32)
 ALWAYS_SEEN = 64
 # Positions stay below this, a little under the 2,048 of the position table.
 POSITION_LIMIT = 1900
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """How much of the reasoning a stage hides: up to `most` of a sequence's blocks, in a `share` of the batches.
+
+    A value that is looked up and stands only in hidden blocks gets the kind `lost_kind`; 0 carries no loss.
+    """
+
+    most: float
+    share: float
+    lost_kind: int
+
+    @staticmethod
+    def of(stage: dict[str, Any], kinds: list[str]) -> "Hiding":
+        """What stages.json says."""
+        lost_kind = kinds.index(LOST_VALUE) if stage.get("anyValueForLost", False) else 0
+        return Hiding(stage["mostHidden"], stage.get("hiddenShare", 1), lost_kind)
+
+    def applies(self, random: np.random.Generator) -> bool:
+        """Draws whether a batch is one of them; nothing is drawn where there is no choice."""
+        return self.most > 0 and (self.share >= 1 or random.random() < self.share)
 
 
 @dataclass(frozen=True)
@@ -57,7 +81,7 @@ def read_vocabulary() -> tuple[list[str], list[str]]:
 
 
 @contextmanager
-def batches(stage: dict[str, Any], seed: int, position_jumps: bool, most_hidden: float) -> Iterator[Iterator[Batch]]:
+def batches(stage: dict[str, Any], seed: int, position_jumps: bool, hiding: Hiding) -> Iterator[Iterator[Batch]]:
     """An endless stream of batches; the generator ends with the context.
 
     stage is the `data` object of a stage (see `StageData` in stage.ts). The same seed gives the same batches.
@@ -73,7 +97,7 @@ def batches(stage: dict[str, Any], seed: int, position_jumps: bool, most_hidden:
         def read() -> None:
             next(lines, None)  # the vocabulary line
             for line in lines:
-                batch = make_batch(json.loads(line), random, position_jumps, most_hidden)
+                batch = make_batch(json.loads(line), random, position_jumps, hiding)
                 while not stop.is_set():
                     try:
                         ready.put(batch, timeout=0.5)
@@ -100,7 +124,7 @@ def batches(stage: dict[str, Any], seed: int, position_jumps: bool, most_hidden:
 
 
 def make_batch(
-    sequences: list[dict[str, Any]], random: np.random.Generator, position_jumps: bool, most_hidden: float
+    sequences: list[dict[str, Any]], random: np.random.Generator, position_jumps: bool, hiding: Hiding
 ) -> Batch:
     """Pads the sequences to one length and, if asked, spreads their positions and hides blocks of the reasoning."""
     length = max(len(sequence["ids"]) for sequence in sequences)
@@ -113,18 +137,18 @@ def make_batch(
         kinds[row, : len(sequence["kinds"])] = sequence["kinds"]
         steps[row, sequence["lineStarts"]] += draw_jumps(random, len(sequence["lineStarts"]), POSITION_LIMIT - length)
     positions = torch.from_numpy(steps.cumsum(axis=1)) if position_jumps else None
-    visible = hide_blocks(sequences, kinds, random, most_hidden) if most_hidden > 0 else None
+    visible = hide_blocks(sequences, kinds, random, hiding) if hiding.applies(random) else None
     return Batch(torch.from_numpy(tokens), torch.from_numpy(kinds), positions, visible)
 
 
 def hide_blocks(
-    sequences: list[dict[str, Any]], kinds: NDArray[np.int64], random: np.random.Generator, most: float
+    sequences: list[dict[str, Any]], kinds: NDArray[np.int64], random: np.random.Generator, hiding: Hiding
 ) -> Tensor:
     """What each query may attend to when a cache has evicted blocks: (B, 1, T, T).
 
-    Of every sequence's reasoning a random share of the blocks, up to `most`, is hidden from queries more than
-    ALWAYS_SEEN tokens later. A value that is looked up and stands only in hidden blocks carries no loss: its kind
-    becomes 0. So a missing block costs what stood in it, and nothing else.
+    Of every sequence's reasoning a random share of the blocks, up to `hiding.most`, is hidden from queries more than
+    ALWAYS_SEEN tokens later. A value that is looked up and stands only in hidden blocks changes its kind, so that
+    nothing teaches the model to guess it. So a missing block costs what stood in it, and nothing else.
     """
     batch, length = kinds.shape
     index = np.arange(length)
@@ -133,7 +157,7 @@ def hide_blocks(
         block = int(random.choice(HIDDEN_BLOCKS))
         begin = int(np.argmax(kinds[row] > 0))
         first, last = -(-begin // block), len(sequence["ids"]) // block
-        share = random.uniform(0, most)
+        share = random.uniform(0, hiding.most)
         hidden = [number for number in range(first, last) if random.random() < share]
         gone = np.full(length, length)  # the first query that does not see a key
         for number in hidden:
@@ -141,7 +165,7 @@ def hide_blocks(
         visible[row] &= index[:, None] < gone[None, :]
         for token, *positions in sequence["lookups"]:
             if positions and not visible[row, token - 1, positions].any():
-                kinds[row, token] = 0
+                kinds[row, token] = hiding.lost_kind
     return torch.from_numpy(visible[:, None])
 
 

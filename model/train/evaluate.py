@@ -18,6 +18,8 @@ from .data import MODEL_FOLDER, node_command
 
 # Training uses seeds below this.
 FIRST_SEED = 1_000_000
+# Program lengths that are measured: those of the policies' evaluation, shorter ones, and the longest.
+LINES = {"plain": (4, 8, 16, 24, 32, 40, 59), "verbose": (4, 8, 16, 24, 32, 40, 45)}
 # A model that does not end may write this many tokens more than the right text has.
 SPARE_TOKENS = 32
 
@@ -32,10 +34,11 @@ class Result:
 
 
 def main() -> None:
-    """Prints one JSON line per program length."""
+    """Prints one JSON line per form and program length."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER / "crystal-mini")
-    parser.add_argument("--lines", type=int, nargs="+", default=[4, 8, 16, 24, 32, 40, 59])
+    parser.add_argument("--form", nargs="+", choices=list(LINES), default=list(LINES))
+    parser.add_argument("--lines", type=int, nargs="+", help="default: those of the form in LINES")
     parser.add_argument("--programs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="programs of n lines use seed + n")
     parser.add_argument("--batch", type=int, default=50)
@@ -45,9 +48,10 @@ def main() -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(arguments.model)
     model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
     model.eval()
-    for lines in arguments.lines:
+    measured = [(form, lines) for form in arguments.form for lines in arguments.lines or LINES[form]]
+    for form, lines in measured:
         seed = arguments.seed + lines
-        programs = read_programs(lines, arguments.programs, seed)
+        programs = read_programs(form, lines, arguments.programs, seed)
         start = time.monotonic()
         results = run(model, tokenizer, programs, arguments.batch)
         seconds = time.monotonic() - start
@@ -55,6 +59,7 @@ def main() -> None:
         answers = sum(result.answer_right for result in results)
         entry = {
             "event": "evaluation",
+            "form": form,
             "lines": lines,
             "programs": len(programs),
             "seed": seed,
@@ -75,9 +80,11 @@ def main() -> None:
                 log.write(text + "\n")
 
 
-def read_programs(lines: int, count: int, seed: int) -> list[dict[str, Any]]:
+def read_programs(form: str, lines: int, count: int, seed: int) -> list[dict[str, Any]]:
     """Programs from the generator."""
-    arguments = ("--lines", str(lines), "--count", str(count), "--seed", str(seed))
+    arguments = ["--lines", str(lines), "--count", str(count), "--seed", str(seed)]
+    if form == "verbose":
+        arguments.append("--verbose")
     output = subprocess.run(node_command(*arguments), check=True, capture_output=True, text=True).stdout
     return [json.loads(line) for line in output.splitlines()]
 
@@ -98,9 +105,7 @@ def run(model: Any, tokenizer: Any, programs: list[dict[str, Any]], batch: int) 
 def run_batch(model: Any, tokenizer: Any, programs: list[dict[str, Any]]) -> list[Result]:
     """Programs of one prompt length."""
     texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": program["prompt"]}], tokenize=False, add_generation_prompt=True
-        )
+        tokenizer.apply_chat_template(program["messages"], tokenize=False, add_generation_prompt=True)
         for program in programs
     ]
     prompt = tokenizer(texts, return_tensors="pt", add_special_tokens=False).input_ids
@@ -109,6 +114,7 @@ def run_batch(model: Any, tokenizer: Any, programs: list[dict[str, Any]]) -> lis
         if row != program["ids"][:length] or length != program["promptLength"]:
             raise RuntimeError("the tokenizer does not give the ids of the generator")
     limit = max(len(program["ids"]) for program in programs) - length + SPARE_TOKENS
+    limit = min(limit, model.config.max_position_embeddings - length)
     output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=limit, do_sample=False)
     return [judge(tokenizer, row, program) for row, program in zip(output[:, length:].tolist(), programs, strict=True)]
 

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
@@ -13,11 +12,14 @@ from transformers import PreTrainedTokenizerFast
 
 from .data import MODEL_FOLDER, read_vocabulary
 from .network import NORM_EPSILON, ROPE_THETA, Network, Shape
+from .train import load_network
 
-# `<bos> <|user|> prompt <|assistant|> <think>`: words are separated by single spaces.
+# `<bos> <|user|> prompt <|assistant|> <think>`: words are separated by single spaces. The system message `verbose` asks
+# for the verbose form; any other one says nothing to this model.
 CHAT_TEMPLATE = (
     "{{ '<bos>' }}{% for m in messages %}"
-    "{% if m['role'] == 'user' %}{{ ' <|user|> ' + m['content'] }}"
+    "{% if m['role'] == 'system' and m['content'] | trim == 'verbose' %}{{ ' <|system|> verbose' }}"
+    "{% elif m['role'] == 'user' %}{{ ' <|user|> ' + m['content'] }}"
     "{% elif m['role'] == 'assistant' %}{{ ' <|assistant|> ' + m['content'] }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ ' <|assistant|> <think>' }}{% endif %}"
 )
@@ -30,8 +32,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=MODEL_FOLDER / "crystal-mini")
     arguments = parser.parse_args()
     vocabulary, _ = read_vocabulary()
-    network = Network(Shape(vocabulary=len(vocabulary)))
-    network.load_state_dict(torch.load(arguments.weights, weights_only=True))
+    network = load_network(arguments.weights)
+    if network.shape.vocabulary != len(vocabulary):
+        raise ValueError(
+            f"{arguments.weights} has {network.shape.vocabulary} words, not the {len(vocabulary)} of vocab.ts"
+        )
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     weights_file = output / "model.safetensors"
@@ -111,7 +116,7 @@ def write_tokenizer(output: Path, vocabulary: list[str], shape: Shape) -> None:
         bos_token="<bos>",
         eos_token="<eos>",
         pad_token="<pad>",
-        additional_special_tokens=["<|user|>", "<|assistant|>"],
+        additional_special_tokens=["<|user|>", "<|assistant|>", "<|system|>"],
         clean_up_tokenization_spaces=False,
         model_max_length=shape.positions,
         padding_side="left",

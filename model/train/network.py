@@ -5,7 +5,7 @@ Shapes: B sequences, T tokens, d width, V words, h query heads, k key-value head
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +99,17 @@ class Network(nn.Module):
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
         start_as_back_heads(self, frequencies)
+
+    @torch.no_grad()
+    def add_words(self, vocabulary: int) -> None:
+        """Appends embeddings until there are `vocabulary` of them: random, as large as the trained ones, and with the
+        mean of their constant dimension.
+        """
+        trained = self.embedding.detach()
+        added = torch.randn(vocabulary - len(trained), self.shape.width) * trained.std()
+        added[:, 0] = trained[:, 0].mean()
+        self.embedding = nn.Parameter(torch.cat([trained, added]))
+        self.shape = replace(self.shape, vocabulary=vocabulary)
 
     def layers(self) -> list[Block]:
         """The layers, in order."""

@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import MODEL_FOLDER, Batch, batches, read_vocabulary
+from .data import LOST_VALUE, MODEL_FOLDER, Batch, Hiding, batches, read_vocabulary
 from .muon import Muon
 from .network import Network, Shape
 
@@ -37,13 +38,15 @@ def main() -> None:
 
     plan = json.loads(arguments.stages.read_text())
     vocabulary, kinds = read_vocabulary()
+    lost = Lost(kinds.index(LOST_VALUE), [vocabulary.index(f"={digit}") for digit in range(10)])
     seed: int = plan["seed"]
     torch.manual_seed(seed)
-    network = Network(Shape(vocabulary=len(vocabulary)))
     arguments.weights.mkdir(parents=True, exist_ok=True)
     first: int = arguments.from_stage
     if first > 0:
-        network.load_state_dict(torch.load(weights_file(arguments.weights, first - 1), weights_only=True))
+        network = load_network(weights_file(arguments.weights, first - 1))
+    else:
+        network = Network(Shape(vocabulary=plan["words"]))
 
     with arguments.log.open("w" if first == 0 else "a") as log:
 
@@ -65,14 +68,17 @@ def main() -> None:
         )
         for number in range(first, len(plan["stages"])):
             stage = plan["stages"][number]
+            if "words" in stage:
+                torch.manual_seed(seed * 1000 + number)
+                network.add_words(stage["words"])
             # A stream of its own for each stage; seeds of programs for evaluation start at 1,000,000.
-            for entry in run_stage(network, plan, stage, kinds, seed * 1000 + number):
+            for entry in run_stage(network, plan, stage, kinds, lost, seed * 1000 + number):
                 write(entry)
             torch.save(network.state_dict(), weights_file(arguments.weights, number))
 
 
 def run_stage(
-    network: Network, plan: dict[str, Any], stage: dict[str, Any], kinds: list[str], seed: int
+    network: Network, plan: dict[str, Any], stage: dict[str, Any], kinds: list[str], lost: "Lost", seed: int
 ) -> Iterator[dict[str, Any]]:
     """Trains for the stage's tokens; yields the entries of the log."""
     matrices = [matrix for block in network.layers() for matrix in block.matrices()]
@@ -83,10 +89,10 @@ def run_stage(
     weights = torch.tensor([float(plan["lossWeights"][kind]) for kind in kinds])
     accuracy = Accuracy(kinds)
     start, tokens, step = time.monotonic(), 0, 0
-    with batches(stage["data"], seed, stage["positionJumps"], stage["mostHidden"]) as stream:
+    with batches(stage["data"], seed, stage["positionJumps"], Hiding.of(stage, kinds)) as stream:
         for batch in stream:
             rate = learning_rate(stage["learningRate"], tokens / stage["tokens"], step, plan["warmUpSteps"])
-            loss, hits, kinds_hit = loss_and_hits(network, batch, weights)
+            loss, hits, kinds_hit = loss_and_hits(network, batch, weights, lost)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(others, 1.0)
             for group in adam.param_groups:
@@ -121,8 +127,19 @@ def learning_rate(bounds: list[float], done: float, step: int, warm_up: int) -> 
     return (bounds[0] + (bounds[1] - bounds[0]) * min(1.0, done)) * min(1.0, (step + 1) / warm_up)
 
 
-def loss_and_hits(network: Network, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted cross-entropy of the next token; for the n tokens that carry loss: predicted right (n), kind (n)."""
+@dataclass(frozen=True)
+class Lost:
+    """Values that the model cannot know: tokens of this kind may be any of these values."""
+
+    kind: int
+    values: list[int]
+
+
+def loss_and_hits(network: Network, batch: Batch, weights: Tensor, lost: Lost) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted cross-entropy of the next token; for the n tokens that carry loss: predicted right (n), kind (n).
+
+    Where the value is lost, the probability of all values together counts.
+    """
     positions = None if batch.positions is None else batch.positions[:, :-1]
     visible = None if batch.visible is None else batch.visible[:, :, :-1, :-1]
     hidden = network.hidden(batch.tokens[:, :-1], positions, visible)
@@ -131,8 +148,15 @@ def loss_and_hits(network: Network, batch: Batch, weights: Tensor) -> tuple[Tens
     logits = network.head(hidden[counted])
     targets, kinds = batch.tokens[:, 1:][counted], kinds[counted]
     weight = weights[kinds]
-    loss = (F.cross_entropy(logits, targets, reduction="none") * weight).sum() / weight.sum()
-    return loss, logits.detach().argmax(-1) == targets, kinds
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    predicted = logits.detach().argmax(-1)
+    hits = predicted == targets
+    free = kinds == lost.kind
+    if free.any():
+        any_value = logits[free].log_softmax(-1)[:, lost.values].logsumexp(-1)
+        losses = losses.index_put((free.nonzero()[:, 0],), -any_value)
+        hits = hits | (free & torch.isin(predicted, torch.tensor(lost.values)))
+    return (losses * weight).sum() / weight.sum(), hits, kinds
 
 
 class Accuracy:
@@ -158,6 +182,14 @@ class Accuracy:
         self.right.zero_()
         self.total.zero_()
         return shares
+
+
+def load_network(file: Path) -> Network:
+    """The network of a weights file, with as many words as it has."""
+    weights = torch.load(file, weights_only=True)
+    network = Network(Shape(vocabulary=len(weights["embedding"])))
+    network.load_state_dict(weights)
+    return network
 
 
 def weights_file(folder: Path, stage: int) -> Path:

@@ -3,7 +3,8 @@ import { describe, test } from 'node:test';
 import { type Answer, budgetBlocks, outputBlocks } from '../../bench/ask.ts';
 import { parseMetrics, total } from '../../bench/metrics-text.ts';
 import { median, wilson } from '../../bench/statistics.ts';
-import { chooseSeed, makePrograms } from '../../bench/workload.ts';
+import { answerTokenLimit, chooseSeed, makePrograms } from '../../bench/workload.ts';
+import { FORMS, type Form, MOST_LINES, POSITIONS } from '../../model/form.ts';
 
 describe('statistics', () => {
   test("Wilson's interval has its published values", () => {
@@ -80,6 +81,30 @@ describe('a workload', () => {
     assert.notDeepEqual(prompts(4), prompts(5));
     assert.equal(new Set(prompts(4)).size, 3);
   });
+
+  test('says the same in either form', () => {
+    const said = (form: Form) => makePrograms(4, 3, 8, form).map(({ prompt, answer }) => [prompt, answer]);
+    assert.deepEqual(said('verbose'), said('plain'));
+    assert.deepEqual(
+      said('plain'),
+      makePrograms(4, 3, 8).map(({ prompt, answer }) => [prompt, answer]),
+    );
+  });
+
+  for (const form of FORMS) {
+    test(`has room for every right answer in the ${form} form, within the model's positions`, () => {
+      for (const lines of [1, 8, 24, 40, MOST_LINES[form]]) {
+        for (const { ids, promptLength } of makePrograms(9, 50, lines, form)) {
+          const limit = answerTokenLimit(lines, form);
+          assert.ok(
+            ids.length - promptLength <= limit,
+            `${ids.length - promptLength} of ${limit} tokens, ${lines} lines`,
+          );
+          assert.ok(promptLength + limit <= POSITIONS);
+        }
+      }
+    });
+  }
 
   test('has a fresh seed unless one is given', () => {
     assert.equal(chooseSeed('0'), 0);

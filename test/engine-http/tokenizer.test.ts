@@ -4,6 +4,8 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { loadSamplingDefaults } from '../../engine/http/generation-defaults.ts';
 import { loadTokenizer } from '../../engine/http/tokenizer.ts';
+import { FORMS } from '../../model/form.ts';
+import { makeProgram } from '../../model/task.ts';
 import { byteIds, ids, writeByteTokenizer, writeWordTokenizer } from './tokenizer-folders.ts';
 
 const folder = writeWordTokenizer();
@@ -79,6 +81,27 @@ describe('the tokenizer of crystal-mini', { skip: missing }, () => {
     assert.ok(tokenizer.decode(tokens, false).includes(content));
     assert.equal(tokens.at(-1), tokenizer.thinkStartId);
     assert.notEqual(tokenizer.thinkEndId, undefined);
+  });
+
+  it('reads programs of both forms as the generator writes them', () => {
+    const tokenizer = loadTokenizer(miniFolder);
+    for (const form of FORMS) {
+      const { messages, ids, promptLength } = makeProgram(5, 6, { form });
+      const tokens = tokenizer.encodeChat([...messages], { add_generation_prompt: true });
+      assert.deepEqual(tokens, ids.slice(0, promptLength), form);
+    }
+  });
+
+  it('takes the system message `verbose` in white space, and no other one', () => {
+    const tokenizer = loadTokenizer(miniFolder);
+    const user = { role: 'user', content: 'Q1 cat' };
+    const prompt = (content: string) =>
+      tokenizer.decode(
+        tokenizer.encodeChat([{ role: 'system', content }, user], { add_generation_prompt: true }),
+        false,
+      );
+    assert.equal(prompt(' verbose\n'), '<bos> <|system|> verbose <|user|> Q1 cat <|assistant|> <think>');
+    assert.equal(prompt('You are a helpful assistant.'), '<bos> <|user|> Q1 cat <|assistant|> <think>');
   });
 
   it('is greedy by default', () => {

@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { FORMS, MOST_LINES, POSITIONS } from '../../model/form.ts';
 import type { ProgramOptions } from '../../model/plan.ts';
 import { type Program, TOKEN_KINDS } from '../../model/program.ts';
 import { makeProgram } from '../../model/task.ts';
-import { MAX_LINES, VOCABULARY } from '../../model/vocab.ts';
+import { VOCABULARY } from '../../model/vocab.ts';
 
 const seeds = fc.integer({ min: 0, max: 0x7fffffff });
-const lineCounts = fc.integer({ min: 1, max: MAX_LINES });
-const programs = fc.tuple(seeds, lineCounts).map(([seed, lines]) => makeProgram(seed, lines));
+const programs = fc
+  .constantFrom(...FORMS)
+  .chain((form) => fc.tuple(seeds, fc.integer({ min: 1, max: MOST_LINES[form] }), fc.constant(form)))
+  .map(([seed, lines, form]) => makeProgram(seed, lines, { form }));
 const check = (property: (program: Program) => void) => fc.assert(fc.property(programs, property), { numRuns: 60 });
 
 /** Follows the reasoning like a reader who knows only its text: every `name =v` tells the value of a register. */
@@ -92,11 +95,63 @@ describe('a program', () => {
   });
 });
 
+describe('a verbose program', () => {
+  it('reads like this', () => {
+    const { messages, prompt, reasoning } = makeProgram(1, 4, { queries: 2, form: 'verbose' });
+    assert.deepEqual(messages, [
+      { role: 'system', content: 'verbose' },
+      { role: 'user', content: prompt },
+    ]);
+    assert.equal(
+      reasoning,
+      [
+        'L4 toad 4 0 : 4 =4 + 0 =0 -> toad =4 hmm toad is 4 plus 0 . count 4 . 4 first 0 second . fine ;',
+        'L3 mole 3 6 : 3 =3 + 6 =6 -> mole =9 hmm mole is 3 plus 6 . count 3 4 5 6 7 8 9 . 3 first 6 second . fine ;',
+        'L2 pig toad toad : toad =4 + toad =4 -> pig =8 hmm pig is toad plus toad . count 4 5 6 7 8 . toad first toad second . fine ;',
+        'L1 pine mole 4 : mole =9 + 4 =4 -> pine =3 hmm pine is mole plus 4 . count 9 0 1 2 3 . mole first 4 second . fine ;',
+      ].join(' '),
+    );
+  });
+
+  it('says the same as the plain one of its seed, looks the same up, and only muses more', () => {
+    fc.assert(
+      fc.property(seeds, fc.integer({ min: 1, max: MOST_LINES.verbose }), (seed, lines) => {
+        const plain = makeProgram(seed, lines);
+        const verbose = makeProgram(seed, lines, { form: 'verbose' });
+        for (const key of ['prompt', 'answer', 'queries', 'registers'] as const) {
+          assert.deepEqual(verbose[key], plain[key]);
+        }
+        const needed = ({ ids, kinds, promptLength }: Program) =>
+          ids.filter((_, index) => index >= promptLength && TOKEN_KINDS[kinds[index]!] !== 'filler');
+        assert.deepEqual(needed(verbose), needed(plain));
+        const copies = ({ lookups }: Program) =>
+          lookups.map(({ register, where, earlierPositions }) => [register, where, earlierPositions.length]);
+        assert.deepEqual(copies(verbose), copies(plain));
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it('holds no value in what it muses, so that none is looked up there', () => {
+    fc.assert(
+      fc.property(seeds, (seed) => {
+        const { reasoning } = makeProgram(seed, 20, { form: 'verbose' });
+        for (const [musing] of reasoning.matchAll(/hmm[^;]*;/g)) assert.doesNotMatch(musing, /=/);
+      }),
+      { numRuns: 20 },
+    );
+  });
+});
+
 describe('the tokens of a program', () => {
   it('are its words between the special ones', () => {
-    check(({ ids, prompt, reasoning, answer, promptLength, thinkEnd }) => {
+    check(({ form, ids, prompt, reasoning, answer, promptLength, thinkEnd }) => {
       const text = ids.map((id) => VOCABULARY[id]).join(' ');
-      assert.equal(text, `<bos> <|user|> ${prompt} <|assistant|> <think> ${reasoning} </think> ${answer} <eos>`);
+      const system = form === 'verbose' ? ' <|system|> verbose' : '';
+      assert.equal(
+        text,
+        `<bos>${system} <|user|> ${prompt} <|assistant|> <think> ${reasoning} </think> ${answer} <eos>`,
+      );
       assert.equal(VOCABULARY[ids[promptLength - 1]!], '<think>');
       assert.equal(VOCABULARY[ids[thinkEnd]!], '</think>');
     });
@@ -131,12 +186,15 @@ describe('the tokens of a program', () => {
     });
   });
 
-  it('fit the 2,048 positions of the model', () => {
-    fc.assert(
-      fc.property(seeds, (seed) => makeProgram(seed, MAX_LINES, { queries: 6 }).ids.length <= 2048),
-      { numRuns: 20 },
-    );
-  });
+  for (const form of FORMS) {
+    it(`fit the ${POSITIONS} positions of the model in the ${form} form`, () => {
+      const length = (seed: number) => makeProgram(seed, MOST_LINES[form], { form, queries: 6 }).ids.length;
+      fc.assert(
+        fc.property(seeds, (seed) => length(seed) <= POSITIONS),
+        { numRuns: 20 },
+      );
+    });
+  }
 });
 
 describe('options', () => {
@@ -156,6 +214,8 @@ describe('options', () => {
     ['lines must be an integer between 1 and 59, got 0', 1, 0, {}],
     ['lines must be an integer between 1 and 59, got 60', 1, 60, {}],
     ['lines must be an integer between 1 and 59, got 2.5', 1, 2.5, {}],
+    ['lines must be an integer between 1 and 45, got 46', 1, 46, { form: 'verbose' }],
+    ['form must be plain or verbose, got "loud"', 1, 24, { form: 'loud' as 'plain' }],
     ['seed must be an integer between 0 and 2147483647, got -1', -1, 24, {}],
     ['queries must be an integer between 1 and 6, got 7', 1, 24, { queries: 7 }],
     ['hubs must be an integer between 1 and 8, got 0', 1, 24, { hubs: 0 }],

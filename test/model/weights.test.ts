@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
+import { POSITIONS } from '../../model/form.ts';
 import { makeProgram } from '../../model/task.ts';
 import { VOCABULARY } from '../../model/vocab.ts';
 
@@ -10,7 +11,8 @@ describe('the files of crystal-mini', () => {
   it('hold the vocabulary of the generator', () => {
     const ids = read('crystal-mini/tokenizer.json').model.vocab;
     assert.deepEqual(ids, Object.fromEntries(VOCABULARY.map((word, id) => [word, id])));
-    assert.equal(read('crystal-mini/config.json').vocab_size, VOCABULARY.length);
+    const { vocab_size, max_position_embeddings } = read('crystal-mini/config.json');
+    assert.deepEqual([vocab_size, max_position_embeddings], [VOCABULARY.length, POSITIONS]);
   });
 
   it('hold a golden output for a program of the generator, answered right with all keys', () => {

@@ -30,6 +30,30 @@ describe('a chat through gateway, engine and policy service', () => {
     );
   });
 
+  test('thinks aloud when the system message says `verbose`, and answers the same', async () => {
+    const verbose = makePrograms(11, 6, 12, 'verbose');
+    const [first] = verbose;
+    assert.ok(first);
+    const completion = await openai.chat.completions.create({
+      model: 'crystal-mini',
+      messages: [
+        { role: 'system', content: 'verbose' },
+        { role: 'user', content: program.prompt },
+      ],
+      temperature: 0,
+    });
+    const message = completion.choices[0]?.message as { reasoning?: string; content: string | null };
+    assert.equal(message.reasoning?.trim(), first.reasoning);
+    assert.equal(message.content?.trim(), program.answer);
+    const answers = await Promise.all(
+      verbose.map((it) => ask(cluster.gatewayUrl, it, { maxTokens: MAX_TOKENS, cache: { mode: 'off' } })),
+    );
+    assert.deepEqual(
+      answers.map((answer) => answer.exact),
+      verbose.map(() => true),
+    );
+  });
+
   test('streams a chain of thought, then the right answer, then [DONE]', async () => {
     const response = await fetch(`${cluster.gatewayUrl}/v1/chat/completions`, {
       method: 'POST',

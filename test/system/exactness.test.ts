@@ -12,13 +12,13 @@ describe('eviction in lockstep', () => {
 
   const outputs = (cache: CacheOption) =>
     Promise.all(
-      programs.map(async ({ prompt }) => {
+      programs.map(async ({ messages }) => {
         const response = await fetch(`${cluster.gatewayUrl}/v1/chat/completions`, {
           method: 'POST',
           headers: { 'content-type': 'application/json' },
           body: JSON.stringify({
             model: 'crystal-mini',
-            messages: [{ role: 'user', content: prompt }],
+            messages,
             temperature: 0,
             max_tokens: 450,
             return_token_ids: true,
