@@ -60,16 +60,16 @@ def select_rows(
 def block_logsumexp(
     query: torch.Tensor, keys: torch.Tensor, rows: RowSelection, scale: float, softcap: float = 0.0
 ) -> torch.Tensor:
-    """Log-sum-exp of each block's scores: float32 [blocks, kv heads, query heads of a group].
+    """Log-sum-exp of each block's scores: float32 [..., blocks, kv heads, query heads of a group].
 
-    query: [rows, kv heads, query heads of a group, head size], the last query token of each measured row.
-    keys: [blocks, kv heads, head size, block size], in the order of `rows.blocks`.
+    query: [..., rows, kv heads, query heads of a group, head size], the last query token of each measured row.
+    keys: [..., blocks, kv heads, head size, block size], in the order of `rows.blocks`.
     """
-    scores = torch.matmul(query[rows.row_of].float(), keys.float()) * scale
+    scores = torch.matmul(query.index_select(-4, rows.row_of).float(), keys.float()) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
-    unused = torch.arange(keys.shape[3], device=keys.device)[None] >= rows.filled[:, None]
-    return scores.masked_fill_(unused[:, None, None], float("-inf")).logsumexp(3)
+    unused = torch.arange(keys.shape[-1], device=keys.device)[None] >= rows.filled[:, None]
+    return scores.masked_fill_(unused[:, None, None], float("-inf")).logsumexp(-1)
 
 
 def block_masses(lse: torch.Tensor, rows: RowSelection, sinks: torch.Tensor | None = None) -> torch.Tensor:

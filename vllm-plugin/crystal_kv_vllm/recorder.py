@@ -4,17 +4,40 @@ Three places of one forward pass take part, and vLLM gives them nothing in commo
 metadata builder the rows, the attention layers queries and keys. This object is what they share.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
-from .masses import RowSelection, log_codes, select_rows
+from .masses import RowSelection, block_masses, log_codes, select_rows
 from .orders import Masses, StepOrders
 
 #: The request of each row of a batch, in the batch's order.
 RowIds = Callable[[CommonAttentionMetadata], list[str]]
+
+
+class MeasuringImpl(Protocol):
+    """What measuring needs of a layer's attention."""
+
+    num_kv_heads: int
+
+    def logsumexp(self, layers: "Sequence[NotedLayer]", rows: RowSelection) -> torch.Tensor: ...
+
+    @property
+    def sink_scores(self) -> torch.Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class NotedLayer:
+    """What is left of a layer until the step is measured."""
+
+    impl: MeasuringImpl
+    #: [rows, kv heads, query heads of a group, head size], a copy.
+    query: torch.Tensor
+    #: The cache itself: what the measured rows read stays until the next step.
+    kv_cache: torch.Tensor
 
 
 @dataclass
@@ -44,14 +67,14 @@ class Recorder:
         self._orders: StepOrders | None = None
         self._row_ids: RowIds | None = None
         self._rows: RowSelection | None = None
-        self._codes: dict[int, torch.Tensor] = {}
+        self._layers: dict[int, NotedLayer] = {}
 
     def begin(self, orders: StepOrders, row_ids: RowIds) -> None:
         """A step that is to be measured begins; `row_ids` is asked when its metadata is built."""
         self._orders = orders
         self._row_ids = row_ids
         self._rows = None
-        self._codes = {}
+        self._layers = {}
 
     def note_rows(self, metadata: CommonAttentionMetadata, block_size: int) -> None:
         """Takes the compacted metadata of the step; does nothing when the step is not measured."""
@@ -76,23 +99,26 @@ class Recorder:
         wanted = not groups or any(group // kv_heads == layer for group in groups)
         return self._rows if wanted else None
 
-    def record(self, layer: int, masses: torch.Tensor) -> None:
-        """masses: [blocks, kv heads], in the order of the selection."""
-        self._codes[layer] = log_codes(masses)
+    def note_layer(self, layer: int, noted: NotedLayer) -> None:
+        self._layers[layer] = noted
 
     def finish(self) -> PendingMasses:
-        """Ends the step."""
-        orders, rows, layers = self._orders, self._rows, self._codes
+        """Ends the step. All layers are measured at once: in small batches the number of operations is what costs."""
+        orders, rows, noted = self._orders, self._rows, self._layers
         self._orders = self._row_ids = self._rows = None
-        self._codes = {}
-        if orders is None or rows is None or not layers:
+        self._layers = {}
+        if orders is None or rows is None or not noted:
             return PendingMasses(None, None)
+        order = sorted(noted)
+        layers = [noted[index] for index in order]
+        impl = layers[0].impl
+        sinks = [scores for layer in layers if (scores := layer.impl.sink_scores) is not None]
+        masses = block_masses(impl.logsumexp(layers, rows), rows, torch.cat(sinks) if sinks else None)
+        codes = log_codes(masses).t().contiguous()
         if orders.head_groups:
-            kv_heads = next(iter(layers.values())).shape[1]
-            columns = [layers[group // kv_heads][:, group % kv_heads] for group in orders.head_groups]
-            codes = torch.stack(columns)
-        else:
-            codes = torch.cat([layers[layer].t() for layer in sorted(layers)])
+            kv_heads = impl.num_kv_heads
+            places = [order.index(group // kv_heads) * kv_heads + group % kv_heads for group in orders.head_groups]
+            codes = codes[places]
         if codes.device.type == "cpu":
             return PendingMasses(codes, rows)
         host = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)

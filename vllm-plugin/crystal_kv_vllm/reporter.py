@@ -76,14 +76,18 @@ class Reporter:
         self._outbox = None
         self._acks = []
 
-    def wants_masses(self, tracked: Tracked, generated: int) -> bool:
-        """Whether to measure what a request attends to when it computes the token after `generated` ones."""
+    def wants_masses(self, tracked: Tracked, step: int, generated: int) -> bool:
+        """Whether to measure what a request attends to when it computes the token after `generated` ones.
+
+        In lockstep the request's own tokens are counted, so that it is measured at the same ones in any company; else
+        the engine's steps, so that requests are measured together, which costs less.
+        """
         if not self.attached or tracked.options.mode == pb.MODE_OFF:
             return False
         if tracked.parent is not None:
             return True
         every = self._configure.measure_every
-        return every > 0 and generated % every == 0
+        return every > 0 and (generated if self._every_step else step) % every == 0
 
     def started(self, started: pb.Started) -> None:
         self._put(pb.AttachRequest(started=started))

@@ -278,7 +278,7 @@ class Steward:
             return False
         # asynchronous scheduling has counted the token of this very step already
         in_flight = max(0, request.num_output_placeholders - 1)
-        return self._reporter.wants_masses(tracked, request.num_output_tokens + in_flight)
+        return self._reporter.wants_masses(tracked, self.step, request.num_output_tokens + in_flight)
 
     def _pool_state(self) -> pb.PoolState:
         pool = self._manager.block_pool

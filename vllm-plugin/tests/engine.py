@@ -10,7 +10,6 @@ from typing import Any
 from scripted_peer import ScriptedPeer
 
 BLOCK_SIZE = 32
-VOCABULARY = 165
 
 PLUGIN = {
     "scheduler_cls": "crystal_kv_vllm.scheduler.scheduler",
@@ -27,7 +26,7 @@ def engine_arguments(model: str, **overrides: Any) -> dict[str, Any]:
         "enforce_eager": True,
         "max_num_seqs": 16,
         "num_gpu_blocks_override": 200,
-        "max_logprobs": VOCABULARY,
+        "max_logprobs": -1,
         "logprobs_mode": "raw_logits",
         "seed": 0,
         **overrides,
@@ -140,7 +139,7 @@ class RunningEngine:
                 "temperature": 0.0,
                 "max_tokens": tokens,
                 "ignore_eos": True,
-                "logprobs": VOCABULARY if logits else None,
+                "logprobs": -1 if logits else None,
                 "detokenize": False,
                 **sampling,
             }

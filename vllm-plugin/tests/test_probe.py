@@ -184,7 +184,7 @@ def test_nothing_of_a_probe_reaches_outputs_or_vllms_metrics(engine: RunningEngi
 
 
 def test_no_probe_where_there_is_no_room(engine: RunningEngine, peer: ScriptedPeer) -> None:
-    peer.decide = probe_once(100)
-    engine.generate([prompt(seed, 40) for seed in range(16)], 70)
+    peer.decide = probe_once(50)
+    engine.generate([prompt(seed, 40) for seed in range(16)], 20)
     assert set(probe_answers(peer)) == {pb.PROBE_ANSWER_NO_ROOM}
     assert not peer.probes

@@ -210,9 +210,15 @@ class TestReporter:
         reporter, _ = self.attached()
         one, probe = tracked(), tracked()
         probe.parent = one
-        assert [reporter.wants_masses(one, n) for n in range(4)] == [True, False, True, False]
-        assert reporter.wants_masses(probe, 1)
-        assert not Reporter(4, 8, every_step=True).wants_masses(one, 0)
+        assert [reporter.wants_masses(one, 1, n) for n in range(4)] == [True, False, True, False]
+        assert reporter.wants_masses(probe, 1, 1)
+        assert not Reporter(4, 8, every_step=True).wants_masses(one, 1, 0)
+
+    def test_without_lockstep_all_requests_are_measured_at_the_same_steps(self) -> None:
+        reporter = Reporter(4, 8, every_step=False)
+        reporter.configure(pb.Configure(measure_every=2), Outbox(), [])
+        wanted = [[reporter.wants_masses(tracked(), step, n) for n in (0, 1)] for step in (1, 2)]
+        assert wanted == [[False, False], [True, True]]
 
     def test_an_ack_waits_for_the_steps_that_ran_with_the_blocks(self) -> None:
         reporter, box = self.attached()

@@ -1,5 +1,7 @@
 """CPU_ATTN: vLLM's paged attention on CPUs."""
 
+from collections.abc import Sequence
+
 import torch
 from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionBackend,
@@ -8,6 +10,7 @@ from vllm.v1.attention.backends.cpu_attn import (
 )
 
 from ..masses import RowSelection, block_logsumexp
+from ..recorder import NotedLayer
 from .mixin import BackendMixin, BuilderMixin, ImplMixin
 
 
@@ -16,15 +19,24 @@ class CrystalCPUMetadataBuilder(BuilderMixin, CPUAttentionMetadataBuilder):
 
 
 class CrystalCPUImpl(ImplMixin, CPUAttentionBackendImpl):
-    def logsumexp(self, query: torch.Tensor, kv_cache: torch.Tensor, rows: RowSelection) -> torch.Tensor:
+    def logsumexp(self, layers: Sequence[NotedLayer], rows: RowSelection) -> torch.Tensor:
         # A block of a head is its keys, then its values. Keys are stored column by column, [head size, block size],
         # except for AMX, which packs them in pairs and which the plugin refuses.
-        blocks, heads, block_size, _ = kv_cache.shape
-        halves = kv_cache.view(blocks * heads * 2, self.head_size * block_size)
-        places = (rows.blocks[:, None] * heads + torch.arange(heads)) * 2
-        # a copy of whole rows is much faster than indexing
-        keys = halves.index_select(0, places.flatten()).view(-1, heads, self.head_size, block_size)
-        return block_logsumexp(query, keys, rows, self.scale, self.logits_soft_cap or 0.0)
+        blocks, heads, block_size, _ = layers[0].kv_cache.shape
+        places = ((rows.blocks[:, None] * heads + torch.arange(heads)) * 2).flatten()
+        keys = torch.empty(len(layers), len(places), self.head_size * block_size, dtype=layers[0].kv_cache.dtype)
+        for layer, out in zip(layers, keys, strict=True):
+            halves = layer.kv_cache.view(blocks * heads * 2, self.head_size * block_size)
+            # a copy of whole rows is much faster than indexing
+            torch.index_select(halves, 0, places, out=out)
+        lse = block_logsumexp(
+            torch.stack([layer.query for layer in layers]),
+            keys.view(len(layers), -1, heads, self.head_size, block_size),
+            rows,
+            self.scale,
+            self.logits_soft_cap or 0.0,
+        )
+        return lse.transpose(0, 1).flatten(1, 2)
 
 
 class CrystalCPUBackend(BackendMixin, CPUAttentionBackend):

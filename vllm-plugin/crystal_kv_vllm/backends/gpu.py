@@ -1,5 +1,6 @@
 """What the GPU backends share: kernels instead of torch, and buffers that stay where they are."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from ..kernels import compact_into, paged_logsumexp
 from ..masses import RowSelection
+from ..recorder import NotedLayer
 from .mixin import BuilderMixin, ImplMixin
 
 
@@ -41,5 +43,6 @@ class GPUImplMixin(ImplMixin):
     scale: float
     logits_soft_cap: Any
 
-    def logsumexp(self, query: torch.Tensor, kv_cache: torch.Tensor, rows: RowSelection) -> torch.Tensor:
-        return paged_logsumexp(query, kv_cache, rows, self.scale, float(self.logits_soft_cap or 0.0))
+    def logsumexp(self, layers: Sequence[NotedLayer], rows: RowSelection) -> torch.Tensor:
+        softcap = float(self.logits_soft_cap or 0.0)
+        return torch.cat([paged_logsumexp(it.query, it.kv_cache, rows, self.scale, softcap) for it in layers], 1)

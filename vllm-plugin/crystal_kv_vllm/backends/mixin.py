@@ -1,5 +1,6 @@
 """What every backend needs: the spec, metadata without holes, masses after the attention."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,8 +11,8 @@ from vllm.v1.kv_cache_interface import AttentionSpec
 
 from ..compact import compact_metadata
 from ..holes import hole_watch
-from ..masses import RowSelection, block_masses
-from ..recorder import recorder
+from ..masses import RowSelection
+from ..recorder import NotedLayer, recorder
 from ..spec import CrystalSpec, evictable_spec
 
 #: Asked in every layer of every step.
@@ -82,15 +83,18 @@ class ImplMixin:
             if rows is not None:
                 heads = self.num_heads // self.num_kv_heads
                 last = query.view(-1, self.num_kv_heads, heads, self.head_size)[rows.tokens]
-                lse = self.logsumexp(last, kv_cache, rows)
-                recorder.record(index, block_masses(lse, rows, self.sink_scores(heads)))
+                recorder.note_layer(index, NotedLayer(self, last, kv_cache))
         return output
 
-    def logsumexp(self, query: torch.Tensor, kv_cache: torch.Tensor, rows: RowSelection) -> torch.Tensor:
-        """Log-sum-exp of each block's scores: float32 [blocks, kv heads, query heads of a group]."""
+    def logsumexp(self, layers: Sequence[NotedLayer], rows: RowSelection) -> torch.Tensor:
+        """Log-sum-exp of each block's scores in all the layers, which have the same scale and soft cap.
+
+        Returns float32 [blocks, layers * kv heads, query heads of a group].
+        """
         raise NotImplementedError
 
-    def sink_scores(self, heads: int) -> torch.Tensor | None:
+    @property
+    def sink_scores(self) -> torch.Tensor | None:
         """Learned sink scores, [kv heads, query heads of a group]."""
         sinks: torch.Tensor | None = getattr(self, "sinks", None)
-        return None if sinks is None else sinks.view(self.num_kv_heads, heads)
+        return None if sinks is None else sinks.view(self.num_kv_heads, -1)
