@@ -18,12 +18,11 @@ import {
   measureSaving,
   measureTight,
 } from './vllm/measures.ts';
-import { askFor, runArm } from './vllm/pair.ts';
 import { BLOCK_SIZE, MAX_SEQUENCES, type VllmOptions } from './vllm/process.ts';
 import { FULL, QUICK, type Sizes, verboseSizes } from './vllm/sizes.ts';
 import { smolLm2Folder } from './vllm/smollm2.ts';
 import { type Arms, CORES, startSystem } from './vllm/system.ts';
-import { chooseSeed, makePrograms, reportName, VERBOSE_HELP } from './workload.ts';
+import { chooseSeed, reportName, VERBOSE_HELP } from './workload.ts';
 
 const MODEL = join(ROOT, 'model/crystal-mini');
 /** Trials have a seed of their own: nothing is chosen by the programs that are measured. */
@@ -115,17 +114,14 @@ async function main(): Promise<void> {
     const { ample, tightPoolBlocks, big } = sizes;
     const crystalMini = () => MODEL;
     await measure('tight', { poolBlocks: tightPoolBlocks, maxModelLen: 2048 }, crystalMini, async (arms) => {
-      await warmUp(arms);
       measured.push(await measureGoodput(arms, context));
       measured.push(await measureTight(arms, context));
     });
     await measure('ample', { poolBlocks: ample.poolBlocks, maxModelLen: 2048 }, crystalMini, async (arms) => {
-      await warmUp(arms);
       measured.push(await measureAmple(system, arms, context));
       measured.push(await measureSaving(system, arms, context));
     });
     await measure('chats', { poolBlocks: sizes.chats.poolBlocks, maxModelLen: 1024 }, crystalMini, async (arms) => {
-      await warmUp(arms);
       measured.push(await measureChats(arms, context));
     });
     const bigLength = big.promptTokens + big.tokens + BLOCK_SIZE;
@@ -145,13 +141,6 @@ const allFigures = (measured: readonly Measured[]): Record<string, number> =>
   Object.assign({}, ...measured.map((it) => it.figures));
 
 type ArmSize = Pick<VllmOptions, 'poolBlocks' | 'maxModelLen'>;
-
-/** Warms both engines up, and lets nothing of it count. */
-async function warmUp({ stock, plugin }: Arms): Promise<void> {
-  const work = askFor(makePrograms(0, 4, 10), 64, true);
-  await runArm(stock, work);
-  await runArm(plugin, work);
-}
 
 function conditionsOf(sizes: Sizes, seed: number) {
   const { ample, tight, goodput, saving, chats, big } = sizes;

@@ -1,6 +1,7 @@
 import type { Program } from '../../model/program.ts';
 import { decode, TOKEN } from '../../model/vocab.ts';
 import { add, mean, median, round } from '../statistics.ts';
+import { makePrograms } from '../workload.ts';
 import type { Vllm, VllmBatch, VllmRequest, VllmRun } from './process.ts';
 import type { Arms, PluginCounts, PluginVllm } from './system.ts';
 
@@ -46,6 +47,11 @@ export const withOptions = (work: Work, options: NonNullable<VllmRequest['option
   requests: work.requests.map((request) => ({ ...request, options })),
 });
 
+/** After a pause a process has cold caches; nothing of this counts. */
+async function warmUp(vllm: Vllm): Promise<void> {
+  await vllm.run(askFor(makePrograms(0, 4, 10), 64, true));
+}
+
 /** The same work on both arms, stock first or last. */
 export async function runPair(arms: Arms, work: Work, stockFirst: boolean): Promise<PairRow> {
   let stock = stockFirst ? await run(arms.stock, work) : undefined;
@@ -61,14 +67,20 @@ export const runPlugin = async (vllm: PluginVllm, work: Work): Promise<PairRow['
 
 /** One arm, and the tokens it generated. */
 export async function run(vllm: Vllm, work: Work): Promise<Done> {
+  await warmUp(vllm);
+  return await runWarm(vllm, work);
+}
+
+async function runWarm(vllm: Vllm, work: Work): Promise<Done> {
   const result = await vllm.run(work);
   return { row: describe(result, work.programs), tokens: result.answers.map((answer) => answer.tokens) };
 }
 
 /** The same with what the plugin counted. */
 export async function runCounted(vllm: PluginVllm, work: Work): Promise<Done<PairRow['plugin']>> {
+  await warmUp(vllm);
   const before = await vllm.counts();
-  const { row, tokens } = await run(vllm, work);
+  const { row, tokens } = await runWarm(vllm, work);
   const counts = await vllm.counts();
   for (const key of Object.keys(counts) as (keyof PluginCounts)[]) counts[key] -= before[key];
   return { row: { ...row, counts }, tokens };

@@ -72,8 +72,7 @@ export function createPressureController(options: PressureOptions): Controller {
         total -= 1;
       }
     },
-    expectsEviction: (_member: Member, pool) =>
-      active || pool.waiting > 0 || pool.freeBlocks < options.probeFreeShare * pool.totalBlocks,
+    expectsEviction: (_member: Member, pool) => active || pool.freeBlocks < options.probeFreeShare * pool.totalBlocks,
   };
 }
 
