@@ -48,7 +48,8 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
     // what a merge keeps does not depend on what was read
     if (isMerging(state, introduction)) return false;
     const options = state.profile.probe;
-    if (!state.schedule.isDue(state.tokens, state.completedBlocks, hello.blockSize, options)) return false;
+    if (!state.schedule.isDue(state.tokens, state.generated, state.completedBlocks, hello.blockSize, options))
+      return false;
     // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
     const ahead = options.maxTokens + introduction.probeSuffixTokens + hello.blockSize;
     return controller.expectsEviction(state, pool, ahead);

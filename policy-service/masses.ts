@@ -23,21 +23,31 @@ const EVERY_BYTE = 0x01010101;
 const HIGH_BITS = 0x80808080;
 const NO_CODE_BITS = 0xe0e0e0e0;
 
+export const HIT_RULES = ['mass', 'nucleus'] as const;
+/** Which masses make a hit; `share` in (0, 1]. */
+export interface HitTest {
+  rule: (typeof HIT_RULES)[number];
+  share: number;
+}
+
 /**
- * Which blocks were read: `hits[i]` becomes 1 when column `from + i` belongs to the nucleus of at least one head group,
- * that is to the smallest set of columns of `[from, to)` with `share` of what those columns hold; 0 otherwise.
- * Columns with the same code enter together, since nothing tells them apart. Codes have 32 values, so a nucleus takes
- * counting and no sorting; four columns are looked at at once. `codes` holds `groups` rows of `columns` bytes.
+ * Which blocks were read: `hits[i]` becomes 1 when column `from + i` passes the test in at least one head group, and 0
+ * otherwise.
  *
- * false, with `hits` undefined, when a byte in `[from, to)` is no log code.
+ * `mass`: the group puts at least `share` of its attention on the block, to the resolution of a log code (a factor of
+ * 1.4, to the block's favour). `nucleus`: the block belongs to the smallest set of columns of `[from, to)` with `share`
+ * of what those columns hold; columns with the same code enter together, since nothing tells them apart.
+ *
+ * Codes have 32 values, so a nucleus takes counting and no sorting; four columns are looked at at once. `codes` holds
+ * `groups` rows of `columns` bytes. false, with `hits` undefined, when a byte in `[from, to)` is no log code.
  */
-export function nucleusHits(
+export function findHits(
   codes: Uint8Array,
   groups: number,
   columns: number,
   from: number,
   to: number,
-  share: number,
+  test: HitTest,
   hits: Uint8Array,
 ): boolean {
   const width = to - from;
@@ -45,36 +55,57 @@ export function nucleusHits(
   const bytes = new DataView(codes.buffer, codes.byteOffset, codes.byteLength);
   if (unread.length <= words) unread = new Uint32Array((words + 1) * 2);
   unread.fill(HIGH_BITS, 0, words + 1);
+  const fixed = test.rule === 'mass' ? lastCodeOf(test.share) : undefined;
   let bits = 0;
   for (let group = 0; group < groups; group += 1) {
     const start = group * columns + from;
     const tail = start + words * 4;
     const end = start + width;
-    counts.fill(0, 0, 128);
-    for (let at = start; at < tail; at += 4) {
-      const word = bytes.getInt32(at, true);
-      bits |= word;
-      counts[word & 255]! += 1;
-      counts[32 + ((word >>> 8) & 255)]! += 1;
-      counts[64 + ((word >>> 16) & 255)]! += 1;
-      counts[96 + (word >>> 24)]! += 1;
+    let last = fixed ?? 0;
+    if (fixed === undefined) {
+      bits |= count(codes, bytes, start, tail, end);
+      last = lastCodeOfNucleus(test.share);
+      if (last < 0) continue;
     }
-    for (let at = tail; at < end; at += 1) {
-      bits |= codes[at]!;
-      counts[codes[at]!]! += 1;
-    }
-    const last = lastCodeOfNucleus(share);
-    if (last < 0) continue;
     // Codes have five bits: the sum has bit 7 exactly where the code is above `last`.
     const above = Math.imul(127 - last, EVERY_BYTE);
-    for (let at = start, i = 0; at < tail; at += 4, i += 1) unread[i]! &= bytes.getInt32(at, true) + above;
+    for (let at = start, i = 0; at < tail; at += 4, i += 1) {
+      const word = bytes.getInt32(at, true);
+      bits |= word;
+      unread[i]! &= word + above;
+    }
     for (let at = tail, shift = 0; at < end; at += 1, shift += 8) {
+      bits |= codes[at]!;
       if (codes[at]! <= last) unread[words]! &= ~(128 << shift);
     }
   }
   if ((bits & NO_CODE_BITS) !== 0) return false;
   for (let i = 0; i < width; i += 1) hits[i] = 1 - ((unread[i >>> 2]! >>> (((i & 3) << 3) + 7)) & 1);
   return true;
+}
+
+/** The code of a mass in (0, 1]. */
+function lastCodeOf(mass: number): number {
+  return Math.min(NOTHING - 1, Math.floor(-2 * Math.log2(mass)));
+}
+
+/** Fills `counts` with the codes of one group's row: whole words up to `tail`, then bytes. Returns all bits seen. */
+function count(codes: Uint8Array, bytes: DataView, start: number, tail: number, end: number): number {
+  let bits = 0;
+  counts.fill(0, 0, 128);
+  for (let at = start; at < tail; at += 4) {
+    const word = bytes.getInt32(at, true);
+    bits |= word;
+    counts[word & 255]! += 1;
+    counts[32 + ((word >>> 8) & 255)]! += 1;
+    counts[64 + ((word >>> 16) & 255)]! += 1;
+    counts[96 + (word >>> 24)]! += 1;
+  }
+  for (let at = tail; at < end; at += 1) {
+    bits |= codes[at]!;
+    counts[codes[at]!]! += 1;
+  }
+  return bits;
 }
 
 /** The largest code (least mass) of the nucleus that `counts` describes; below 0 when the group is to be ignored. */
@@ -111,6 +142,25 @@ export function meanMass(
     for (let i = 0; i < width; i += 1) mean[i]! += LINEAR[codes[start + i]!]!;
   }
   for (let i = 0; i < width; i += 1) mean[i]! /= groups;
+}
+
+/** `peak[i]` becomes at least the most that one head group puts on column `from + i`, for the columns `[from, to)`. */
+export function raisePeaks(
+  codes: Uint8Array,
+  groups: number,
+  columns: number,
+  from: number,
+  to: number,
+  peak: Float64Array,
+): void {
+  const width = to - from;
+  for (let group = 0; group < groups; group += 1) {
+    const start = group * columns + from;
+    for (let i = 0; i < width; i += 1) {
+      const mass = LINEAR[codes[start + i]!]!;
+      if (mass > peak[i]!) peak[i] = mass;
+    }
+  }
 }
 
 let sorted = new Float64Array(256);

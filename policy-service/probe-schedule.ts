@@ -5,7 +5,7 @@ export interface ProbeOptions {
   maxTokens: number;
   /** What is known keeps this share at each probe. */
   decay: number;
-  /** Most tokens that probes may cost, as a share of the tokens that the request itself computed. */
+  /** Most tokens that probes may cost, as a share of the tokens that the request itself has generated. */
   maxExtraShare: number;
 }
 
@@ -29,13 +29,16 @@ export class ProbeSchedule {
     this.#costOfOne = expectedCost;
   }
 
-  /** Whether a probe is due after `tokens` computed tokens, of which `completedBlocks` blocks of output are full. */
-  isDue(tokens: number, completedBlocks: number, blockSize: number, options: ProbeOptions): boolean {
+  /**
+   * Whether a probe is due after `tokens` computed tokens, `generated` of them beyond the prompt, with `completedBlocks`
+   * full blocks of output.
+   */
+  isDue(tokens: number, generated: number, completedBlocks: number, blockSize: number, options: ProbeOptions): boolean {
     if (this.#state.kind !== 'idle' && !this.#isOverdue(tokens, options)) return false;
     if (completedBlocks < 1 || tokens < this.#retryAtTokens) return false;
     const interval = Math.max(1, Math.round(options.everyTokens / blockSize));
     if (this.#lastBlocks !== undefined && completedBlocks - this.#lastBlocks < interval) return false;
-    return this.spentTokens + this.#costOfOne <= options.maxExtraShare * tokens;
+    return this.spentTokens + this.#costOfOne <= options.maxExtraShare * generated;
   }
 
   asked(tokens: number, completedBlocks: number): void {

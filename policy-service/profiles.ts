@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { type EvictionMode, MODES, PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
-import type { PolicyParameters } from './policies/policy.ts';
-import { POLICIES, POLICY_NAMES, type PolicyName } from './policies/registry.ts';
+import { HIT_RULES, type HitTest } from './masses.ts';
+import type { PolicyDefinition, PolicyParameters } from './policies/policy.ts';
+import { POLICIES, POLICY_NAMES } from './policies/registry.ts';
 import type { ProbeOptions } from './probe-schedule.ts';
 
 /** What a request gets when neither its options nor the configuration say otherwise. */
@@ -38,8 +39,19 @@ const profileSchema = z.strictObject({
   controller: z.discriminatedUnion('type', [fixedSchema, pressureSchema]).prefault({ type: 'pressure' }),
   mode: z.enum(MODES).default('enforce'),
   half_life_tokens: z.number().positive().max(1e9).default(70),
-  nucleus: z.number().gt(0).max(1).default(0.9),
+  /** Which attention on a block is a hit: a share of a head group's attention, or its top-p nucleus. */
+  hits: z
+    .strictObject({ rule: z.enum(HIT_RULES), share: z.number().gt(0).max(1) })
+    .default({ rule: 'mass', share: 0.1 }),
   seed: z.int().min(0).max(0xffff_ffff).default(0),
+  /** What the policy crystal weighs; parts of it can be switched off, to see what they are worth. */
+  crystal: z
+    .strictObject({
+      answer_weight: z.number().min(0).max(1000).default(0.3),
+      segments: z.boolean().default(true),
+      recurrence: z.boolean().default(true),
+    })
+    .prefault({}),
   /** Blocks are not evicted but merged, where the engine can: their least repeated tokens stay. */
   merge: z.boolean().default(false),
   /** What a request thought leaves the prefix cache when it ends; default: if the policy evicts nothing. */
@@ -48,7 +60,7 @@ const profileSchema = z.strictObject({
     .strictObject({
       every_tokens: z.int().min(1).max(1_048_576).default(64),
       max_tokens: z.int().min(1).max(1024).default(16),
-      decay: share.default(0.9),
+      decay: share.default(0.8),
       max_extra_share: share.default(0.1),
     })
     .prefault({}),
@@ -86,11 +98,13 @@ export type Controlling =
 /** A named set of options, as the rest of the service uses it. */
 export interface Profile {
   name: string;
-  policy: PolicyName;
+  /** Name of the policy, for people and metrics. */
+  policy: string;
+  definition: PolicyDefinition;
   controller: Controlling;
   mode: EvictionMode;
-  /** Share of the evictable attention that makes a hit. */
-  nucleus: number;
+  /** What counts as having read a block. */
+  hits: HitTest;
   parameters: PolicyParameters;
   probe: ProbeOptions;
   coldSteps: number;
@@ -103,6 +117,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
   return {
     name,
     policy: config.policy,
+    definition: POLICIES[config.policy],
     controller:
       controller.type === 'fixed'
         ? { type: 'fixed', budgetTokens: controller.budget_tokens }
@@ -116,8 +131,14 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
             floorShare: controller.floor_share,
           },
     mode: config.mode,
-    nucleus: config.nucleus,
-    parameters: { halfLifeTokens: config.half_life_tokens, seed: config.seed },
+    hits: config.hits,
+    parameters: {
+      halfLifeTokens: config.half_life_tokens,
+      seed: config.seed,
+      answerWeight: config.crystal.answer_weight,
+      segments: config.crystal.segments,
+      recurrence: config.crystal.recurrence,
+    },
     probe: {
       everyTokens: probe.every_tokens,
       maxTokens: probe.max_tokens,
@@ -128,8 +149,4 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
     merge: config.merge,
     releaseThinking: config.release_thinking ?? !POLICIES[config.policy].evicts,
   };
-}
-
-export function definitionOf(profile: Profile) {
-  return POLICIES[profile.policy];
 }

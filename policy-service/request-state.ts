@@ -3,11 +3,11 @@ import { Phase, type RequestOptions } from '../proto/gen/crystalkv/v1/policy.ts'
 import { BlockTable } from './block-table.ts';
 import type { Member } from './controllers/controller.ts';
 import { groupKey } from './controllers/group.ts';
-import { meanMass, nucleusHits, topHalfHits } from './masses.ts';
+import { findHits, meanMass, topHalfHits } from './masses.ts';
 import type { Measurement, Policy, PolicyDefinition, RequestFacts } from './policies/policy.ts';
 import { ProbeMemory, type ProbeRun } from './probe.ts';
 import { ProbeSchedule } from './probe-schedule.ts';
-import { type Controlling, definitionOf, type Profile } from './profiles.ts';
+import type { Controlling, Profile } from './profiles.ts';
 import { takeLowest } from './select.ts';
 import { ShadowTally } from './shadow.ts';
 
@@ -73,6 +73,7 @@ export class RequestState implements Member, RequestFacts {
   epoch: number;
   phase: Phase = Phase.PHASE_UNSPECIFIED;
   segmentStarts: number[] = [];
+  segments: Int32Array | undefined;
   peakResident = 0;
   measuredSteps = 0;
   /** The engine was told what becomes of the request's blocks when it ends. */
@@ -84,6 +85,9 @@ export class RequestState implements Member, RequestFacts {
   #governance: Governance;
   readonly #policy: Policy;
   #admitted: number;
+  /** Segment starts that lie beyond the middle of the last admitted block. */
+  #nextStarts: number[] = [];
+  #segment = 0;
 
   constructor(start: RequestStart, governance: Governance, options: RequestOptions | undefined) {
     this.start = start;
@@ -91,7 +95,7 @@ export class RequestState implements Member, RequestFacts {
     this.epoch = start.epoch;
     this.identity = start.crystalkvId === '' ? `handle ${start.handle}` : `${start.crystalkvId} ${start.choiceIndex}`;
     this.table = new BlockTable(start);
-    this.definition = definitionOf(governance.profile);
+    this.definition = governance.profile.definition;
     this.policyName = governance.profile.policy;
     this.#policy = this.definition.create(governance.profile.parameters);
     this.schedule = new ProbeSchedule(governance.profile.probe.maxTokens + start.probeSuffixTokens);
@@ -132,6 +136,10 @@ export class RequestState implements Member, RequestFacts {
     return this.start.cold && this.probe.count === 0 && this.measuredSteps < this.profile.coldSteps;
   }
 
+  get generated(): number {
+    return Math.max(0, this.tokens - this.start.promptTokens);
+  }
+
   /** Output blocks that are full, holes included. */
   get completedBlocks(): number {
     return Math.floor(this.tokens / this.table.blockSize) - this.table.firstOutput;
@@ -159,7 +167,11 @@ export class RequestState implements Member, RequestFacts {
     this.table.advance(tokens);
     this.phase = phase;
     if (this.table.resident > this.peakResident) this.peakResident = this.table.resident;
-    for (const start of segmentStarts) if (start <= tokens) this.segmentStarts.push(start);
+    for (const start of segmentStarts) {
+      if (start > tokens) continue;
+      this.segmentStarts.push(start);
+      this.#nextStarts.push(start);
+    }
     if (this.segmentStarts.length > MAX_SEGMENTS) this.segmentStarts = this.segmentStarts.slice(-MAX_SEGMENTS);
   }
 
@@ -175,9 +187,8 @@ export class RequestState implements Member, RequestFacts {
     const { hits } = scratch;
     const from = table.headColumns;
     const evictable = table.liveEvictable;
-    if (rule === 'nucleus' || shadowed) {
-      const { nucleus } = this.profile;
-      if (!nucleusHits(codes, groups, columns, from, from + evictable, nucleus, hits)) return 'mass_code';
+    if (rule === 'profile' || shadowed) {
+      if (!findHits(codes, groups, columns, from, from + evictable, this.profile.hits, hits)) return 'mass_code';
     }
     this.measuredSteps += 1;
     if (shadowed) {
@@ -200,7 +211,26 @@ export class RequestState implements Member, RequestFacts {
   /** Lets the blocks that have left the protected window take part. */
   admit(): void {
     const { last } = this.table;
-    for (; this.#admitted < last; this.#admitted += 1) this.#policy.admit?.(this.#admitted, this.tokens);
+    for (; this.#admitted < last; this.#admitted += 1) {
+      this.#assignSegment(this.#admitted);
+      this.#policy.admit?.(this.#admitted, this.tokens);
+    }
+  }
+
+  #assignSegment(block: number): void {
+    const middle = (block + 0.5) * this.table.blockSize;
+    while (this.#nextStarts.length > 0 && this.#nextStarts[0]! <= middle) {
+      this.#nextStarts.shift();
+      this.#segment += 1;
+    }
+    if (this.#segment === 0) return;
+    this.segments ??= new Int32Array(64);
+    if (block >= this.segments.length) {
+      const grown = new Int32Array((block + 1) * 2);
+      grown.set(this.segments);
+      this.segments = grown;
+    }
+    this.segments[block] = this.#segment;
   }
 
   /** The blocks that may leave, ascending. */
@@ -222,7 +252,7 @@ export class RequestState implements Member, RequestFacts {
   }
 
   foldProbe(run: ProbeRun): void {
-    this.probe.fold(run, this.profile.probe.decay, { from: this.table.first, to: this.table.last });
+    this.probe.fold(run, this.profile.probe.decay);
   }
 
   /** The keep value of the logical blocks `[from, to)`, holes included. For people, not for the hot path. */

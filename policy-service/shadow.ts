@@ -7,7 +7,7 @@ import type { BlockTable } from './block-table.ts';
 export class ShadowTally {
   /** Blocks that would have been evicted. */
   evicted = 0;
-  /** Those of them that a later measured step had in the nucleus of a head group. */
+  /** Those of them that a later measured step hit. */
   regretted = 0;
   /** Sum over measured steps of the share of attention on blocks that would have been gone. */
   missedMass = 0;

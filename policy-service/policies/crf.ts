@@ -10,7 +10,7 @@ export const crf: PolicyDefinition = {
   summary: 'Keeps what was read often and lately: hits that lose half of their weight every half-life.',
   source: 'Crystal-KV, arXiv 2601.16986, half-life in tokens',
   evicts: true,
-  hits: 'nucleus',
+  hits: 'profile',
   mass: false,
   needsProbe: false,
   create: ({ halfLifeTokens }) => {

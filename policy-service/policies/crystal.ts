@@ -1,43 +1,51 @@
-import { crf } from './crf.ts';
+import { h2oNorm } from './h2o-norm.ts';
 import type { PolicyDefinition } from './policy.ts';
 
-/** What the second criterion may add at most: less than the smallest mass that a probe can report (about 1e-8). */
-const TIE_BREAK = 1e-9;
+/** What is left of a block's value when its segment has a better one. Swept: 0.65 to 0.8 are alike, 0.2 is too little. */
+const SECOND_SHARE = 0.75;
 
 /**
- * Answer first: a block is worth what probed answers read of it. A block that no probe has seen is worth what an old
- * block was worth on average at the last probe: it stays before what a probe saw and did not read, and goes before what
- * a probe did read. Equal blocks, and every block before the first probe, are ordered by `crf`.
+ * Answer first: what a probed answer reads is worth `answerWeight` times its attention. What the answer does not ask for
+ * may still be an operand of the reasoning, and is worth the attention that it receives on average since its birth.
+ * Both are shares of a head group's attention: the most at one step of a probe, the mean over groups and steps.
+ *
+ * A step of the reasoning is rarely needed as a whole: the best block of a segment keeps its value, the others lose some.
  */
 export const crystal: PolicyDefinition = {
-  summary: 'Keeps what the answer will read: mass of answer probes (decaying maximum), then recency and frequency.',
+  summary:
+    'Keeps what the answer will read (probes, decaying maximum) and what the reasoning reads, spread over segments.',
   source: 'this project, after Crystal-KV, arXiv 2601.16986',
   evicts: true,
-  hits: 'nucleus',
-  mass: false,
+  hits: 'none',
+  mass: true,
   needsProbe: true,
   create: (parameters) => {
-    const history = crf.create(parameters);
+    const { answerWeight, segments: thins, recurrence } = parameters;
+    const history = h2oNorm.create(parameters);
     return {
       admit: (block, tokens) => history.admit?.(block, tokens),
       observe: (measurement) => history.observe?.(measurement),
       score(blocks, count, request, out) {
-        history.score(blocks, count, request, out);
-        const { probe } = request;
-        if (probe.count === 0) return;
-        let low = Number.POSITIVE_INFINITY;
-        let high = Number.NEGATIVE_INFINITY;
+        if (recurrence) history.score(blocks, count, request, out);
+        else out.fill(0, 0, count);
+        const { probe, segments } = request;
         for (let i = 0; i < count; i += 1) {
-          low = Math.min(low, out[i]!);
-          high = Math.max(high, out[i]!);
+          if (blocks[i]! < probe.seen) out[i]! += answerWeight * probe.masses[blocks[i]!]!;
         }
-        const scale = high > low ? TIE_BREAK / (high - low) : 0;
-        for (let i = 0; i < count; i += 1) {
-          const block = blocks[i]!;
-          const read = block < probe.seen ? probe.masses[block]! : probe.expected;
-          out[i] = read + (out[i]! - low) * scale;
-        }
+        if (thins && segments !== undefined) thin(blocks, count, segments, out);
       },
     };
   },
 };
+
+/** Blocks of one segment are neighbours in `blocks`: the first with the highest value keeps it. */
+function thin(blocks: Int32Array, count: number, segments: Int32Array, out: Float64Array): void {
+  let best = 0;
+  for (let i = 1; i < count; i += 1) {
+    if (segments[blocks[i]!] !== segments[blocks[best]!]) best = i;
+    else if (out[i]! > out[best]!) {
+      out[best]! *= SECOND_SHARE;
+      best = i;
+    } else out[i]! *= SECOND_SHARE;
+  }
+}

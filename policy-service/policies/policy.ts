@@ -19,10 +19,11 @@ export interface ProbeReading {
   count: number;
   /** Blocks below this index were looked at by at least one probe. */
   seen: number;
-  /** Mass that the probed answers put on each block: running maximum, decayed by every probe. Index: logical block. */
+  /**
+   * The most attention that one head group put on each block at one step of a probed answer: running maximum, decayed
+   * by every probe. Index: logical block.
+   */
   masses: Float64Array;
-  /** Mean mass of an old block at the last probe: what a block that no probe has seen is expected to be worth. */
-  expected: number;
 }
 
 /** What a policy may know of a request when it scores. */
@@ -31,6 +32,11 @@ export interface RequestFacts {
   identity: string;
   tokens: number;
   probe: ProbeReading;
+  /**
+   * The segment that the middle of each admitted block lies in, ascending; undefined: the engine tells no segments.
+   * Index: logical block.
+   */
+  segments: Int32Array | undefined;
 }
 
 /** The parameters of a profile that policies use. */
@@ -38,6 +44,12 @@ export interface PolicyParameters {
   /** Tokens after which a hit counts half. */
   halfLifeTokens: number;
   seed: number;
+  /** What attention of a probed answer counts beside that of the reasoning. */
+  answerWeight: number;
+  /** Whether the best block of a segment goes before its others. */
+  segments: boolean;
+  /** Whether what the reasoning reads counts. */
+  recurrence: boolean;
 }
 
 /** The state of one policy for one request. Deterministic: the same calls give the same values. */
@@ -53,8 +65,8 @@ export interface Policy {
   score(blocks: Int32Array, count: number, request: RequestFacts, out: Float64Array): void;
 }
 
-/** How measured masses become hits: `policy-service/masses.ts`. */
-export type HitRule = 'none' | 'nucleus' | 'top_half';
+/** Whether a policy asks for hits, and for which: those of the profile's test, or the better half of the blocks by mass. */
+export type HitRule = 'none' | 'profile' | 'top_half';
 
 /** One line of the registry. */
 export interface PolicyDefinition {

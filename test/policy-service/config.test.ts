@@ -36,7 +36,7 @@ test('a default profile that does not exist is refused, and the known ones are n
 test('a wrong value is refused with its option and its bounds', () => {
   const load = (profile: object) => () => loadSection('profiles', profilesSchema, { profiles: { one: profile } }, {});
   assert.throws(load({ policy: 'lru' }), /profiles.one.policy is "lru": .*full.*crystal/);
-  assert.throws(load({ policy: 'crf', nucleus: 2 }), /profiles.one.nucleus is 2: .*<=\s?1/);
+  assert.throws(load({ policy: 'crf', hits: { rule: 'mass', share: 2 } }), /profiles.one.hits.share is 2: .*<=\s?1/);
   assert.throws(load({ policy: 'crf', budget: 2 }), ConfigError);
   assert.throws(
     load({ policy: 'crf', controller: { type: 'pressure', low_free_share: 0.5, high_free_share: 0.2 } }),

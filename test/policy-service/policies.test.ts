@@ -7,11 +7,11 @@ import { toProfile } from '../../policy-service/profiles.ts';
 import { type RequestStart, RequestState } from '../../policy-service/request-state.ts';
 import { GROUPS, masses, testConfig } from './scripted-engine.ts';
 
-const parameters = { halfLifeTokens: 70, seed: 3 };
-const noProbe = { count: 0, seen: 0, masses: new Float64Array(0), expected: 0 };
+const parameters = { halfLifeTokens: 70, seed: 3, answerWeight: 0.5, segments: true, recurrence: true };
+const noProbe = { count: 0, seen: 0, masses: new Float64Array(0) };
 
 function facts(changes: Partial<RequestFacts> = {}): RequestFacts {
-  return { identity: 'request-1 0', tokens: 100, probe: noProbe, ...changes };
+  return { identity: 'request-1 0', tokens: 100, probe: noProbe, segments: undefined, ...changes };
 }
 
 function scores(policy: Policy, blocks: number[], request = facts()): number[] {
@@ -137,7 +137,7 @@ test('raas keeps the time of the last hit, birth included', () => {
 });
 
 test('crf adds up hits that halve every half-life', () => {
-  const policy = POLICIES.crf.create({ halfLifeTokens: 10, seed: 0 });
+  const policy = POLICIES.crf.create({ ...parameters, halfLifeTokens: 10 });
   policy.admit?.(2, 100);
   policy.admit?.(3, 110);
   // C = 1 at 100 and one more at 120 with two half-lives between: 1.25 at 120. Block 3: 0.5 at 120.
@@ -149,7 +149,7 @@ test('crf adds up hits that halve every half-life', () => {
 });
 
 test('crf with the decay of the paper still tells blocks apart after thousands of tokens', () => {
-  const policy = POLICIES.crf.create({ halfLifeTokens: 1.36, seed: 0 });
+  const policy = POLICIES.crf.create({ ...parameters, halfLifeTokens: 1.36 });
   policy.admit?.(2, 10);
   policy.admit?.(3, 11);
   observe(policy, 50_000, [2, 3, 4], [0, 0, 1]);
@@ -158,7 +158,7 @@ test('crf with the decay of the paper still tells blocks apart after thousands o
 });
 
 test('crf counts a hit at birth once', () => {
-  const policy = POLICIES.crf.create({ halfLifeTokens: 10, seed: 0 });
+  const policy = POLICIES.crf.create({ ...parameters, halfLifeTokens: 10 });
   observe(policy, 100, [2], [1]);
   policy.admit?.(2, 100);
   policy.admit?.(3, 100);
@@ -166,29 +166,72 @@ test('crf counts a hit at birth once', () => {
   assert.equal(two, three);
 });
 
-test('crystal orders by what probed answers read, then by crf', () => {
-  const policy = POLICIES.crystal.create(parameters);
-  for (const block of [2, 3, 4, 5]) policy.admit?.(block, 100);
-  observe(policy, 120, [2, 3, 4, 5], [0, 1, 0, 1]);
-  const probe = { count: 1, seen: 6, masses: Float64Array.from([0, 0, 0.3, 0, 0, 0.1]), expected: 0.1 };
-  const [two, three, four, five] = scores(policy, [2, 3, 4, 5], facts({ probe }));
-  assert.ok(four! < three! && three! < five! && five! < two!, 'unread and stale, unread, read little, read most');
-  assert.ok(Math.abs(two! - 0.3) < 1e-8);
+test('h2o-norm divides by the steps since birth', () => {
+  const policy = POLICIES['h2o-norm'].create(parameters);
+  observe(policy, 10, [2], [], [0.5]);
+  observe(policy, 11, [2, 3], [], [0.125, 0.25]);
+  observe(policy, 12, [2, 3], [], [0.125, 0.5]);
+  assert.deepEqual(scores(policy, [2, 3]), [0.25, 0.375]);
 });
 
-test('crystal keeps a block that no probe has seen before the unread, not before the read', () => {
-  const policy = POLICIES.crystal.create(parameters);
+test('tova knows the last measured step only', () => {
+  const policy = POLICIES.tova.create(parameters);
+  observe(policy, 10, [2, 3], [], [0.5, 0.25]);
+  observe(policy, 11, [2, 3], [], [0.125, 0.5]);
+  assert.deepEqual(scores(policy, [2, 3]), [0.125, 0.5]);
+});
+
+test('snapkv forgets what is older than sixteen measured steps', () => {
+  const policy = POLICIES.snapkv.create(parameters);
+  observe(policy, 10, [2, 3], [], [1, 0.5]);
+  for (let step = 11; step < 26; step += 1) observe(policy, step, [2, 3], [], [0, 0.5]);
+  assert.deepEqual(scores(policy, [2, 3]), [1 / 16, 0.5]);
+  observe(policy, 26, [2, 3], [], [0, 0.5]);
+  assert.deepEqual(scores(policy, [2, 3]), [0, 0.5]);
+});
+
+test('lazy does not give a block up before its longest gap has passed', () => {
+  const policy = POLICIES.lazy.create(parameters);
   for (const block of [2, 3, 4]) policy.admit?.(block, 100);
-  const probe = { count: 1, seen: 4, masses: Float64Array.from([0, 0, 0.3, 0.001]), expected: 0.1505 };
-  const [read, unread, unseen] = scores(policy, [2, 3, 4], facts({ probe }));
-  assert.ok(unread! < unseen! && unseen! < read!);
+  observe(policy, 180, [2, 3, 4], [1, 0, 0]);
+  observe(policy, 190, [2, 3, 4], [0, 1, 0]);
+  const [two, three, four] = scores(policy, [2, 3, 4], facts({ tokens: 220 }));
+  const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
+  assert.equal(two, 2 * sigmoid(-40 / 80) + 2 * sigmoid(-1 / 80));
+  assert.equal(three, 2 * sigmoid(-30 / 90) + 2 * sigmoid(-1 / 90));
+  assert.ok(four! < two!, 'a block that was never read again goes first');
 });
 
-test('crystal is crf as long as nothing was probed', () => {
-  const [crystal, crf] = [POLICIES.crystal.create(parameters), POLICIES.crf.create(parameters)];
-  for (const policy of [crystal, crf]) {
-    for (const block of [2, 3]) policy.admit?.(block, 100);
-    observe(policy, 120, [2, 3], [0, 1]);
-  }
-  assert.deepEqual(scores(crystal, [2, 3]), scores(crf, [2, 3]));
+const probe = { count: 1, seen: 5, masses: Float64Array.from([0, 0, 0, 0.25, 0.5]) };
+
+test('crystal adds what probed answers read to what the reasoning reads', () => {
+  const policy = POLICIES.crystal.create(parameters);
+  observe(policy, 120, [2, 3, 4, 5], [], [0.25, 0.125, 0, 0.0625]);
+  assert.deepEqual(scores(policy, [2, 3, 4, 5], facts({ probe })), [0.25, 0.25, 0.25, 0.0625]);
+});
+
+test('crystal without recurrence knows the answer only', () => {
+  const policy = POLICIES.crystal.create({ ...parameters, recurrence: false });
+  observe(policy, 120, [2, 3, 4, 5], [], [0.25, 0.125, 0, 0.0625]);
+  assert.deepEqual(scores(policy, [2, 3, 4, 5], facts({ probe })), [0, 0.125, 0.25, 0]);
+});
+
+test('crystal spares the best block of each segment, of equal ones the first', () => {
+  const segments = Int32Array.from([0, 0, 1, 1, 1, 2, 2]);
+  const measured = (changes: object) => {
+    const policy = POLICIES.crystal.create({ ...parameters, ...changes });
+    observe(policy, 120, [2, 3, 4, 5, 6], [], [0.25, 0.5, 0.25, 0.5, 0.5]);
+    return scores(policy, [2, 3, 4, 5, 6], facts({ segments }));
+  };
+  assert.deepEqual(measured({}), [0.1875, 0.5, 0.1875, 0.5, 0.375]);
+  assert.deepEqual(measured({ segments: false }), [0.25, 0.5, 0.25, 0.5, 0.5]);
+});
+
+test('the middle of a block tells its segment; segments that no block has the middle of are skipped', () => {
+  const state = request('crystal');
+  state.advance(32, 2, []);
+  state.advance(120, 2, [44, 46, 80, 100]);
+  state.admit();
+  // Blocks 2 to 4 may leave; their middles are 40, 56 and 72.
+  assert.deepEqual([...state.segments!.subarray(2, 5)], [0, 2, 2]);
 });
