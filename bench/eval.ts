@@ -20,9 +20,13 @@ const CANDIDATES = [
   { key: 'window', title: 'window', profile: { policy: 'window' } },
   { key: 'random', title: 'random', profile: { policy: 'random' } },
   { key: 'h2o', title: 'h2o', profile: { policy: 'h2o' } },
+  { key: 'h2o_norm', title: 'h2o-norm', profile: { policy: 'h2o-norm' } },
   { key: 'crf_1', title: 'crf, half-life 1.4', profile: { policy: 'crf', half_life_tokens: 1.4 } },
   { key: 'crf_70', title: 'crf, half-life 70', profile: { policy: 'crf', half_life_tokens: 70 } },
+  { key: 'lazy', title: 'lazy', profile: { policy: 'lazy' } },
+  { key: 'snapkv', title: 'snapkv', profile: { policy: 'snapkv' } },
   { key: 'crystal', title: 'crystal', profile: { policy: 'crystal' } },
+  { key: 'merge', title: 'merging', profile: { policy: 'window', merge: true } },
 ] as const;
 
 const HELP = `Sends programs through the whole system in lockstep: with a full cache, then with every policy at
