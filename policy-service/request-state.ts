@@ -8,6 +8,7 @@ import type { Measurement, Policy, PolicyDefinition, RequestFacts } from './poli
 import { ProbeMemory, type ProbeRun } from './probe.ts';
 import { ProbeSchedule } from './probe-schedule.ts';
 import type { Controlling, Profile } from './profiles.ts';
+import { ReadCounts } from './read-counts.ts';
 import { takeLowest } from './select.ts';
 import { ShadowTally } from './shadow.ts';
 
@@ -70,6 +71,7 @@ export class RequestState implements Member, RequestFacts {
   readonly probe = new ProbeMemory();
   readonly schedule: ProbeSchedule;
   readonly shadow = new ShadowTally();
+  readonly reads = new ReadCounts();
   epoch: number;
   phase: Phase = Phase.PHASE_UNSPECIFIED;
   segmentStarts: number[] = [];
@@ -187,8 +189,11 @@ export class RequestState implements Member, RequestFacts {
     const { hits } = scratch;
     const from = table.headColumns;
     const evictable = table.liveEvictable;
-    if (rule === 'profile' || shadowed) {
-      if (!findHits(codes, groups, columns, from, from + evictable, this.profile.hits, hits)) return 'mass_code';
+    const tested = rule === 'profile' || shadowed;
+    if (tested || this.reads.wanted) {
+      if (findHits(codes, groups, columns, from, from + evictable, this.profile.hits, hits)) {
+        this.reads.add(table.live, evictable, hits, table.tokens);
+      } else if (tested) return 'mass_code';
     }
     this.measuredSteps += 1;
     if (shadowed) {

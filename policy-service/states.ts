@@ -4,13 +4,18 @@ import { protoMode } from './labels.ts';
 import type { Profile } from './profiles.ts';
 import type { RequestState } from './request-state.ts';
 
-/** A request for people. Blocks outside the evictable range carry the highest value of those inside. */
+/**
+ * A request for people. Blocks outside the evictable range carry the highest value of those inside. From the first time
+ * on, the reads of its blocks are counted.
+ */
 export function requestMessage(engineId: string, request: RequestState): RequestMessage {
+  request.reads.wanted = true;
   const { table, probe, schedule, start } = request;
   const { blocks, first, last } = table;
   const keep = new Uint8Array(Math.ceil(blocks / 8));
   for (let block = 0; block < blocks; block += 1) if (!table.isHole(block)) keep[block >> 3]! |= 1 << (block & 7);
   const values = request.keepValues(first, Math.min(last, blocks));
+  const reads = request.reads.counts(blocks);
   const highest = values.reduce((most, value) => Math.max(most, value), values[0] ?? 0);
   return {
     engineId,
@@ -37,6 +42,8 @@ export function requestMessage(engineId: string, request: RequestState): Request
     probes: probe.count,
     probeTokens: schedule.spentTokens,
     cold: request.cold,
+    blockHits: reads.hits,
+    lastHitTokens: reads.lastTokens,
   };
 }
 

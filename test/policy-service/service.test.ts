@@ -63,6 +63,9 @@ suite('for people and the gateway', () => {
     assert.equal(request.keepValues.length, 9);
     assert.ok(request.keepValues[3]! > request.keepValues[5]!, 'block 3 was hit twice after its birth, block 5 never');
     assert.equal(request.cold, false);
+    // Measured after 136 and after 137 tokens, each time with one block read.
+    assert.deepEqual(request.blockHits, [0, 0, 0, 2, 0, 0, 0, 0, 0]);
+    assert.deepEqual(request.lastHitTokens, [0, 0, 0, 137, 0, 0, 0, 0, 0]);
   });
 
   test('an unknown request, choice or engine is NOT_FOUND, an empty id INVALID_ARGUMENT', async () => {
@@ -120,6 +123,30 @@ suite('for people and the gateway', () => {
         budgetTokens: 96,
       },
     ]);
+  });
+
+  test('reads are counted from the first look on where the policy itself tests no hits', async () => {
+    const plain = await startService({}, { default: { policy: 'window' } });
+    const peer = new ScriptedEngine(plain.address);
+    try {
+      await peer.greet();
+      peer.start(started(1, { crystalkvId: 'looked at' }));
+      const look = () =>
+        new Promise<GetRequestResponse>((resolve, reject) =>
+          peer.client.getRequest({ crystalkvId: 'looked at', choiceIndex: 0 }, (error, response) =>
+            error === null ? resolve(response) : reject(error),
+          ),
+        );
+      await peer.step(1, [row(1, 136, { masses: masses(9, [3]) })]);
+      assert.deepEqual((await look()).request?.blockHits, []);
+      await peer.step(2, [row(1, 137, { masses: masses(9, [4]) })]);
+      const { request } = await look();
+      assert.deepEqual(request?.blockHits, [0, 0, 0, 0, 1, 0, 0, 0, 0]);
+      assert.deepEqual(request?.lastHitTokens, [0, 0, 0, 0, 137, 0, 0, 0, 0]);
+    } finally {
+      peer.close();
+      await plain.close();
+    }
   });
 
   test('a request that has ended is unknown', async () => {

@@ -855,6 +855,8 @@ class RequestState(google.protobuf.message.Message):
     PROBES_FIELD_NUMBER: builtins.int
     PROBE_TOKENS_FIELD_NUMBER: builtins.int
     COLD_FIELD_NUMBER: builtins.int
+    BLOCK_HITS_FIELD_NUMBER: builtins.int
+    LAST_HIT_TOKENS_FIELD_NUMBER: builtins.int
     engine_id: builtins.str
     handle: builtins.int
     crystalkv_id: builtins.str
@@ -890,6 +892,16 @@ class RequestState(google.protobuf.message.Message):
     def probe_masses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Answer probe: mass per logical block (running maximum)."""
 
+    @property
+    def block_hits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Measured steps at which some head group read the block (the profile's hit test), per logical block, and the tokens in
+        the cache at the last of them; 0: at none. Only blocks that may be evicted are looked at. Counted from the request's
+        start where its policy needs hits, and otherwise from the moment at which the request was first asked for. Empty:
+        nothing was counted yet.
+        """
+
+    @property
+    def last_hit_tokens(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
         self,
         *,
@@ -917,8 +929,10 @@ class RequestState(google.protobuf.message.Message):
         probes: builtins.int = ...,
         probe_tokens: builtins.int = ...,
         cold: builtins.bool = ...,
+        block_hits: collections.abc.Iterable[builtins.int] | None = ...,
+        last_hit_tokens: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["blocks", b"blocks", "choice_index", b"choice_index", "cold", b"cold", "computed_tokens", b"computed_tokens", "crystalkv_id", b"crystalkv_id", "engine_id", b"engine_id", "epoch", b"epoch", "evictable_from", b"evictable_from", "evictable_to", b"evictable_to", "evicted_blocks", b"evicted_blocks", "handle", b"handle", "keep", b"keep", "keep_values", b"keep_values", "mode", b"mode", "peak_resident_blocks", b"peak_resident_blocks", "phase", b"phase", "policy", b"policy", "probe_masses", b"probe_masses", "probe_tokens", b"probe_tokens", "probes", b"probes", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "resident_blocks", b"resident_blocks", "segment_starts", b"segment_starts"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_hits", b"block_hits", "blocks", b"blocks", "choice_index", b"choice_index", "cold", b"cold", "computed_tokens", b"computed_tokens", "crystalkv_id", b"crystalkv_id", "engine_id", b"engine_id", "epoch", b"epoch", "evictable_from", b"evictable_from", "evictable_to", b"evictable_to", "evicted_blocks", b"evicted_blocks", "handle", b"handle", "keep", b"keep", "keep_values", b"keep_values", "last_hit_tokens", b"last_hit_tokens", "mode", b"mode", "peak_resident_blocks", b"peak_resident_blocks", "phase", b"phase", "policy", b"policy", "probe_masses", b"probe_masses", "probe_tokens", b"probe_tokens", "probes", b"probes", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "resident_blocks", b"resident_blocks", "segment_starts", b"segment_starts"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RequestState: typing_extensions.TypeAlias = RequestState

@@ -421,6 +421,14 @@ export interface RequestState {
   probeTokens: number;
   /** Nothing is evicted before a cold request was measured or probed. */
   cold: boolean;
+  /**
+   * Measured steps at which some head group read the block (the profile's hit test), per logical block, and the tokens in
+   * the cache at the last of them; 0: at none. Only blocks that may be evicted are looked at. Counted from the request's
+   * start where its policy needs hits, and otherwise from the moment at which the request was first asked for. Empty:
+   * nothing was counted yet.
+   */
+  blockHits: number[];
+  lastHitTokens: number[];
 }
 
 export interface EngineState {
@@ -2390,6 +2398,8 @@ function createBaseRequestState(): RequestState {
     probes: 0,
     probeTokens: 0,
     cold: false,
+    blockHits: [],
+    lastHitTokens: [],
   };
 }
 
@@ -2478,6 +2488,20 @@ export const RequestState: MessageFns<RequestState> = {
     }
     if (message.cold !== false) {
       writer.uint32(192).bool(message.cold);
+    }
+    if (message.blockHits.length !== 0) {
+      writer.uint32(202).fork();
+      for (const v of message.blockHits) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.lastHitTokens.length !== 0) {
+      writer.uint32(210).fork();
+      for (const v of message.lastHitTokens) {
+        writer.uint32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -2716,6 +2740,42 @@ export const RequestState: MessageFns<RequestState> = {
 
             message.cold = reader.bool();
             continue;
+          }
+          case 25: {
+            if (tag === 200) {
+              message.blockHits.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 202) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.blockHits.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 26: {
+            if (tag === 208) {
+              message.lastHitTokens.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 210) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.lastHitTokens.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {

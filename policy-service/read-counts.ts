@@ -1,0 +1,39 @@
+/**
+ * How often each block was read, and when it last was, for people who look. Counted wherever a hit test is made anyway;
+ * `wanted` asks for one at every measured step, which costs what the test costs.
+ */
+export class ReadCounts {
+  /** Somebody looks at the request, and has its hits tested from now on. */
+  wanted = false;
+  #hits = new Uint32Array(0);
+  #lastTokens = new Uint32Array(0);
+
+  /** Takes one measured step in: `hits[i]` says whether `blocks[i]` was read, for the first `count`, ascending. */
+  add(blocks: Int32Array, count: number, hits: Uint8Array, tokens: number): void {
+    if (count === 0) return;
+    const newest = blocks[count - 1]!;
+    if (newest >= this.#hits.length) this.#grow(Math.max(64, (newest + 1) * 2));
+    for (let i = 0; i < count; i += 1) {
+      if (hits[i] === 0) continue;
+      const block = blocks[i]!;
+      this.#hits[block]! += 1;
+      this.#lastTokens[block] = tokens;
+    }
+  }
+
+  /** For each of `blocks` logical blocks; both empty while nothing was counted. Tokens: those in the cache at the read. */
+  counts(blocks: number): { hits: number[]; lastTokens: number[] } {
+    if (this.#hits.length === 0) return { hits: [], lastTokens: [] };
+    const upTo = (array: Uint32Array) => Array.from({ length: blocks }, (_, block) => array[block] ?? 0);
+    return { hits: upTo(this.#hits), lastTokens: upTo(this.#lastTokens) };
+  }
+
+  #grow(length: number): void {
+    const hits = new Uint32Array(length);
+    hits.set(this.#hits);
+    this.#hits = hits;
+    const lastTokens = new Uint32Array(length);
+    lastTokens.set(this.#lastTokens);
+    this.#lastTokens = lastTokens;
+  }
+}
