@@ -1,7 +1,7 @@
 import express, { type Express, type RequestHandler } from 'express';
 import type { Logger } from '../common/logger.ts';
 import { answerErrors, notFound, otherMethods } from './answers.ts';
-import type { Backends } from './backends.ts';
+import type { Fleet } from './fleet/fleet.ts';
 import { type ForwardDeps, forward } from './forward.ts';
 import type { Metrics } from './metrics.ts';
 import { ready } from './ready.ts';
@@ -9,7 +9,7 @@ import { type Inflight, keepRecords } from './record.ts';
 import { allowed, ROUTES } from './routes.ts';
 
 export interface AppDeps extends ForwardDeps {
-  backends: Backends;
+  fleet: Fleet;
   metrics: Metrics;
   inflight: Inflight;
   logger: Logger;
@@ -24,7 +24,7 @@ export function createApp(deps: AppDeps): Express {
   app.enable('case sensitive routing').enable('strict routing').set('query parser', false);
 
   app.get('/health', (_request, response) => void response.json({ status: 'ok' }));
-  app.get('/ready', ready(deps.backends, deps.draining));
+  app.get('/ready', ready(deps.fleet, deps.draining));
   if (deps.metricsHandler !== undefined) app.get('/metrics', deps.metricsHandler);
 
   app.use(keepRecords(deps));

@@ -1,11 +1,11 @@
 import { z } from 'zod';
 import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
+import { whole } from './bounds.ts';
+import { retriesSchema } from './tries/config.ts';
 
 const MIB = 1024 * 1024;
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
-
-const whole = (min: number, max: number) => z.int(`must be an integer from ${min} to ${max}`).min(min).max(max);
 
 /** The root of an OpenAI-compatible server, without a trailing slash. */
 const backendUrl = z
@@ -63,6 +63,7 @@ export const gatewaySchema = z.strictObject({
         .describe('For a whole request, other backends tried included (1000 to 86400000)'),
     })
     .prefault({}),
+  retries: retriesSchema,
   drain_ms: whole(0, 3_600_000)
     .default(30_000)
     .describe('How long running requests may go on after the signal to stop (0 to 3600000)'),

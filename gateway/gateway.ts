@@ -2,11 +2,14 @@ import { Registry } from 'prom-client';
 import { listen, metricsHandler } from '../common/http.ts';
 import type { Logger } from '../common/logger.ts';
 import { createApp } from './app.ts';
-import { createBackends } from './backends.ts';
 import type { GatewayConfig } from './config.ts';
+import { createFleet } from './fleet/fleet.ts';
+import { registerFleetMetrics } from './fleet/metrics.ts';
 import { createMetrics } from './metrics.ts';
 import { createOptionParser } from './options.ts';
 import { createInflight } from './record.ts';
+import { createRetryBudget } from './tries/budget.ts';
+import { createTries } from './tries/tries.ts';
 
 export interface GatewayDeps {
   logger: Logger;
@@ -38,12 +41,19 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps): P
   const { logger } = deps;
   const registry = new Registry();
   const inflight = createInflight();
-  const backends = createBackends(config);
-  const metrics = createMetrics(registry, backends, () => inflight.size);
+  const metrics = createMetrics(registry, () => inflight.size);
+  const fleet = createFleet(config.backends, {
+    times: config.timeouts,
+    onAdded: ({ url }) => metrics.addBackend(url),
+    onGone: ({ url }) => metrics.removeBackend(url),
+  });
+  registerFleetMetrics(registry, fleet);
+  const budget = createRetryBudget(() => config.retries);
   let draining = false;
   const serveMetrics = metricsHandler(registry);
   const app = createApp({
-    backends,
+    fleet,
+    serve: createTries({ fleet, metrics, budget, retries: () => config.retries }),
     metrics,
     inflight,
     logger,
@@ -52,7 +62,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps): P
       profiles: deps.profiles,
     }),
     bodyLimit: config.body_limit_bytes,
-    totalMs: config.timeouts.total_ms,
+    totalMs: () => config.timeouts.total_ms,
     draining: () => draining,
     metricsHandler: config.metrics_port === undefined ? serveMetrics : undefined,
   });
@@ -63,10 +73,10 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps): P
     config.metrics_port === undefined
       ? undefined
       : await listen(serveMetrics, config.host, config.metrics_port).catch(async (error: unknown) => {
-          await Promise.all([main.close(), backends.close()]);
+          await Promise.all([main.close(), fleet.close()]);
           throw error;
         });
-  logger.info({ url: main.url, backends: backends.all.map(({ url }) => url) }, 'listening');
+  logger.info({ url: main.url, backends: fleet.all.map(({ url }) => url) }, 'listening');
 
   const drain = async () => {
     draining = true;
@@ -79,7 +89,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps): P
     }
     main.server.closeAllConnections();
     separate?.server.closeAllConnections();
-    await Promise.all([closed, separate?.close(), backends.close()]);
+    await Promise.all([closed, separate?.close(), fleet.close()]);
     logger.info('stopped');
   };
   let closing: Promise<void> | undefined;

@@ -40,6 +40,7 @@ export interface ResponseHead {
   eventStream: boolean;
   /** The end of the body can be told from a broken connection. */
   framed: boolean;
+  retryAfter: string | undefined;
 }
 
 /** A backend's headers for the client. */
@@ -47,16 +48,18 @@ export function responseHead(raw: readonly (Buffer | string)[]): ResponseHead {
   const flat = raw.map((part) => (typeof part === 'string' ? part : part.toString('latin1')));
   let eventStream = false;
   let framed = false;
+  let retryAfter: string | undefined;
   for (const [name, value] of pairs(flat)) {
     if (name === 'content-type') eventStream = /^text\/event-stream\b/i.test(value);
     if (name === 'transfer-encoding' || name === 'content-length') framed = true;
+    if (name === 'retry-after') retryAfter = value;
   }
   for (const [name, value] of pairs(flat)) {
     if (name === 'content-encoding' && value.toLowerCase() !== 'identity') eventStream = false;
   }
   const headers = without(flat, RESPONSE_OWN);
   if (eventStream) headers.push('x-accel-buffering', 'no');
-  return { headers, eventStream, framed };
+  return { headers, eventStream, framed, retryAfter };
 }
 
 function without(raw: readonly string[], own: ReadonlySet<string>): FlatHeaders {

@@ -1,10 +1,10 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import type { Backends } from './backends.ts';
 import { ROUTES } from './routes.ts';
-import { FAILURE_REASONS } from './upstream-failure.ts';
+import { FAILURE_REASONS } from './tries/failure.ts';
+import { DENIED_REASONS, RETRY_REASONS } from './tries/retry.ts';
 
 /** Where a request was when its client left. */
-export const ABORT_STAGES = ['upload', 'waiting', 'streaming'] as const;
+export const ABORT_STAGES = ['upload', 'queued', 'waiting', 'backoff', 'streaming'] as const;
 export type AbortStage = (typeof ABORT_STAGES)[number];
 
 /** What a client was given after a response broke off. */
@@ -18,7 +18,7 @@ const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60
 export type Metrics = ReturnType<typeof createMetrics>;
 
 /** The gateway's metrics. Label values come from the route table, the config and fixed lists only. */
-export function createMetrics(registry: Registry, backends: Backends, inflight: () => number) {
+export function createMetrics(registry: Registry, inflight: () => number) {
   const registers = [registry];
   const metrics = {
     requests: new Counter({
@@ -53,6 +53,18 @@ export function createMetrics(registry: Registry, backends: Backends, inflight: 
       labelNames: ['backend'] as const,
       registers,
     }),
+    retries: new Counter({
+      name: 'crystalkv_gateway_retries_total',
+      help: 'Requests that were tried once more, by the backend that failed and why',
+      labelNames: ['backend', 'reason'] as const,
+      registers,
+    }),
+    retriesDenied: new Counter({
+      name: 'crystalkv_gateway_retries_denied_total',
+      help: 'Requests that could have been tried once more and were not, by what forbade it',
+      labelNames: ['reason'] as const,
+      registers,
+    }),
     clientAborts: new Counter({
       name: 'crystalkv_gateway_client_aborts_total',
       help: 'Clients that left before the end, by what their request was doing',
@@ -74,25 +86,26 @@ export function createMetrics(registry: Registry, backends: Backends, inflight: 
       this.set(inflight());
     },
   });
-  new Gauge({
-    name: 'crystalkv_gateway_backend_outstanding',
-    help: 'Requests sent to a backend and not ended',
-    labelNames: ['backend'] as const,
-    registers,
-    collect() {
-      for (const { url, outstanding } of backends.all) this.set({ backend: url }, outstanding);
-    },
-  });
-
   // A series that starts at 0 can be drawn and alerted on before the first event.
   for (const stage of ABORT_STAGES) metrics.clientAborts.inc({ stage }, 0);
-  for (const { url } of backends.all) {
-    metrics.failovers.inc({ backend: url }, 0);
-    for (const reason of FAILURE_REASONS) metrics.upstreamErrors.inc({ backend: url, reason }, 0);
-  }
+  for (const reason of DENIED_REASONS) metrics.retriesDenied.inc({ reason }, 0);
   for (const { path } of ROUTES) {
     metrics.requests.inc({ route: path, status: '200', outcome: 'ok' }, 0);
     for (const end of BROKEN_ENDS) metrics.brokenStreams.inc({ route: path, end }, 0);
   }
-  return metrics;
+  return {
+    ...metrics,
+    /** A backend has come: its series start. */
+    addBackend(backend: string) {
+      metrics.failovers.inc({ backend }, 0);
+      for (const reason of FAILURE_REASONS) metrics.upstreamErrors.inc({ backend, reason }, 0);
+      for (const reason of RETRY_REASONS) metrics.retries.inc({ backend, reason }, 0);
+    },
+    /** It has gone, and its series go. */
+    removeBackend(backend: string) {
+      metrics.failovers.remove({ backend });
+      for (const reason of FAILURE_REASONS) metrics.upstreamErrors.remove({ backend, reason });
+      for (const reason of RETRY_REASONS) metrics.retries.remove({ backend, reason });
+    },
+  };
 }

@@ -1,17 +1,18 @@
 import type { RequestHandler } from 'express';
-import type { Backend, Backends } from './backends.ts';
+import type { Backend } from './fleet/backend.ts';
+import type { Fleet } from './fleet/fleet.ts';
 
 /** An answer is good for this long: probes of a balancer must not become load on the backends. */
 const CACHE_MS = 1_000;
 const PROBE_MS = 1_000;
 
 /** Answers 200 while at least one backend answers its `/health`, 503 otherwise and while the gateway stops. */
-export function ready(backends: Backends, draining: () => boolean): RequestHandler {
+export function ready(fleet: Fleet, draining: () => boolean): RequestHandler {
   let cached: { up: number; at: number } | undefined;
   let running: Promise<number> | undefined;
 
   const count = async (): Promise<number> => {
-    const answers = await Promise.all(backends.all.map(isUp));
+    const answers = await Promise.all(fleet.all.map(isUp));
     const up = answers.filter(Boolean).length;
     cached = { up, at: performance.now() };
     running = undefined;
@@ -27,7 +28,7 @@ export function ready(backends: Backends, draining: () => boolean): RequestHandl
     if (fresh === undefined) running ??= count();
     const up = fresh ?? (await running) ?? 0;
     const status = up > 0 ? 'ready' : 'no_backend';
-    response.status(up > 0 ? 200 : 503).json({ status, backends: { up, total: backends.all.length } });
+    response.status(up > 0 ? 200 : 503).json({ status, backends: { up, total: fleet.all.length } });
   };
 }
 

@@ -18,6 +18,10 @@ export interface RequestRecord {
   readonly stop: AbortController;
   crystalKvId: string | undefined;
   route: string;
+  /** The model that the client named; never a metric label. */
+  model: string | undefined;
+  /** Those with a higher number leave a queue first; 0 unless a key says otherwise. */
+  priority: number;
   backend: string | undefined;
   stage: AbortStage;
   broken: boolean;
@@ -81,6 +85,8 @@ export function keepRecords(deps: { inflight: Inflight; metrics: Metrics; logger
       stop: new AbortController(),
       crystalKvId: undefined,
       route: OTHER_ROUTE,
+      model: undefined,
+      priority: 0,
       backend: undefined,
       stage: 'upload',
       broken: false,

@@ -14,6 +14,8 @@ export interface UpstreamRequest {
   path: string;
   headers: FlatHeaders;
   body: Buffer | null;
+  /** The model that the body names; undefined when it names none or is not looked at. */
+  model: string | undefined;
 }
 
 /**
@@ -31,7 +33,9 @@ export function upstreamRequest(
     method: route.method,
     path: pathAndQuery(request),
     headers: upstreamHeaders(request.rawHeaders, record.requestId),
-    body: body === null || route.body === 'raw' ? body : rewritten(route.body, record, body, parseOption),
+    ...(body === null || route.body === 'raw'
+      ? { body, model: undefined }
+      : rewritten(route.body, record, body, parseOption)),
   };
 }
 
@@ -40,10 +44,12 @@ function rewritten(
   record: RequestRecord,
   bytes: Buffer,
   parseOption: (value: unknown) => CrystalKvOption,
-): Buffer {
+): Pick<UpstreamRequest, 'body' | 'model'> {
   const body = readRequestBody(bytes);
   const option = body.option === undefined ? {} : parseOption(body.option);
-  if (kind === 'option') return rewriteRequestBody(body, {}).bytes;
+  const { model } = body;
+  record.model = model;
+  if (kind === 'option') return { body: rewriteRequestBody(body, {}).bytes, model };
   const id = crystalKvId();
   const result = rewriteRequestBody(body, {
     crystalkv_id: id,
@@ -52,7 +58,7 @@ function rewritten(
     ...(option.mode !== undefined && { crystalkv_mode: option.mode }),
   });
   if (result.added) record.crystalKvId = id;
-  return result.bytes;
+  return { body: result.bytes, model };
 }
 
 /** As the client wrote them. Dots that a server could resolve to another path are refused. */

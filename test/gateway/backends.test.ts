@@ -83,11 +83,11 @@ describe('checklist 8: no retry after the first byte, one before it', () => {
     assert.equal(a![0]!.headers['x-request-id'], b![0]!.headers['x-request-id']);
   });
 
-  it('two tries are all: then 502 with a type of its own', async (t) => {
+  it('a bounded number of tries is all: then 502 with a type of its own', async (t) => {
     const { upstreams, url } = await two(t, drop, drop);
     const third = await createUpstream(drop);
     t.after(() => third.close());
-    const gateway = await gatewayFor(t, [...url, third.url]);
+    const gateway = await gatewayFor(t, [...url, third.url], { retries: { max: 1 } });
     const response = await chat(gateway);
     assert.equal(response.status, 502);
     assert.equal(((await response.json()) as ErrorAnswer).error.type, 'gateway_upstream_broken');
@@ -111,10 +111,10 @@ describe('checklist 8: no retry after the first byte, one before it', () => {
     assert.equal(upstreams[0]!.received.length + upstreams[1]!.received.length, 1);
   });
 
-  it('an error status is an answer, not a reason to try elsewhere', async (t) => {
-    const { upstreams, url } = await two(t, json('{}', 503), json('{}', 503));
+  it('an error status that says nothing about overload is an answer, not a reason to try elsewhere', async (t) => {
+    const { upstreams, url } = await two(t, json('{}', 500), json('{}', 500));
     const gateway = await gatewayFor(t, url);
-    assert.equal((await chat(gateway)).status, 503);
+    assert.equal((await chat(gateway)).status, 500);
     assert.equal(upstreams[0]!.received.length + upstreams[1]!.received.length, 1);
   });
 

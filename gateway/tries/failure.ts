@@ -1,4 +1,4 @@
-import { type ErrorCode, GatewayError } from './errors.ts';
+import { type ErrorCode, GatewayError } from '../errors.ts';
 
 /** Why a request to a backend failed; a metric label. */
 export const FAILURE_REASONS = [
@@ -19,6 +19,9 @@ const BY_CODE: Readonly<Record<string, FailureReason>> = {
   EHOSTUNREACH: 'connect',
   ENETUNREACH: 'connect',
   ETIMEDOUT: 'connect_timeout',
+  // The backend was removed between the choice and the sending.
+  UND_ERR_CLOSED: 'connect',
+  UND_ERR_DESTROYED: 'connect',
   UND_ERR_CONNECT_TIMEOUT: 'connect_timeout',
   ECONNRESET: 'reset',
   EPIPE: 'reset',
@@ -31,11 +34,6 @@ const BY_CODE: Readonly<Record<string, FailureReason>> = {
 export function failureReason(error: unknown): FailureReason {
   const code = (error as { code?: unknown } | undefined)?.code;
   return (typeof code === 'string' ? BY_CODE[code] : undefined) ?? 'protocol';
-}
-
-/** Before the first byte of a response, a lost connection may be tried on another backend; a slow one may not. */
-export function mayTryAnother(reason: FailureReason): boolean {
-  return reason === 'connect' || reason === 'connect_timeout' || reason === 'reset';
 }
 
 const ANSWERS: Readonly<Record<FailureReason, { code: ErrorCode; message: string }>> = {

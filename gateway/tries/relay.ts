@@ -1,0 +1,129 @@
+import type { ServerResponse } from 'node:http';
+import type { Dispatcher } from 'undici';
+import type { Downstream } from '../downstream.ts';
+import type { Backend } from '../fleet/backend.ts';
+import { type ResponseHead, responseHead } from '../headers.ts';
+import type { UpstreamRequest } from '../upstream-request.ts';
+
+/** A whole answer that was kept back, because the request may be tried again. */
+export interface HeldAnswer {
+  status: number;
+  head: ResponseHead;
+  body: Buffer;
+}
+
+/** How a try on one backend ended. */
+export type RelayEnd =
+  | { kind: 'ended' }
+  /** Nothing was sent to the client. */
+  | { kind: 'held'; answer: HeldAnswer }
+  /** Nothing of a response had come, or not all of one that was held; nothing was sent to the client. */
+  | { kind: 'failed'; error: unknown }
+  /** The response had begun. */
+  | { kind: 'broken'; error: unknown }
+  /** The signal was aborted, and with it the request to the backend. */
+  | { kind: 'stopped' };
+
+export interface RelayOptions {
+  backend: Backend;
+  sent: UpstreamRequest;
+  response: ServerResponse;
+  downstream: Downstream;
+  signal: AbortSignal;
+  /** Whether an answer with this status is to be kept back. */
+  hold(status: number): boolean;
+  /** The backend has begun to answer. */
+  onStatus(status: number): void;
+  /** The first byte for the client has come. */
+  onFirstByte(): void;
+}
+
+/** Longer answers are sent on as they come, held or not: errors are short. */
+const MOST_HELD_BYTES = 64 * 1024;
+
+/**
+ * Sends one request to one backend and its response on, as it comes. What the client has not read yet is not read from
+ * the backend either: memory holds one socket buffer each way. Aborting `signal` closes the backend's connection at
+ * once, in whatever state the request is. Never rejects.
+ */
+export function relay(options: RelayOptions): Promise<RelayEnd> {
+  const { backend, sent, response, downstream, signal } = options;
+  if (signal.aborted) return Promise.resolve({ kind: 'stopped' });
+  return new Promise((resolve) => {
+    let controller: Dispatcher.DispatchController | undefined;
+    let held: { status: number; head: ResponseHead; chunks: Buffer[]; length: number } | undefined;
+    let started = false;
+    let firstByte = false;
+
+    const settle = (end: RelayEnd) => {
+      signal.removeEventListener('abort', onAbort);
+      response.off('drain', onDrain);
+      resolve(end);
+    };
+    const onDrain = () => controller?.resume();
+    const onAbort = () => {
+      settle({ kind: 'stopped' });
+      controller?.abort(new Error('stopped'));
+    };
+    const start = (status: number, head: ResponseHead) => {
+      downstream.start(status, head);
+      started = true;
+    };
+    const write = (chunk: Buffer): boolean => {
+      markFirstByte();
+      return downstream.write(chunk);
+    };
+    const markFirstByte = () => {
+      if (!firstByte) options.onFirstByte();
+      firstByte = true;
+    };
+    signal.addEventListener('abort', onAbort);
+    response.on('drain', onDrain);
+
+    const handler: Dispatcher.DispatchHandler = {
+      onRequestStart(next) {
+        controller = next;
+        // Stopped while the connection was being made: nothing of the request is sent.
+        if (signal.aborted) next.abort(new Error('stopped'));
+      },
+      onResponseStart(next, status) {
+        if (status < 200) return;
+        options.onStatus(status);
+        const head = responseHead((next.rawHeaders ?? []) as readonly (Buffer | string)[]);
+        if (options.hold(status)) held = { status, head, chunks: [], length: 0 };
+        else start(status, head);
+      },
+      onResponseData(next, chunk) {
+        if (held === undefined) {
+          if (!write(chunk)) next.pause();
+          return;
+        }
+        held.chunks.push(chunk);
+        held.length += chunk.length;
+        if (held.length <= MOST_HELD_BYTES) return;
+        const { status, head, chunks } = held;
+        held = undefined;
+        start(status, head);
+        if (!write(Buffer.concat(chunks))) next.pause();
+      },
+      onResponseEnd() {
+        if (held === undefined) {
+          markFirstByte();
+          settle({ kind: 'ended' });
+          return;
+        }
+        const { status, head, chunks } = held;
+        settle({ kind: 'held', answer: { status, head, body: Buffer.concat(chunks) } });
+      },
+      onResponseError(_next, error) {
+        settle(started ? { kind: 'broken', error } : { kind: 'failed', error });
+      },
+    };
+    const { method, path, headers, body } = sent;
+    try {
+      backend.pool.dispatch({ method, path: backend.prefix + path, headers, body }, handler);
+    } catch (error) {
+      settle({ kind: 'failed', error });
+    }
+  });
+}
