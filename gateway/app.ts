@@ -32,10 +32,10 @@ export function createApp(deps: AppDeps): Express {
     const handler = forward(route, deps);
     if (route.method === 'GET') app.get(route.path, handler);
     else app.post(route.path, handler);
-    app.all(route.path, otherMethods(route.path, allowed(route.method)));
   }
   const own = ['/health', '/ready', ...(deps.metricsHandler === undefined ? [] : ['/metrics'])];
-  for (const path of own) app.all(path, otherMethods(path, allowed('GET')));
+  const known = new Set([...ROUTES.map(({ path }) => path), ...own]);
+  for (const path of known) app.all(path, otherMethods(path, allowed(path)));
 
   app.use(notFound());
   app.use(answerErrors(deps.logger));

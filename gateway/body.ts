@@ -11,13 +11,9 @@ const LINGER_MS = 2_000;
  * The whole body as it came; undefined when the client left before its end. Throws `body_too_large` as soon as the
  * length is known to be above `limit` bytes, announced or not.
  */
-export function readBody(request: IncomingMessage, limit: number): Promise<Buffer | undefined> {
-  const encoding = request.headers['content-encoding'];
-  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
-    return Promise.reject(new GatewayError('unsupported_encoding'));
-  }
-  if (Number(request.headers['content-length'] ?? 0) > limit) return Promise.reject(tooLarge(request, limit));
-  return new Promise((resolve, reject) => {
+export async function readBody(request: IncomingMessage, limit: number): Promise<Buffer | undefined> {
+  announcedLength(request, limit);
+  return await new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
     const settle = () => {
@@ -50,7 +46,15 @@ export function readBody(request: IncomingMessage, limit: number): Promise<Buffe
   });
 }
 
-function tooLarge(request: IncomingMessage, limit: number): GatewayError {
+/** Refuses by its head alone a body that is compressed (`unsupported_encoding`) or above `limit` bytes. */
+export function announcedLength(request: IncomingMessage, limit: number): void {
+  const encoding = request.headers['content-encoding'];
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') throw new GatewayError('unsupported_encoding');
+  if (Number(request.headers['content-length'] ?? 0) > limit) throw tooLarge(request, limit);
+}
+
+/** The error for the client, whose body is read and dropped for a while from now on. */
+export function tooLarge(request: IncomingMessage, limit: number): GatewayError {
   const { socket } = request;
   const timer = setTimeout(() => socket.destroy(), LINGER_MS);
   timer.unref();

@@ -5,13 +5,16 @@ import { type OpenAiErrorBody, openAiError } from '../common/openai-error.ts';
  * can be told from an error of the backend, which is passed on as it is.
  */
 const TABLE = {
+  malformed_http: { status: 400, message: 'the request is not valid HTTP/1.1' },
   malformed_url: { status: 400, message: 'the address is not a valid URL' },
   malformed_json: { status: 400, message: 'the body is not a JSON object' },
   invalid_option: { status: 400, message: 'an option has a wrong value' },
   not_found: { status: 404, message: 'this path is not served here' },
   method_not_allowed: { status: 405, message: 'this method is not allowed on this path' },
+  request_timeout: { status: 408, message: 'the request did not arrive in time' },
   body_too_large: { status: 413, message: 'the body is too large' },
   unsupported_encoding: { status: 415, message: 'the body must be sent without a content encoding' },
+  headers_too_large: { status: 431, message: 'the headers are larger than 16 KiB together' },
   internal: { status: 500, message: 'the gateway failed; its log has the request id' },
   upstream_unreachable: { status: 502, message: 'no backend could be reached' },
   upstream_broken: { status: 502, message: 'the backend broke off' },

@@ -1,10 +1,11 @@
-import type { RequestHandler } from 'express';
+import type { Request, RequestHandler } from 'express';
 import { readBody } from './body.ts';
 import { createDownstream } from './downstream.ts';
 import type { CrystalKvOption } from './options.ts';
 import { ownHeaders, recordOf, type StopReason } from './record.ts';
 import type { Route } from './routes.ts';
 import { type Job, stopped } from './tries/tries.ts';
+import { openUpload, type Upload } from './upload.ts';
 import { upstreamRequest } from './upstream-request.ts';
 
 export interface ForwardDeps {
@@ -24,7 +25,7 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
     const record = recordOf(response);
     record.route = route.path;
     if (deps.draining()) throw stopped('draining');
-    const body = route.method === 'GET' ? null : await readBody(request, deps.bodyLimit);
+    const body = await bodyOf(route, request, deps.bodyLimit);
     // The client left; its record is closed already.
     if (body === undefined) return;
     record.stage = 'waiting';
@@ -39,4 +40,10 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
       clearTimeout(timer);
     }
   };
+}
+
+/** Undefined: the client left before the end of its body. */
+async function bodyOf(route: Route, request: Request, limit: number): Promise<Buffer | Upload | null | undefined> {
+  if (route.method === 'GET') return null;
+  return route.body === 'upload' ? openUpload(request, limit) : await readBody(request, limit);
 }

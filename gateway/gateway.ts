@@ -2,6 +2,7 @@ import { Registry } from 'prom-client';
 import { listen, metricsHandler } from '../common/http.ts';
 import type { Logger } from '../common/logger.ts';
 import { createApp } from './app.ts';
+import { answerClientErrors } from './client-errors.ts';
 import type { GatewayConfig } from './config.ts';
 import { createFleet } from './fleet/fleet.ts';
 import { registerFleetMetrics } from './fleet/metrics.ts';
@@ -69,6 +70,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps): P
 
   const main = await listen(app, config.host, config.port);
   main.server.keepAliveTimeout = KEEP_ALIVE_MS;
+  answerClientErrors(main.server);
   const separate =
     config.metrics_port === undefined
       ? undefined

@@ -8,9 +8,9 @@ export interface Route {
   path: string;
   /**
    * `raw`: the body is not looked at. `option`: the `crystal_kv` option and `crystalkv_*` keys are taken out.
-   * `generation`: and the gateway's own keys are put in.
+   * `generation`: and the gateway's own keys are put in. `upload`: not looked at, and sent on while it arrives.
    */
-  body: 'raw' | 'option' | 'generation';
+  body: 'raw' | 'option' | 'generation' | 'upload';
   form: StreamForm;
 }
 
@@ -26,12 +26,27 @@ export const ROUTES: readonly Route[] = [
   { method: 'POST', path: '/v1/messages/count_tokens', body: 'option', form: 'messages' },
   { method: 'GET', path: '/v1/models', body: 'raw', form: 'chat' },
   { method: 'GET', path: '/v1/models/:id', body: 'raw', form: 'chat' },
+  { method: 'POST', path: '/v1/embeddings', body: 'option', form: 'chat' },
+  { method: 'POST', path: '/pooling', body: 'option', form: 'chat' },
+  { method: 'POST', path: '/classify', body: 'option', form: 'chat' },
+  { method: 'POST', path: '/score', body: 'option', form: 'chat' },
+  { method: 'POST', path: '/v1/score', body: 'option', form: 'chat' },
+  { method: 'POST', path: '/rerank', body: 'option', form: 'chat' },
+  { method: 'POST', path: '/v1/rerank', body: 'option', form: 'chat' },
+  { method: 'POST', path: '/v2/rerank', body: 'option', form: 'chat' },
+  { method: 'POST', path: '/v1/audio/transcriptions', body: 'upload', form: 'chat' },
+  { method: 'POST', path: '/v1/audio/translations', body: 'upload', form: 'chat' },
   { method: 'POST', path: '/tokenize', body: 'raw', form: 'chat' },
   { method: 'POST', path: '/detokenize', body: 'raw', form: 'chat' },
   { method: 'GET', path: '/version', body: 'raw', form: 'chat' },
+  { method: 'GET', path: '/ping', body: 'raw', form: 'chat' },
+  { method: 'POST', path: '/ping', body: 'raw', form: 'chat' },
 ];
 
 /** The value of an `Allow` header. */
-export function allowed(method: Route['method']): string {
-  return method === 'GET' ? 'GET, HEAD, OPTIONS' : `${method}, OPTIONS`;
+export function allowed(path: string): string {
+  const methods = ROUTES.filter((route) => route.path === path).map(({ method }) => method);
+  // The gateway's own paths are read only.
+  if (methods.length === 0) methods.push('GET');
+  return [...methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])), 'OPTIONS'].join(', ');
 }

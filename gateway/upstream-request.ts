@@ -6,6 +6,7 @@ import type { CrystalKvOption } from './options.ts';
 import type { RequestRecord } from './record.ts';
 import { readRequestBody, rewriteRequestBody } from './request-body.ts';
 import type { Route } from './routes.ts';
+import type { Upload } from './upload.ts';
 
 /** What is sent to a backend, whichever it will be. */
 export interface UpstreamRequest {
@@ -13,9 +14,15 @@ export interface UpstreamRequest {
   /** Path and query; a backend's own prefix comes before it. */
   path: string;
   headers: FlatHeaders;
-  body: Buffer | null;
+  /** An upload is opened anew for each try. */
+  body: Buffer | Upload | null;
   /** The model that the body names; undefined when it names none or is not looked at. */
   model: string | undefined;
+}
+
+/** The request can be sent once more: nothing of its body is gone. */
+export function mayRepeat({ body }: UpstreamRequest): boolean {
+  return body === null || Buffer.isBuffer(body) || !body.begun;
 }
 
 /**
@@ -26,16 +33,21 @@ export function upstreamRequest(
   route: Route,
   record: RequestRecord,
   request: Request,
-  body: Buffer | null,
+  body: Buffer | Upload | null,
   parseOption: (value: unknown) => CrystalKvOption,
 ): UpstreamRequest {
+  const headers = upstreamHeaders(request.rawHeaders, record.requestId);
+  // Without it an upload goes in chunks, as it does when the client did not say the length either.
+  const length = request.headers['content-length'];
+  if (route.body === 'upload' && length !== undefined) headers.push('content-length', length);
+  const looked = route.body === 'option' || route.body === 'generation' ? route.body : undefined;
   return {
     method: route.method,
     path: pathAndQuery(request),
-    headers: upstreamHeaders(request.rawHeaders, record.requestId),
-    ...(body === null || route.body === 'raw'
-      ? { body, model: undefined }
-      : rewritten(route.body, record, body, parseOption)),
+    headers,
+    ...(looked !== undefined && Buffer.isBuffer(body)
+      ? rewritten(looked, record, body, parseOption)
+      : { body, model: undefined }),
   };
 }
 

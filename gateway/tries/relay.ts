@@ -119,8 +119,9 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
         settle(started ? { kind: 'broken', error } : { kind: 'failed', error });
       },
     };
-    const { method, path, headers, body } = sent;
+    const { method, path, headers } = sent;
     try {
+      const body = sent.body === null || Buffer.isBuffer(sent.body) ? sent.body : sent.body.open();
       backend.pool.dispatch({ method, path: backend.prefix + path, headers, body }, handler);
     } catch (error) {
       settle({ kind: 'failed', error });

@@ -6,7 +6,7 @@ import type { Fleet } from '../fleet/fleet.ts';
 import type { Metrics } from '../metrics.ts';
 import type { RequestRecord, StopReason } from '../record.ts';
 import type { Route } from '../routes.ts';
-import type { UpstreamRequest } from '../upstream-request.ts';
+import { mayRepeat, type UpstreamRequest } from '../upstream-request.ts';
 import { pause, retryAfterMs } from './backoff.ts';
 import type { RetryBudget } from './budget.ts';
 import { failureAnswer, failureReason } from './failure.ts';
@@ -60,9 +60,11 @@ export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
         const rest = retryAfterMs(end.answer.head.retryAfter);
         if (rest !== undefined) backend.restsUntil = performance.now() + rest;
       } else {
+        // Not the backend's fault: an upload that turned out to be too large.
+        if (end.error instanceof GatewayError) throw end.error;
         const failure = failureReason(end.error);
         metrics.upstreamErrors.inc({ backend: backend.url, reason: failure });
-        reason = connectionReason(failure);
+        reason = mayRepeat(job.sent) ? connectionReason(failure) : undefined;
         error = failureAnswer(failure, end.error);
       }
       const stopped = reason !== undefined && (await again(reason, backend, tried, job));
@@ -119,7 +121,7 @@ export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
         signal: record.stop.signal,
         hold(status) {
           const reason = statusReason(status);
-          if (reason === undefined) return false;
+          if (reason === undefined || !mayRepeat(sent)) return false;
           return mayRetry({ reason, tries: tried.length, another: hasAnother(tried) }, deps.retries());
         },
         onStatus() {},

@@ -5,7 +5,7 @@ import { createGateway, type Gateway } from '../../gateway/gateway.ts';
 import { createUpstream, type Script, type Upstream } from './upstream.ts';
 
 const POLL_MS = 5;
-const DEADLINE_MS = 10_000;
+const DEADLINE_MS = 20_000;
 
 export interface Setup {
   gateway: Gateway;
@@ -42,12 +42,16 @@ export async function startGateway(
 }
 
 /** Waits until `check` gives something other than false or undefined. */
-export async function until<T>(check: () => T | false | undefined | Promise<T | false | undefined>, what: string) {
-  const end = performance.now() + DEADLINE_MS;
+export async function until<T>(
+  check: () => T | false | undefined | Promise<T | false | undefined>,
+  what: string,
+  deadlineMs = DEADLINE_MS,
+) {
+  const end = performance.now() + deadlineMs;
   for (;;) {
     const result = await check();
     if (result !== false && result !== undefined) return result as T;
-    if (performance.now() > end) throw new Error(`did not happen within ${DEADLINE_MS} ms: ${what}`);
+    if (performance.now() > end) throw new Error(`did not happen within ${deadlineMs} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }

@@ -13,6 +13,16 @@ export interface Received {
   aborted: boolean;
 }
 
+/** A request from its head on. */
+export interface Arriving {
+  request: IncomingMessage;
+  response: ServerResponse;
+  /** Of its body, so far. */
+  bytes: number;
+  /** Its connection was closed before its body had ended. */
+  aborted: boolean;
+}
+
 /** What the server does with a request, whose body it has read. */
 export type Script = (received: Received) => void | Promise<void>;
 
@@ -20,6 +30,8 @@ export interface Upstream {
   url: string;
   port: number;
   received: Received[];
+  /** Every request, its body complete or not. */
+  arriving: Arriving[];
   /** Replaces what the server does. */
   script: Script;
   close(): Promise<void>;
@@ -33,8 +45,16 @@ export async function createUpstream(script: Script, port = 0): Promise<Upstream
       return;
     }
     const chunks: Buffer[] = [];
-    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    const arriving: Arriving = { request, response, bytes: 0, aborted: false };
+    upstream.arriving.push(arriving);
+    request.on('data', (chunk: Buffer) => {
+      chunks.push(chunk);
+      arriving.bytes += chunk.length;
+    });
     request.on('error', () => {});
+    request.on('close', () => {
+      arriving.aborted = !request.complete;
+    });
     request.on('end', () => {
       const received: Received = {
         method: request.method ?? '',
@@ -58,6 +78,7 @@ export async function createUpstream(script: Script, port = 0): Promise<Upstream
     url: `http://127.0.0.1:${actual}`,
     port: actual,
     received: [],
+    arriving: [],
     script,
     close: () =>
       new Promise((resolve) => {
