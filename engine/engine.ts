@@ -83,6 +83,7 @@ export async function createEngine(config: EngineConfig, encode: Encode, logger:
     vocabSize: model.vocab,
     eosTokenId: model.eosTokenId,
     blockSize: config.block_size,
+    blockBytes: ready.bytesPerBlock,
     totalBlocks: config.pool_blocks,
   };
   return {

@@ -73,6 +73,8 @@ export interface EngineStats {
   merges: number;
   probes: number;
   probeTokens: number;
+  /** Sequences of steps whose attention was measured. */
+  measuredRows: number;
   finished: Record<FinishReason, number>;
   policy: PolicyStats;
 }
@@ -105,6 +107,8 @@ export interface EngineInfo {
   vocabSize: number;
   eosTokenId: number;
   blockSize: number;
+  /** Bytes of a block's keys and values. */
+  blockBytes: number;
   totalBlocks: number;
 }
 

@@ -14,7 +14,7 @@ await runProgram<{ gateway: GatewayConfig; profiles: Record<string, unknown> }>(
   async start({ gateway: config, profiles }) {
     const logger = createLogger('gateway', config.log_level);
     const gateway = await createGateway(config, { logger, profiles: Object.keys(profiles) });
-    collectDefaultMetrics({ register: gateway.registry });
+    collectDefaultMetrics({ register: gateway.registry, labels: { service: 'gateway' } });
     return () => gateway.close();
   },
 });

@@ -6,7 +6,7 @@ import {
   type RequestAck,
 } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { Introduction } from './hello.ts';
-import { phaseLabel, rejectLabel } from './labels.ts';
+import { type PlanOutcome, type ProbeOutcome, phaseLabel, rejectLabel } from './labels.ts';
 import type { Metrics } from './metrics.ts';
 import type { Asked, PlanLedger } from './plan-ledger.ts';
 import type { RequestState } from './request-state.ts';
@@ -18,7 +18,7 @@ export interface AckReaderDeps {
   metrics: Metrics;
 }
 
-const PROBE_OUTCOMES: ReadonlyMap<number, string> = new Map([
+const REFUSED_PROBES: ReadonlyMap<number, ProbeOutcome> = new Map<number, ProbeOutcome>([
   [ProbeAnswer.PROBE_ANSWER_NO_ROOM, 'no_room'],
   [ProbeAnswer.PROBE_ANSWER_UNSUPPORTED, 'unsupported'],
 ]);
@@ -44,8 +44,10 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
   const evicted = (state: RequestState, { evicted: blocks }: RequestAck): number => {
     const fresh = state.table.markHoles(blocks);
     if (fresh === 0) return 0;
-    metrics.blocksEvicted.inc({ engine, policy: state.policyName, phase: phaseLabel(state.phase) }, fresh);
-    metrics.bytesFreed.inc({ engine }, fresh * bytesPerBlock);
+    const { policyName: policy, profile, phase } = state;
+    const labels = { engine, profile: profile.name, policy, phase: phaseLabel(phase) };
+    metrics.blocksEvicted.inc(labels, fresh);
+    metrics.bytesFreed.inc(labels, fresh * bytesPerBlock);
     return fresh;
   };
 
@@ -75,7 +77,7 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
     if (answer === ProbeAnswer.PROBE_ANSWER_STARTED) return;
     if (answer === ProbeAnswer.PROBE_ANSWER_UNSUPPORTED) state.schedule.refused();
     else state.schedule.declined(state.tokens, blockSize);
-    metrics.probes.inc({ engine, outcome: PROBE_OUTCOMES.get(answer) ?? 'unanswered' });
+    metrics.probes.inc({ engine, outcome: REFUSED_PROBES.get(answer) ?? 'unanswered' });
   };
 
   return {
@@ -119,7 +121,7 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
 }
 
 /** A plan that asked for probes only is applied when one was started. */
-function outcomeOf(wanted: number, done: number, stale: boolean, started: boolean): string {
+function outcomeOf(wanted: number, done: number, stale: boolean, started: boolean): PlanOutcome {
   if (wanted === 0 ? started : done >= wanted) return 'applied';
   if (done > 0) return 'partial';
   return stale ? 'stale' : 'rejected';

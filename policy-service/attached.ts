@@ -1,15 +1,16 @@
 import type { Logger } from '../common/logger.ts';
-import type {
-  Ack,
-  AttachRequest,
-  AttachResponse,
-  Configure,
-  Finished,
-  PoolState,
-  Preempted,
-  RequestStep,
-  Started,
-  Step,
+import {
+  type Ack,
+  type AttachRequest,
+  type AttachResponse,
+  type Configure,
+  type Finished,
+  FinishReason,
+  type PoolState,
+  type Preempted,
+  type RequestStep,
+  type Started,
+  type Step,
 } from '../proto/gen/crystalkv/v1/policy.ts';
 import { createAckReader } from './acks.ts';
 import type { Settings } from './config.ts';
@@ -17,7 +18,7 @@ import { createDecider } from './decide.ts';
 import { governanceOf } from './governance.ts';
 import type { Introduction, Refusal } from './hello.ts';
 import { MeasureRate } from './measure-rate.ts';
-import type { Metrics } from './metrics.ts';
+import { type Metrics, openRequest } from './metrics.ts';
 import { PlanLedger } from './plan-ledger.ts';
 import { createProbeDesk } from './probe-desk.ts';
 import { RequestState } from './request-state.ts';
@@ -47,6 +48,9 @@ export interface EngineSession {
   end(refusal: Refusal): void;
 }
 
+/** A request that was given up says nothing of how long its answer would have been. */
+const ENDED: ReadonlySet<FinishReason> = new Set([FinishReason.FINISH_REASON_STOP, FinishReason.FINISH_REASON_LENGTH]);
+
 const EMPTY_POOL: PoolState = { freeBlocks: 0, totalBlocks: 0, waiting: 0, running: 0, preemptions: 0n };
 
 export type Attached = ReturnType<typeof createAttached>;
@@ -70,6 +74,15 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
   let lastStep: bigint | undefined;
   let openStep: bigint | undefined;
   let any = false;
+
+  const labelsOf = ({ profile, policyName, mode }: RequestState) => {
+    return { engine, profile: profile.name, policy: policyName, mode };
+  };
+
+  const preempt = (state: RequestState, epoch: number) => {
+    state.preempt(epoch);
+    metrics.preemptions.inc({ engine });
+  };
 
   const start = (started: Started, cold: boolean) => {
     if (requests.has(started.handle) || probes.has(started.handle)) return bad('duplicate_handle');
@@ -102,6 +115,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     state.table.advance(started.computedTokens);
     state.table.markHoles(started.evicted);
     requests.set(started.handle, state);
+    openRequest(metrics, labelsOf(state));
   };
 
   const row = (step: RequestStep) => {
@@ -114,7 +128,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     if (step.epoch < state.epoch) return bad('stale_epoch');
     if (step.computedTokens > settings.current.limits.maxRequestTokens) return bad('too_long');
     // The report of the preemption was lost: the epoch says it as well.
-    if (step.epoch > state.epoch) state.preempt(step.epoch);
+    if (step.epoch > state.epoch) preempt(state, step.epoch);
     if (step.computedTokens < state.tokens) return bad('tokens_went_back');
     state.advance(step.computedTokens, step.phase, step.segmentStarts);
     if (step.masses.length > 0) {
@@ -123,10 +137,10 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
       if (problem === undefined) metrics.measuredSteps.inc({ engine });
       else bad(problem);
       if (state.shadow.steps > steps) {
-        const policy = state.policyName;
-        metrics.shadowSteps.inc({ policy });
-        metrics.shadowRegretted.inc({ policy }, state.shadow.regretted - regretted);
-        metrics.shadowMissedMass.inc({ policy }, state.shadow.missedMass - missedMass);
+        const { mode: _, ...labels } = labelsOf(state);
+        metrics.shadowSteps.inc(labels);
+        metrics.shadowRegretted.inc(labels, state.shadow.regretted - regretted);
+        metrics.shadowMissedMass.inc(labels, state.shadow.missedMass - missedMass);
       }
     }
     state.admit();
@@ -154,7 +168,10 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     const { plans, shadowed, expected } = decider.decide(pool);
     rate.step(expected);
     configure();
-    for (const [policy, blocks] of shadowed) metrics.shadowEvicted.inc({ policy }, blocks);
+    for (const [state, blocks] of shadowed) {
+      const { mode: _, ...labels } = labelsOf(state);
+      metrics.shadowEvicted.inc(labels, blocks);
+    }
     if (plans.length > 0 || hello.lockstep) {
       const sequence = ledger.issue(plans);
       deps.send({ message: { $case: 'plan', value: { sequence, basedOnStep, requests: plans } } });
@@ -167,11 +184,24 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     if (state === undefined) {
       if (!probes.has(handle)) bad('unknown_handle');
     } else if (epoch <= state.epoch) bad('stale_epoch');
-    else state.preempt(epoch);
+    else preempt(state, epoch);
+  };
+
+  const countFinished = (state: RequestState, generatedTokens: number) => {
+    const labels = labelsOf(state);
+    metrics.finishedRequests.inc(labels);
+    metrics.finishedTokens.inc(labels, generatedTokens);
+    metrics.peakBlocks.inc(labels, state.peakResident);
+    metrics.fullPeakBlocks.inc(labels, state.peakFull);
   };
 
   const onFinished = (finished: Finished) => {
-    if (requests.delete(finished.handle)) return;
+    const state = requests.get(finished.handle);
+    if (state !== undefined) {
+      requests.delete(finished.handle);
+      if (ENDED.has(finished.reason)) countFinished(state, finished.generatedTokens);
+      return;
+    }
     if (!probes.finish(finished)) bad('unknown_handle');
   };
 

@@ -16,8 +16,8 @@ export interface DeciderDeps {
 export interface Decision {
   /** What the engine is asked for; blocks in it are pending from now on. */
   plans: RequestPlan[];
-  /** Blocks that shadow mode would have asked for, by policy. */
-  shadowed: Map<string, number>;
+  /** How many blocks shadow mode would have asked for. */
+  shadowed: Map<RequestState, number>;
   /** Whether some request may lose blocks within its next tokens, or lose them in shadow mode. */
   expected: boolean;
 }
@@ -55,7 +55,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
     return controller.expectsEviction(state, pool, ahead);
   };
 
-  const take = (group: Group, planFor: (state: RequestState) => RequestPlan, shadowed: Map<string, number>) => {
+  const take = (group: Group, planFor: (state: RequestState) => RequestPlan, shadowed: Map<RequestState, number>) => {
     const { controller, members, quotas } = group;
     const shadow = members[0]?.mode === 'shadow' && members[0].controller.type === 'pressure';
     let virtual = 0;
@@ -73,7 +73,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       if (state.mode === 'shadow') {
         for (const block of blocks) state.table.markVirtual(block);
         state.shadow.evicted += blocks.length;
-        shadowed.set(state.policyName, (shadowed.get(state.policyName) ?? 0) + blocks.length);
+        shadowed.set(state, blocks.length);
       } else {
         for (const block of blocks) state.table.markPending(block);
         pool.promisedBlocks += blocks.length;
@@ -91,7 +91,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
 
     decide(state: PoolState): Decision {
       const plans: RequestPlan[] = [];
-      const shadowed = new Map<string, number>();
+      const shadowed = new Map<RequestState, number>();
       let expected = false;
       if (!settings.current.enabled || !introduction.canEvict) return { plans, shadowed, expected };
       pool.freeBlocks = state.freeBlocks;

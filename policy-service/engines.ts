@@ -5,8 +5,8 @@ import type { EngineSession } from './attached.ts';
 import type { Settings } from './config.ts';
 import { createEngineSession } from './engine-session.ts';
 import type { Refusal } from './hello.ts';
-import { phaseLabel } from './labels.ts';
-import { createMetrics, type EngineReading, type Metrics } from './metrics.ts';
+import { createMetrics, type Metrics, openEngine } from './metrics.ts';
+import { readingOf } from './readings.ts';
 
 /** One end of an Attach stream, as the transport offers it. */
 export interface Stream {
@@ -29,7 +29,7 @@ export interface Engines {
 export function createEngines(deps: { settings: { current: Settings }; logger: Logger }): Engines {
   const { settings, logger } = deps;
   const attached = new Map<string, EngineSession>();
-  const metrics = createMetrics(() => [...attached.values()].map(reading));
+  const metrics = createMetrics(() => [...attached.values()].map(readingOf));
 
   const onAttached = (session: EngineSession) => {
     const { engineId, instanceId, model, lockstep } = session.introduction.hello;
@@ -37,6 +37,7 @@ export function createEngines(deps: { settings: { current: Settings }; logger: L
     attached.set(engineId, session);
     older?.end({ code: status.ABORTED, details: `replaced by a newer stream of engine ${engineId} (${instanceId})` });
     metrics.streamUp.set({ engine: engineId }, 1);
+    openEngine(metrics, engineId);
     logger.info({ engine: engineId, instance: instanceId, model, lockstep }, 'engine attached');
   };
 
@@ -69,21 +70,5 @@ export function createEngines(deps: { settings: { current: Settings }; logger: L
         session.end({ code: status.UNAVAILABLE, details: 'the policy service is shutting down' });
       }
     },
-  };
-}
-
-function reading(session: EngineSession): EngineReading {
-  const { freeBlocks, totalBlocks, waiting, running } = session.pool;
-  return {
-    engine: session.introduction.hello.engineId,
-    pool: { free: freeBlocks, total: totalBlocks, waiting, running },
-    requests: [...session.requests.values()].map((request) => ({
-      phase: phaseLabel(request.phase),
-      profile: request.profile.name,
-      mode: request.mode,
-      resident: request.table.resident,
-      blocks: request.table.blocks,
-      cold: request.cold,
-    })),
   };
 }

@@ -21,6 +21,16 @@ const REJECT_LABELS: ReadonlyMap<number, string> = new Map([
   [Reject.REJECT_INVALID_MERGE, 'invalid_merge'],
 ]);
 
+export const REJECT_REASONS: readonly string[] = [...REJECT_LABELS.values()];
+
+/** What became of a plan. `partial`: some of its blocks; `lost`: the engine never answered it. */
+export const PLAN_OUTCOMES = ['applied', 'partial', 'rejected', 'stale', 'lost'] as const;
+export type PlanOutcome = (typeof PLAN_OUTCOMES)[number];
+
+/** What became of a probe that was asked for. `partial`: given up, but used. */
+export const PROBE_OUTCOMES = ['finished', 'partial', 'dropped', 'no_room', 'unsupported', 'unanswered'] as const;
+export type ProbeOutcome = (typeof PROBE_OUTCOMES)[number];
+
 /** Metric label of a reason; reasons of newer engines share one. */
 export function rejectLabel(reason: Reject): string {
   return REJECT_LABELS.get(reason) ?? 'unknown';

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { collectDefaultMetrics } from 'prom-client';
 import { createLogger } from '../common/logger.ts';
 import { loadProgramConfig, type Program, runProgram } from '../common/program.ts';
 import { type Config, policyServiceSchema } from './config.ts';
@@ -24,6 +25,7 @@ await runProgram<Config>({
   async start(config) {
     const logger = createLogger('policy-service', config.service.log_level);
     const server = await createServer({ config, logger });
+    collectDefaultMetrics({ register: server.registry, labels: { service: 'policy-service' } });
     const onHangUp = () => {
       try {
         const next = readAgain();

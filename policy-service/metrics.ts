@@ -1,111 +1,32 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-
-/** What the metrics read from an engine at scrape time. */
-export interface EngineReading {
-  engine: string;
-  pool: { free: number; total: number; waiting: number; running: number };
-  requests: readonly {
-    phase: string;
-    profile: string;
-    mode: string;
-    resident: number;
-    blocks: number;
-    cold: boolean;
-  }[];
-}
+import { PLAN_OUTCOMES, PROBE_OUTCOMES, REJECT_REASONS } from './labels.ts';
+import { createStateMetrics, type EngineReading } from './state-metrics.ts';
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
+/** What a request's profile and mode make of its figures. */
+const REQUEST = ['engine', 'profile', 'policy', 'mode'] as const;
+/** Shadowed requests: the mode goes without saying. */
+const SHADOW = ['engine', 'profile', 'policy'] as const;
+
 /** Table of contents of everything the service counts. Labels are few and bounded; no request ids. */
 export function createMetrics(readEngines: () => Iterable<EngineReading>) {
-  const registers = [new Registry()];
+  const registry = new Registry();
+  const registers = [registry];
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[]) =>
     new Counter({ name: `crystalkv_${name}`, help, labelNames, registers });
-  /** A gauge whose values are read at scrape time, so that engines that have left do not linger. */
-  const state = <L extends string>(
-    name: string,
-    help: string,
-    labelNames: readonly L[],
-    read: (gauge: Gauge<L>, engine: EngineReading) => void,
-  ) =>
-    new Gauge({
-      name: `crystalkv_${name}`,
-      help,
-      labelNames,
-      registers,
-      collect() {
-        this.reset();
-        for (const engine of readEngines()) read(this, engine);
-      },
-    });
+  createStateMetrics(registry, readEngines);
 
-  const shadowEvicted = counter('shadow_evicted_blocks_total', 'Blocks that shadow mode would have evicted', [
-    'policy',
-  ]);
-  const shadowRegretted = counter(
-    'shadow_regretted_blocks_total',
-    'Blocks that shadow mode would have evicted and that a later measured step read, each once',
-    ['policy'],
-  );
-  const shadowSteps = counter('shadow_steps_total', 'Measured steps of shadowed requests with something evicted', [
-    'policy',
-  ]);
-  const shadowMissedMass = counter(
-    'shadow_missed_mass_total',
-    'Sum over shadow_steps_total of the share of attention on blocks that would have been gone',
-    ['policy'],
-  );
-  const ratio = (name: string, help: string, above: Counter<'policy'>, below: Counter<'policy'>) =>
-    new Gauge({
-      name: `crystalkv_${name}`,
-      help,
-      labelNames: ['policy'],
-      registers,
-      async collect() {
-        const parts = new Map((await above.get()).values.map(({ labels, value }) => [labels.policy, value]));
-        for (const { labels, value } of (await below.get()).values) {
-          if (value > 0) this.set(labels, (parts.get(labels.policy) ?? 0) / value);
-        }
-      },
-    });
-
-  state('blocks_resident', 'KV blocks in the cache', ['engine', 'phase'], (gauge, { engine, requests }) => {
-    for (const { phase, resident } of requests) gauge.inc({ engine, phase }, resident);
-  });
-  state('blocks_full', 'KV blocks that full caches would hold', ['engine', 'phase'], (gauge, { engine, requests }) => {
-    for (const { phase, blocks } of requests) gauge.inc({ engine, phase }, blocks);
-  });
-  state('requests', 'Requests known of', ['engine', 'profile', 'mode'], (gauge, { engine, requests }) => {
-    for (const { profile, mode } of requests) gauge.inc({ engine, profile, mode });
-  });
-  state('cold_requests', 'Requests that are not evicted before their history is known again', ['engine'], (gauge, it) =>
-    gauge.set({ engine: it.engine }, it.requests.filter(({ cold }) => cold).length),
-  );
-  state('pool_blocks', "KV blocks of the engine's pool", ['engine', 'state'], (gauge, { engine, pool }) => {
-    gauge.set({ engine, state: 'free' }, pool.free);
-    gauge.set({ engine, state: 'used' }, pool.total - pool.free);
-  });
-  state('pool_requests', 'Requests as the engine counts them', ['engine', 'state'], (gauge, { engine, pool }) => {
-    gauge.set({ engine, state: 'running' }, pool.running);
-    gauge.set({ engine, state: 'waiting' }, pool.waiting);
-  });
-  ratio(
-    'regret_ratio',
-    'Share of would-be-evicted blocks that a later measured step read, from shadowed requests',
-    shadowRegretted,
-    shadowEvicted,
-  );
-  ratio(
-    'missed_mass_ratio',
-    'Mean share of attention on blocks that would have been gone, from shadowed requests',
-    shadowMissedMass,
-    shadowSteps,
-  );
-
-  return {
-    registry: registers[0]!,
+  const metrics = {
     blocksEvicted: counter('blocks_evicted_total', 'Blocks that engines reported as evicted or freed by a merge', [
       'engine',
+      'profile',
+      'policy',
+      'phase',
+    ]),
+    bytesFreed: counter('bytes_freed_total', 'Bytes of keys and values in the evicted blocks', [
+      'engine',
+      'profile',
       'policy',
       'phase',
     ]),
@@ -113,11 +34,30 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
       'engine',
       'policy',
     ]),
-    bytesFreed: counter('bytes_freed_total', 'Bytes of keys and values in the evicted blocks', ['engine']),
-    plans: counter('plans_total', 'Plans by what became of them: applied, partial, rejected, stale, lost', [
+    finishedRequests: counter(
+      'finished_requests_total',
+      'Requests that ended by themselves or at their limit',
+      REQUEST,
+    ),
+    finishedTokens: counter(
+      'finished_tokens_total',
+      'Tokens that the requests of finished_requests_total generated',
+      REQUEST,
+    ),
+    peakBlocks: counter(
+      'peak_blocks_total',
+      'Most blocks that each of finished_requests_total held at a time',
+      REQUEST,
+    ),
+    fullPeakBlocks: counter(
+      'full_peak_blocks_total',
+      'Most blocks that each of finished_requests_total would have held with a full cache',
+      REQUEST,
+    ),
+    preemptions: counter('preemptions_total', 'Requests whose cache an engine threw away for want of blocks', [
       'engine',
-      'outcome',
     ]),
+    plans: counter('plans_total', `Plans by what became of them: ${PLAN_OUTCOMES.join(', ')}`, ['engine', 'outcome']),
     rejectedBlocks: counter('rejected_blocks_total', 'Blocks that engines refused to evict', ['engine', 'reason']),
     steps: counter('steps_total', 'Engine steps received', ['engine']),
     missedSteps: counter(
@@ -126,11 +66,10 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
       ['engine'],
     ),
     measuredSteps: counter('measured_steps_total', 'Request steps whose masses were taken in', ['engine']),
-    probes: counter(
-      'probes_total',
-      'Answer probes: finished, partial (given up, but used), dropped, no_room, unsupported, unanswered',
-      ['engine', 'outcome'],
-    ),
+    probes: counter('probes_total', `Answer probes: ${PROBE_OUTCOMES.join(', ')}; partial: given up, but used`, [
+      'engine',
+      'outcome',
+    ]),
     probeTokens: counter('probe_tokens_total', 'Tokens that engines computed for answer probes', ['engine']),
     streamUp: new Gauge({
       name: 'crystalkv_stream_up',
@@ -151,9 +90,80 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
     unknownProfiles: counter('unknown_profiles_total', 'Requests that named a profile that does not exist', []),
     badMessages: counter('bad_messages_total', 'Messages or parts of them that were dropped', ['reason']),
     reloads: counter('config_reloads_total', 'Configuration reloads by outcome', ['outcome']),
-    shadowEvicted,
-    shadowRegretted,
-    shadowSteps,
-    shadowMissedMass,
+    shadowEvicted: counter('shadow_evicted_blocks_total', 'Blocks that shadow mode would have evicted', SHADOW),
+    shadowRegretted: counter(
+      'shadow_regretted_blocks_total',
+      'Blocks that shadow mode would have evicted and that a later measured step read, each once',
+      SHADOW,
+    ),
+    shadowSteps: counter('shadow_steps_total', 'Measured steps of shadowed requests with something evicted', SHADOW),
+    shadowMissedMass: counter(
+      'shadow_missed_mass_total',
+      'Sum over shadow_steps_total of the share of attention on blocks that would have been gone',
+      SHADOW,
+    ),
   };
+
+  const ratio = (
+    name: string,
+    help: string,
+    above: Counter<(typeof SHADOW)[number]>,
+    below: Counter<(typeof SHADOW)[number]>,
+  ) =>
+    new Gauge({
+      name: `crystalkv_${name}`,
+      help,
+      labelNames: SHADOW,
+      registers,
+      async collect() {
+        const key = ({ engine, profile, policy }: Partial<Record<string, string | number>>) =>
+          `${engine}\n${profile}\n${policy}`;
+        const parts = new Map((await above.get()).values.map(({ labels, value }) => [key(labels), value]));
+        for (const { labels, value } of (await below.get()).values) {
+          if (value > 0) this.set(labels, (parts.get(key(labels)) ?? 0) / value);
+        }
+      },
+    });
+  ratio(
+    'regret_ratio',
+    'Share of would-be-evicted blocks that a later measured step read, from shadowed requests',
+    metrics.shadowRegretted,
+    metrics.shadowEvicted,
+  );
+  ratio(
+    'missed_mass_ratio',
+    'Mean share of attention on blocks that would have been gone, from shadowed requests',
+    metrics.shadowMissedMass,
+    metrics.shadowSteps,
+  );
+
+  return { registry, ...metrics };
+}
+
+/** Starts the series of an engine at 0, so that they can be drawn and alerted on before the first event. */
+export function openEngine(metrics: Metrics, engine: string): void {
+  for (const outcome of PLAN_OUTCOMES) metrics.plans.inc({ engine, outcome }, 0);
+  for (const outcome of PROBE_OUTCOMES) metrics.probes.inc({ engine, outcome }, 0);
+  for (const reason of REJECT_REASONS) metrics.rejectedBlocks.inc({ engine, reason }, 0);
+  for (const one of [metrics.preemptions, metrics.steps, metrics.missedSteps, metrics.measuredSteps])
+    one.inc({ engine }, 0);
+  metrics.probeTokens.inc({ engine }, 0);
+}
+
+/** Starts the series that a request of these labels will add to at 0: a rate needs the value before the first event. */
+export function openRequest(metrics: Metrics, labels: Readonly<Record<(typeof REQUEST)[number], string>>): void {
+  const { mode, ...shadow } = labels;
+  for (const one of [metrics.finishedRequests, metrics.finishedTokens, metrics.peakBlocks, metrics.fullPeakBlocks]) {
+    one.inc(labels, 0);
+  }
+  if (mode === 'shadow') {
+    for (const one of [metrics.shadowEvicted, metrics.shadowRegretted, metrics.shadowSteps, metrics.shadowMissedMass]) {
+      one.inc(shadow, 0);
+    }
+  } else if (mode === 'enforce') {
+    for (const phase of ['thinking', 'answer']) {
+      metrics.blocksEvicted.inc({ ...shadow, phase }, 0);
+      metrics.bytesFreed.inc({ ...shadow, phase }, 0);
+    }
+  }
 }

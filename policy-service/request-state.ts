@@ -77,6 +77,8 @@ export class RequestState implements Member, RequestFacts {
   segmentStarts: number[] = [];
   segments: Int32Array | undefined;
   peakResident = 0;
+  /** Blocks that a full cache held at its largest. */
+  peakFull = 0;
   measuredSteps = 0;
   /** The engine was told what becomes of the request's blocks when it ends. */
   releaseAsked = false;
@@ -169,6 +171,7 @@ export class RequestState implements Member, RequestFacts {
     this.table.advance(tokens);
     this.phase = phase;
     if (this.table.resident > this.peakResident) this.peakResident = this.table.resident;
+    if (this.table.blocks > this.peakFull) this.peakFull = this.table.blocks;
     for (const start of segmentStarts) {
       if (start > tokens) continue;
       this.segmentStarts.push(start);

@@ -4,6 +4,7 @@ import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
+import type { Registry } from 'prom-client';
 import { ConfigError } from '../common/config.ts';
 import { listen, metricsHandler } from '../common/http.ts';
 import type { Logger } from '../common/logger.ts';
@@ -24,6 +25,7 @@ export interface PolicyServer {
   address: string;
   port: number;
   metricsUrl: string;
+  readonly registry: Registry;
   /**
    * Takes over what may change while running: the switch, profiles, limits, what is measured. Throws ConfigError, and
    * changes nothing, when the sections do not fit together.
@@ -68,6 +70,7 @@ export async function createServer({ config, logger }: { config: Config; logger:
     address,
     port: grpc.port,
     metricsUrl: metrics.url,
+    registry: engines.metrics.registry,
     reload(next) {
       const changed = settingsOf(next);
       settings.current = changed;

@@ -33,7 +33,7 @@ export class EngineCore {
   #nextHandle = 1;
   #step = 0;
   #missedSteps = 0;
-  #totals = { promptTokens: 0, generatedTokens: 0, probes: 0, probeTokens: 0 };
+  #totals = { promptTokens: 0, generatedTokens: 0, probes: 0, probeTokens: 0, measuredRows: 0 };
   #finished: Record<FinishReason, number> = { stop: 0, length: 0, abort: 0 };
 
   constructor(options: CoreOptions, model: StepModel, sink: CoreSink) {
@@ -157,6 +157,7 @@ export class EngineCore {
     });
     if (this.#options.managed && !this.#reporter.attached) this.#missedSteps += 1;
     const entries = scheduled.map(({ sequence }, i) => ({ sequence, masses: results[i]!.masses }));
+    for (const { masses } of entries) if (masses !== undefined) this.#totals.measuredRows += 1;
     this.#reporter.step(this.#step, this.#poolState(), entries);
     for (const { sequence, reason } of ended) {
       // a probe that ended together with its parent is gone already

@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Engine, EngineStats, FinishReason, RejectReason } from '../types.ts';
+import type { Engine, EngineInfo, EngineStats, FinishReason, RejectReason } from '../types.ts';
 
 /** Times that are measured where the answers are made, in seconds. */
 export interface LatencyMetrics {
@@ -19,7 +19,7 @@ interface Reading {
   name: string;
   help: string;
   type: 'counter' | 'gauge';
-  read(stats: EngineStats): number;
+  read(stats: EngineStats, info: EngineInfo): number;
 }
 
 /** What the engine counts, read at scrape time. vLLM's names where vLLM's meaning holds. */
@@ -36,11 +36,18 @@ const READINGS: readonly Reading[] = [
   counter('vllm:prefix_cache_hits_total', 'Tokens found in the prefix cache.', (s) => s.prefixCacheHits),
   gauge('crystalkv_engine_kv_blocks_free', 'KV blocks that nobody uses.', (s) => s.freeBlocks),
   gauge('crystalkv_engine_kv_blocks', 'KV blocks in the pool.', (s) => s.totalBlocks),
+  gauge('crystalkv_engine_kv_block_bytes', 'Bytes of keys and values in a KV block.', (_, info) => info.blockBytes),
   counter('crystalkv_engine_steps_total', 'Scheduling steps.', (s) => s.step),
   counter('crystalkv_engine_blocks_evicted_total', 'KV blocks evicted or freed by merges.', (s) => s.evictedBlocks),
+  counter('crystalkv_engine_preemptions_total', "Preemptions of clients' requests.", (s) => s.preemptions),
   counter('crystalkv_engine_merges_total', 'Merges of KV blocks.', (s) => s.merges),
   counter('crystalkv_engine_probes_total', 'Answer probes.', (s) => s.probes),
   counter('crystalkv_engine_probe_tokens_total', 'Tokens computed for answer probes.', (s) => s.probeTokens),
+  counter(
+    'crystalkv_engine_measured_rows_total',
+    'Sequences of steps whose attention was measured.',
+    (s) => s.measuredRows,
+  ),
   gauge('crystalkv_engine_stream_up', '1 while the policy service is connected.', (s) => Number(s.policy.connected)),
   counter('crystalkv_engine_plans_total', 'Plans received.', (s) => s.policy.plans),
   counter('crystalkv_engine_missed_steps_total', 'Steps without the plan they needed.', (s) => s.policy.missedSteps),
@@ -71,25 +78,30 @@ const NEXT_TOKEN_BUCKETS = [
 const REQUEST_BUCKETS = [0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480];
 
 /** The metrics of one engine, in a registry of their own. Labels as in vLLM: `model_name` and `engine`. */
-export function createMetrics(engine: Engine, modelName: string): EngineMetrics {
+export function createMetrics(engine: Pick<Engine, 'info' | 'stats'>, modelName: string): EngineMetrics {
   const registry = new Registry();
   registry.setDefaultLabels({ model_name: modelName, engine: '0' });
   const registers = [registry];
 
   for (const { name, help, type, read } of READINGS) {
     if (type === 'gauge') {
-      const metric: Gauge = new Gauge({ name, help, registers, collect: () => metric.set(read(engine.stats())) });
+      const metric: Gauge = new Gauge({
+        name,
+        help,
+        registers,
+        collect: () => metric.set(read(engine.stats(), engine.info)),
+      });
     } else {
       const collect = () => {
         metric.reset();
-        metric.inc(read(engine.stats()));
+        metric.inc(read(engine.stats(), engine.info));
       };
       const metric: Counter = new Counter({ name, help, registers, collect });
     }
   }
   const rejected: Counter<'reason'> = new Counter({
-    name: 'crystalkv_engine_plan_rejections_total',
-    help: 'Parts of plans that were refused, by reason.',
+    name: 'crystalkv_engine_rejected_blocks_total',
+    help: 'Blocks of plans that were not evicted, by reason.',
     labelNames: ['reason'],
     registers,
     collect: () => {

@@ -140,6 +140,7 @@ describe('the metrics', () => {
     assert.equal(value('vllm:e2e_request_latency_seconds_count'), 4);
     assert.equal(value('crystalkv_engine_missed_steps_total'), 7);
     assert.equal(value('crystalkv_engine_stream_up'), 1);
-    assert.equal(value('crystalkv_engine_plan_rejections_total', 'reason="stale_epoch",'), 5);
+    assert.equal(value('crystalkv_engine_rejected_blocks_total', 'reason="stale_epoch",'), 5);
+    assert.equal(value('crystalkv_engine_kv_block_bytes'), 4096);
   });
 });

@@ -47,6 +47,7 @@ export class ScriptedEngine implements Engine {
     evictedBlocks: 0,
     probes: 0,
     probeTokens: 0,
+    measuredRows: 0,
     finished: { stop: 0, length: 0, abort: 0 },
     policy: { connected: false, missedSteps: 0, plans: 0, rejected: { ...NO_REJECTS }, droppedReports: 0 },
   };
@@ -63,6 +64,7 @@ export class ScriptedEngine implements Engine {
       vocabSize: 100,
       eosTokenId: 2,
       blockSize: 16,
+      blockBytes: 4096,
       totalBlocks: 100,
       ...info,
     };

@@ -64,6 +64,7 @@ def attach(scheduler: Scheduler) -> tuple[Steward | None, Callable[[], None]]:
             prefix_caching=bool(config.cache_config.enable_prefix_caching),
             lockstep_timeout=settings.lockstep_timeout_ms / 1000 if settings.lockstep else None,
             managed=settings.policy_address != "",
+            block_bytes=block_bytes(scheduler),
         ),
     )
     client = None
@@ -86,6 +87,13 @@ def measured_head_groups(config: Any) -> int:
     """Head groups that are measured: those of rank 0. With tensor parallelism they are a part of the model's."""
     parallel = config.parallel_config
     return config.model_config.get_num_layers(parallel) * config.model_config.get_num_kv_heads(parallel)
+
+
+def block_bytes(scheduler: Scheduler) -> int:
+    """Bytes of a block's keys and values, on all ranks of tensor parallelism together."""
+    group = scheduler.kv_cache_config.kv_cache_groups[0]
+    shards: int = scheduler.vllm_config.parallel_config.tensor_parallel_size
+    return group.kv_cache_spec.page_size_bytes * len(group.layer_names) * shards
 
 
 def engine_name(engine_id: str, data_parallel_rank: int) -> str:
@@ -133,7 +141,6 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: Markers, groups: i
     capabilities = [pb.CAPABILITY_EVICT, pb.CAPABILITY_SHADOW]
     if config.cache_config.enable_prefix_caching and markers.end_of_thinking:
         capabilities.append(pb.CAPABILITY_PROBE)
-    shards = config.parallel_config.tensor_parallel_size
     return pb.Hello(
         protocol_min=PROTOCOL_MIN,
         protocol_max=PROTOCOL_MAX,
@@ -141,7 +148,7 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: Markers, groups: i
         instance_id=uuid.uuid4().hex,
         model=config.model_config.served_model_name,
         block_size=group.kv_cache_spec.block_size,
-        bytes_per_block=group.kv_cache_spec.page_size_bytes * len(group.layer_names) * shards,
+        bytes_per_block=block_bytes(scheduler),
         # the null block holds nothing
         pool_blocks=scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
         layers=layers,

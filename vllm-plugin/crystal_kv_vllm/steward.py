@@ -43,6 +43,8 @@ class StewardOptions:
     lockstep_timeout: float | None
     #: A policy service is expected: steps without one count as missed.
     managed: bool
+    #: Bytes of a block's keys and values, on all ranks.
+    block_bytes: int
 
 
 class Steward:
@@ -215,6 +217,21 @@ class Steward:
         return self._desk.tokens
 
     @property
+    def free_blocks(self) -> int:
+        free: int = self._manager.block_pool.get_num_free_blocks()
+        return free
+
+    @property
+    def total_blocks(self) -> int:
+        """Without the null block, which is in the pool and never free."""
+        blocks: int = self._manager.block_pool.num_gpu_blocks
+        return blocks - 1
+
+    @property
+    def block_bytes(self) -> int:
+        return self._options.block_bytes
+
+    @property
     def requests(self) -> list[Tracked]:
         """Requests of clients that are alive."""
         return self._roster.requests
@@ -281,13 +298,11 @@ class Steward:
         return self._reporter.wants_masses(tracked, self.step, request.num_output_tokens + in_flight)
 
     def _pool_state(self) -> pb.PoolState:
-        pool = self._manager.block_pool
         running, waiting = self._scheduler.get_request_counts()
         probes, probes_running = len(self.live_probes), self.running_probes
         return pb.PoolState(
-            free_blocks=pool.get_num_free_blocks(),
-            # the null block is in the pool and never free
-            total_blocks=pool.num_gpu_blocks - 1,
+            free_blocks=self.free_blocks,
+            total_blocks=self.total_blocks,
             waiting=waiting - (probes - probes_running),
             running=running - probes_running,
             preemptions=self.preemptions,

@@ -1,0 +1,40 @@
+import type { EngineSession } from './attached.ts';
+import { phaseLabel } from './labels.ts';
+import type { RequestState } from './request-state.ts';
+import type { EngineReading, RequestGroup } from './state-metrics.ts';
+
+/** An engine as the metrics see it: one pass over its requests, which are added up by their labels. */
+export function readingOf({ introduction, pool, requests }: EngineSession): EngineReading {
+  const { engineId, model, bytesPerBlock } = introduction.hello;
+  const { freeBlocks, totalBlocks, waiting, running } = pool;
+  const groups = new Map<string, RequestGroup>();
+  let cold = 0;
+  for (const request of requests.values()) {
+    const group = groupOf(groups, request);
+    group.requests += 1;
+    group.resident += request.table.resident;
+    group.full += request.table.blocks;
+    if (request.cold) cold += 1;
+  }
+  return {
+    engine: engineId,
+    model,
+    blockBytes: Number(bytesPerBlock),
+    pool: { free: freeBlocks, total: totalBlocks, waiting, running },
+    groups: [...groups.values()],
+    cold,
+  };
+}
+
+function groupOf(groups: Map<string, RequestGroup>, request: RequestState): RequestGroup {
+  const { mode, policyName: policy } = request;
+  const profile = request.profile.name;
+  // a name of a profile holds no newline
+  const key = `${profile}\n${policy}\n${mode}\n${request.phase}`;
+  let group = groups.get(key);
+  if (group === undefined) {
+    group = { profile, policy, mode, phase: phaseLabel(request.phase), requests: 0, resident: 0, full: 0 };
+    groups.set(key, group);
+  }
+  return group;
+}

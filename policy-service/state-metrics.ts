@@ -1,0 +1,74 @@
+import { Gauge, type Registry } from 'prom-client';
+import type { EvictionMode } from '../common/cache-options.ts';
+
+/** Requests that share their labels, added up. */
+export interface RequestGroup {
+  profile: string;
+  policy: string;
+  mode: EvictionMode;
+  phase: string;
+  requests: number;
+  resident: number;
+  full: number;
+}
+
+/** What the metrics read from an engine at scrape time. */
+export interface EngineReading {
+  engine: string;
+  model: string;
+  blockBytes: number;
+  pool: { free: number; total: number; waiting: number; running: number };
+  groups: readonly RequestGroup[];
+  cold: number;
+}
+
+/** Gauges whose values are read at scrape time, so that engines and requests that have left do not linger. */
+export function createStateMetrics(registry: Registry, readEngines: () => Iterable<EngineReading>): void {
+  const state = <L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    read: (gauge: Gauge<L>, engine: EngineReading) => void,
+  ) =>
+    new Gauge({
+      name: `crystalkv_${name}`,
+      help,
+      labelNames,
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const engine of readEngines()) read(this, engine);
+      },
+    });
+  const GROUP = ['engine', 'profile', 'policy', 'phase'] as const;
+
+  state(
+    'engine_info',
+    '1 for each attached engine; joins its model to the other metrics',
+    ['engine', 'model'],
+    (gauge, it) => gauge.set({ engine: it.engine, model: it.model }, 1),
+  );
+  state('block_bytes', 'Bytes of keys and values in a KV block', ['engine'], (gauge, it) =>
+    gauge.set({ engine: it.engine }, it.blockBytes),
+  );
+  state('blocks_resident', 'KV blocks in the cache', GROUP, (gauge, { engine, groups }) => {
+    for (const { profile, policy, phase, resident } of groups) gauge.inc({ engine, profile, policy, phase }, resident);
+  });
+  state('blocks_full', 'KV blocks that full caches would hold', GROUP, (gauge, { engine, groups }) => {
+    for (const { profile, policy, phase, full } of groups) gauge.inc({ engine, profile, policy, phase }, full);
+  });
+  state('requests', 'Requests known of', ['engine', 'profile', 'policy', 'mode'], (gauge, { engine, groups }) => {
+    for (const { profile, policy, mode, requests } of groups) gauge.inc({ engine, profile, policy, mode }, requests);
+  });
+  state('cold_requests', 'Requests that are not evicted before their history is known again', ['engine'], (gauge, it) =>
+    gauge.set({ engine: it.engine }, it.cold),
+  );
+  state('pool_blocks', "KV blocks of the engine's pool", ['engine', 'state'], (gauge, { engine, pool }) => {
+    gauge.set({ engine, state: 'free' }, pool.free);
+    gauge.set({ engine, state: 'used' }, pool.total - pool.free);
+  });
+  state('pool_requests', 'Requests as the engine counts them', ['engine', 'state'], (gauge, { engine, pool }) => {
+    gauge.set({ engine, state: 'running' }, pool.running);
+    gauge.set({ engine, state: 'waiting' }, pool.waiting);
+  });
+}
