@@ -1,18 +1,13 @@
 import express, { type Express, type RequestHandler } from 'express';
-import type { Logger } from '../common/logger.ts';
 import { answerErrors, notFound, otherMethods } from './answers.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { type ForwardDeps, forward } from './forward.ts';
-import type { Metrics } from './metrics.ts';
 import { ready } from './ready.ts';
-import { type Inflight, keepRecords } from './record.ts';
+import { keepRecords, type RecordDeps } from './record.ts';
 import { allowed, ROUTES } from './routes.ts';
 
-export interface AppDeps extends ForwardDeps {
+export interface AppDeps extends ForwardDeps, RecordDeps {
   fleet: Fleet;
-  metrics: Metrics;
-  inflight: Inflight;
-  logger: Logger;
   /** Answers `/metrics`; undefined when it has a listener of its own. */
   metricsHandler: RequestHandler | undefined;
 }

@@ -9,6 +9,7 @@ import { registerFleetMetrics } from './fleet/metrics.ts';
 import { createMetrics } from './metrics.ts';
 import { createOptionParser } from './options.ts';
 import { createInflight } from './record.ts';
+import type { Tracing } from './tracing.ts';
 import { createRetryBudget } from './tries/budget.ts';
 import { createTries } from './tries/tries.ts';
 
@@ -16,6 +17,8 @@ export interface GatewayDeps {
   logger: Logger;
   /** The profiles that a request may name; empty: any plain name. */
   profiles: readonly string[];
+  /** Closed with the gateway; none: traces of clients and backends pass through. */
+  tracing?: Tracing | undefined;
 }
 
 export interface Gateway {
@@ -58,6 +61,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps): P
     metrics,
     inflight,
     logger,
+    tracing: deps.tracing,
     parseOption: createOptionParser({
       budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
       profiles: deps.profiles,
@@ -92,6 +96,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps): P
     main.server.closeAllConnections();
     separate?.server.closeAllConnections();
     await Promise.all([closed, separate?.close(), fleet.close()]);
+    await deps.tracing?.close();
     logger.info('stopped');
   };
   let closing: Promise<void> | undefined;

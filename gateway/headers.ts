@@ -33,6 +33,13 @@ export function upstreamHeaders(raw: readonly string[], requestId: string): Flat
   return headers;
 }
 
+/** Headers with some of them replaced, or taken away where the value is undefined. Names in lower case. */
+export function replaced(headers: FlatHeaders, by: Readonly<Record<string, string | undefined>>): FlatHeaders {
+  const kept = without(headers, new Set(Object.keys(by)));
+  for (const [name, value] of Object.entries(by)) if (value !== undefined) kept.push(name, value);
+  return kept;
+}
+
 /** What the gateway has to know of a backend's headers, and the ones that go to the client. */
 export interface ResponseHead {
   headers: FlatHeaders;

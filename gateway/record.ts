@@ -2,6 +2,7 @@ import type { RequestHandler, Response } from 'express';
 import type { Logger } from '../common/logger.ts';
 import { requestId } from './identity.ts';
 import { type AbortStage, type Metrics, OTHER_ROUTE } from './metrics.ts';
+import type { RequestSpan, Tracing } from './tracing.ts';
 
 /** Why the gateway itself stops a request. */
 export type StopReason = 'client_left' | 'draining' | 'total_timeout';
@@ -17,6 +18,8 @@ export interface RequestRecord {
   readonly requestId: string;
   readonly stop: AbortController;
   crystalKvId: string | undefined;
+  /** Undefined: no traces are made. */
+  readonly span: RequestSpan | undefined;
   route: string;
   /** The model that the client named; never a metric label. */
   model: string | undefined;
@@ -76,12 +79,21 @@ export function createInflight(): Inflight {
   };
 }
 
+export interface RecordDeps {
+  inflight: Inflight;
+  metrics: Metrics;
+  logger: Logger;
+  tracing: Tracing | undefined;
+}
+
 /** Opens a record for each request and closes it with its response: in-flight set, metrics, one line in the log. */
-export function keepRecords(deps: { inflight: Inflight; metrics: Metrics; logger: Logger }): RequestHandler {
-  const { inflight, metrics, logger } = deps;
+export function keepRecords(deps: RecordDeps): RequestHandler {
+  const { inflight, metrics, logger, tracing } = deps;
   return function keepRecord(request, response, next) {
+    const id = requestId(request.headers['x-request-id']);
     const record: RequestRecord = {
-      requestId: requestId(request.headers['x-request-id']),
+      requestId: id,
+      span: tracing?.begin(request.method, id, request.headers),
       stop: new AbortController(),
       crystalKvId: undefined,
       route: OTHER_ROUTE,
@@ -107,6 +119,8 @@ export function keepRecords(deps: { inflight: Inflight; metrics: Metrics; logger
       const seconds = (performance.now() - record.startedAt) / 1000;
       metrics.requests.inc({ route: record.route, status: String(status), outcome });
       metrics.requestSeconds.observe({ route: record.route }, seconds);
+      const failed = record.broken || status >= 500;
+      record.span?.end({ ...record, status, outcome, failed });
       logger.info(
         {
           request_id: record.requestId,

@@ -1,6 +1,6 @@
 import type { Request } from 'express';
 import { GatewayError } from './errors.ts';
-import { type FlatHeaders, upstreamHeaders } from './headers.ts';
+import { type FlatHeaders, replaced, upstreamHeaders } from './headers.ts';
 import { crystalKvId } from './identity.ts';
 import type { CrystalKvOption } from './options.ts';
 import type { RequestRecord } from './record.ts';
@@ -36,7 +36,8 @@ export function upstreamRequest(
   body: Buffer | Upload | null,
   parseOption: (value: unknown) => CrystalKvOption,
 ): UpstreamRequest {
-  const headers = upstreamHeaders(request.rawHeaders, record.requestId);
+  let headers = upstreamHeaders(request.rawHeaders, record.requestId);
+  if (record.span !== undefined) headers = replaced(headers, record.span.headers);
   // Without it an upload goes in chunks, as it does when the client did not say the length either.
   const length = request.headers['content-length'];
   if (route.body === 'upload' && length !== undefined) headers.push('content-length', length);

@@ -1,38 +1,8 @@
 import assert from 'node:assert/strict';
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import type { Readable } from 'node:stream';
-import { describe, it, type TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { describe, it } from 'node:test';
 import { until } from './harness.ts';
+import { listening, run } from './program.ts';
 import { createUpstream, hangAfter, json } from './upstream.ts';
-
-const MAIN = fileURLToPath(new URL('../../gateway/main.ts', import.meta.url));
-
-interface Program {
-  child: ChildProcessByStdio<null, Readable, Readable>;
-  output: () => string;
-  exit: Promise<number | null>;
-}
-
-function run(t: TestContext, env: Record<string, string>, args: string[] = []): Program {
-  const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
-  let text = '';
-  for (const out of [child.stdout, child.stderr]) out.on('data', (chunk: Buffer) => (text += chunk.toString()));
-  t.after(() => child.kill('SIGKILL'));
-  return { child, output: () => text, exit: once(child, 'close').then(([code]) => code as number | null) };
-}
-
-async function listening({ output }: Program): Promise<string> {
-  const line = await until(
-    () =>
-      output()
-        .split('\n')
-        .find((text) => text.includes('"listening"')),
-    'it listens',
-  );
-  return (JSON.parse(line) as { url: string }).url;
-}
 
 describe('the program', () => {
   it('serves, drains on SIGTERM and ends with 0', async (t) => {
@@ -41,7 +11,7 @@ describe('the program', () => {
     const program = run(t, { CRYSTALKV_GATEWAY_PORT: '0', CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]` });
     const url = await listening(program);
     const response = await fetch(`${url}/v1/completions`, { method: 'POST', body: '{"stream":true}' });
-    assert.match(await (await fetch(`${url}/metrics`)).text(), /process_resident_memory_bytes \d/);
+    assert.match(await (await fetch(`${url}/metrics`)).text(), /process_resident_memory_bytes\{service="gateway"\} \d/);
     program.child.kill('SIGTERM');
     await until(() => program.output().includes('"draining"'), 'it drains');
     upstream.received[0]!.response.end('data: [DONE]\n\n');
