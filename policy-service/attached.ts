@@ -75,7 +75,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
   let openStep: bigint | undefined;
   let any = false;
 
-  const labelsOf = ({ profile, policyName, mode }: RequestState) => {
+  const labelsOf = ({ profile, policyName, modeLabel: mode }: RequestState) => {
     return { engine, profile: profile.name, policy: policyName, mode };
   };
 
@@ -106,7 +106,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
         headGroups: hello.headGroups,
         probeSuffixTokens: introduction.probeSuffixTokens,
       },
-      governanceOf(started.options, settings.current, (name) => {
+      governanceOf({ options: started.options, canaryKey: canaryKeyOf(started) }, settings.current, (name) => {
         metrics.unknownProfiles.inc();
         unknownProfile(logger, name);
       }),
@@ -137,7 +137,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
       if (problem === undefined) metrics.measuredSteps.inc({ engine });
       else bad(problem);
       if (state.shadow.steps > steps) {
-        const { mode: _, ...labels } = labelsOf(state);
+        const labels = labelsOf(state);
         metrics.shadowSteps.inc(labels);
         metrics.shadowRegretted.inc(labels, state.shadow.regretted - regretted);
         metrics.shadowMissedMass.inc(labels, state.shadow.missedMass - missedMass);
@@ -168,13 +168,11 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     const { plans, shadowed, expected } = decider.decide(pool);
     rate.step(expected);
     configure();
-    for (const [state, blocks] of shadowed) {
-      const { mode: _, ...labels } = labelsOf(state);
-      metrics.shadowEvicted.inc(labels, blocks);
-    }
-    if (plans.length > 0 || hello.lockstep) {
+    for (const [state, blocks] of shadowed) metrics.shadowEvicted.inc(labelsOf(state), blocks);
+    const stopProbes = probes.takeSettled();
+    if (plans.length > 0 || stopProbes.length > 0 || hello.lockstep) {
       const sequence = ledger.issue(plans);
-      deps.send({ message: { $case: 'plan', value: { sequence, basedOnStep, requests: plans } } });
+      deps.send({ message: { $case: 'plan', value: { sequence, basedOnStep, requests: plans, stopProbes } } });
     }
     metrics.decisionSeconds.observe({ engine }, (performance.now() - begin) / 1000);
   };
@@ -221,7 +219,10 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     },
     govern() {
       decider.forget();
-      for (const state of requests.values()) state.govern(governanceOf(state.options, settings.current));
+      for (const state of requests.values()) {
+        const { options, start } = state;
+        state.govern(governanceOf({ options, canaryKey: canaryKeyOf(start) }, settings.current));
+      }
       configure();
     },
     end(refusal) {
@@ -271,6 +272,11 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
   };
 
   return { session, receive, configure };
+}
+
+/** Requests that did not come through a gateway are told apart by their handles. */
+function canaryKeyOf({ crystalkvId, handle }: { crystalkvId: string; handle: number }): string {
+  return crystalkvId === '' ? `handle ${handle}` : crystalkvId;
 }
 
 const warned = new WeakMap<Logger, Set<string>>();

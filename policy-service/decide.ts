@@ -1,7 +1,7 @@
 import type { PoolState, RequestPlan } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { Settings } from './config.ts';
 import type { Controller, Pool } from './controllers/controller.ts';
-import { createController } from './controllers/group.ts';
+import { createController } from './controllers/registry.ts';
 import type { Introduction } from './hello.ts';
 import { WARM_UP_TOKENS } from './measure-rate.ts';
 import { isMerging, planMerge } from './merge-plan.ts';
@@ -48,8 +48,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
     // what a merge keeps does not depend on what was read
     if (isMerging(state, introduction)) return false;
     const options = state.profile.probe;
-    if (!state.schedule.isDue(state.tokens, state.generated, state.completedBlocks, hello.blockSize, options))
-      return false;
+    if (!state.schedule.isDue(state.progress, options)) return false;
     // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
     const ahead = options.maxTokens + introduction.probeSuffixTokens + hello.blockSize;
     return controller.expectsEviction(state, pool, ahead);
@@ -57,9 +56,9 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
 
   const take = (group: Group, planFor: (state: RequestState) => RequestPlan, shadowed: Map<RequestState, number>) => {
     const { controller, members, quotas } = group;
-    const shadow = members[0]?.mode === 'shadow' && members[0].controller.type === 'pressure';
+    // To requests that are shadowed together, what they would have given is free. Canaries free nothing for the others.
     let virtual = 0;
-    if (shadow) for (const { table } of members) virtual += table.virtual;
+    for (const { mode, canary, table } of members) if (mode === 'shadow' && !canary) virtual += table.virtual;
     pool.promisedBlocks += virtual;
     controller.quotas(members, pool, quotas);
     pool.promisedBlocks -= virtual;
@@ -121,7 +120,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
         expected ||= group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
         if (!request.cold && request.tokens >= request.backOffUntil) group.members.push(request);
         if (!wantsProbe(request, group.controller)) continue;
-        request.schedule.asked(request.tokens, request.completedBlocks);
+        request.schedule.asked(request.progress);
         planFor(request).probe = true;
       }
       for (const group of groups.values()) if (group.members.length > 0) take(group, planFor, shadowed);

@@ -46,6 +46,9 @@ export function protoMode(mode: EvictionMode): Mode {
   return PROTO_MODES[mode];
 }
 
+/** Metric label of a mode: canaries are apart from requests that are shadowed because they or their profile say so. */
+export type ModeLabel = EvictionMode | 'canary';
+
 /** undefined: the request left it to the profile. */
 export function evictionMode(mode: Mode): EvictionMode | undefined {
   if (mode === Mode.MODE_ENFORCE) return 'enforce';

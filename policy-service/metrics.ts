@@ -6,8 +6,8 @@ export type Metrics = ReturnType<typeof createMetrics>;
 
 /** What a request's profile and mode make of its figures. */
 const REQUEST = ['engine', 'profile', 'policy', 'mode'] as const;
-/** Shadowed requests: the mode goes without saying. */
-const SHADOW = ['engine', 'profile', 'policy'] as const;
+/** Shadowed requests, whose mode is `shadow` or `canary`. */
+const SHADOW = REQUEST;
 
 /** Table of contents of everything the service counts. Labels are few and bounded; no request ids. */
 export function createMetrics(readEngines: () => Iterable<EngineReading>) {
@@ -116,8 +116,8 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
       labelNames: SHADOW,
       registers,
       async collect() {
-        const key = ({ engine, profile, policy }: Partial<Record<string, string | number>>) =>
-          `${engine}\n${profile}\n${policy}`;
+        const key = ({ engine, profile, policy, mode }: Partial<Record<string, string | number>>) =>
+          `${engine}\n${profile}\n${policy}\n${mode}`;
         const parts = new Map((await above.get()).values.map(({ labels, value }) => [key(labels), value]));
         for (const { labels, value } of (await below.get()).values) {
           if (value > 0) this.set(labels, (parts.get(key(labels)) ?? 0) / value);
@@ -152,18 +152,18 @@ export function openEngine(metrics: Metrics, engine: string): void {
 
 /** Starts the series that a request of these labels will add to at 0: a rate needs the value before the first event. */
 export function openRequest(metrics: Metrics, labels: Readonly<Record<(typeof REQUEST)[number], string>>): void {
-  const { mode, ...shadow } = labels;
+  const { mode, ...evicted } = labels;
   for (const one of [metrics.finishedRequests, metrics.finishedTokens, metrics.peakBlocks, metrics.fullPeakBlocks]) {
     one.inc(labels, 0);
   }
-  if (mode === 'shadow') {
+  if (mode === 'shadow' || mode === 'canary') {
     for (const one of [metrics.shadowEvicted, metrics.shadowRegretted, metrics.shadowSteps, metrics.shadowMissedMass]) {
-      one.inc(shadow, 0);
+      one.inc(labels, 0);
     }
   } else if (mode === 'enforce') {
     for (const phase of ['thinking', 'answer']) {
-      metrics.blocksEvicted.inc({ ...shadow, phase }, 0);
-      metrics.bytesFreed.inc({ ...shadow, phase }, 0);
+      metrics.blocksEvicted.inc({ ...evicted, phase }, 0);
+      metrics.bytesFreed.inc({ ...evicted, phase }, 0);
     }
   }
 }

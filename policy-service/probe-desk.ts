@@ -17,6 +17,8 @@ export function createProbeDesk({ introduction, requests, metrics }: ProbeDeskDe
   /** undefined: a fork of a request that is not known; it is followed so that its messages are no errors. */
   const runs = new Map<number, ProbeRun | undefined>();
   let wantedSteps = 1;
+  /** Probes that have said enough and were not stopped yet. */
+  let settled: number[] = [];
 
   return {
     has: (handle: number): boolean => runs.has(handle),
@@ -30,7 +32,8 @@ export function createProbeDesk({ introduction, requests, metrics }: ProbeDeskDe
     start(started: Started, parentHandle: number): boolean {
       const parent = requests.get(parentHandle);
       const { handle, computedTokens, evicted } = started;
-      runs.set(handle, parent && new ProbeRun(parentHandle, computedTokens, evicted, blockSize));
+      const readShare = parent?.profile.hits.share ?? 1;
+      runs.set(handle, parent && new ProbeRun(parentHandle, computedTokens, evicted, blockSize, readShare));
       parent?.schedule.started(parent.tokens);
       return parent !== undefined;
     },
@@ -40,7 +43,18 @@ export function createProbeDesk({ introduction, requests, metrics }: ProbeDeskDe
       if (!runs.has(row.handle)) return 'unknown_handle';
       const run = runs.get(row.handle);
       if (run === undefined || row.masses.length === 0) return undefined;
-      return run.add(row.masses, row.computedTokens, headGroups) ? undefined : 'probe_mass_length';
+      if (!run.add(row.masses, row.computedTokens, headGroups)) return 'probe_mass_length';
+      const stopAfter = requests.get(run.parent)?.profile.probe.stopAfter ?? 0;
+      // once only: an engine that cannot stop it lets it end by itself
+      if (stopAfter > 0 && run.unchangedSteps === stopAfter) settled.push(row.handle);
+      return undefined;
+    },
+
+    /** The probes that can be stopped since this was asked last: what they read stays the same. */
+    takeSettled(): number[] {
+      const handles = settled.filter((handle) => runs.has(handle));
+      settled = [];
+      return handles;
     },
 
     /**

@@ -1,12 +1,33 @@
 export interface ProbeOptions {
   /** Tokens between probes; rounded to whole blocks. */
   everyTokens: number;
+  /** The request has to have generated this many times what it had at its last probe; 1: `everyTokens` alone decides. */
+  growth: number;
+  /** Most tokens between probes while the request loses blocks. */
+  pressureEveryTokens: number;
   /** Most tokens that a probe generates. */
   maxTokens: number;
+  /** A probe is stopped after so many steps in which it read no further block; 0: it writes to its end. */
+  stopAfter: number;
   /** What is known keeps this share at each probe. */
   decay: number;
+  /** Age in tokens from which on what a probe reads of a block counts in full; 0: always. */
+  ageTokens: number;
   /** Most tokens that probes may cost, as a share of the tokens that the request itself has generated. */
   maxExtraShare: number;
+}
+
+/** Where a request stands. */
+export interface Progress {
+  /** In the cache, prompt included. */
+  tokens: number;
+  /** Beyond the prompt. */
+  generated: number;
+  /** Full blocks of output, holes included. */
+  completedBlocks: number;
+  /** Blocks that are gone as far as decisions go. */
+  goneBlocks: number;
+  blockSize: number;
 }
 
 type ProbeState =
@@ -21,29 +42,39 @@ export class ProbeSchedule {
   spentTokens = 0;
   finished = 0;
   #state: ProbeState = { kind: 'idle' };
-  #lastBlocks: number | undefined;
+  /** Progress at the last probe. */
+  #last: Progress | undefined;
   #retryAtTokens = 0;
-  #costOfOne: number;
+  /** Tokens of the end-of-thinking sequence. */
+  readonly #suffixTokens: number;
 
-  constructor(expectedCost: number) {
-    this.#costOfOne = expectedCost;
+  constructor(suffixTokens: number) {
+    this.#suffixTokens = suffixTokens;
   }
 
-  /**
-   * Whether a probe is due after `tokens` computed tokens, `generated` of them beyond the prompt, with `completedBlocks`
-   * full blocks of output.
-   */
-  isDue(tokens: number, generated: number, completedBlocks: number, blockSize: number, options: ProbeOptions): boolean {
-    if (this.#state.kind !== 'idle' && !this.#isOverdue(tokens, options)) return false;
-    if (completedBlocks < 1 || tokens < this.#retryAtTokens) return false;
-    const interval = Math.max(1, Math.round(options.everyTokens / blockSize));
-    if (this.#lastBlocks !== undefined && completedBlocks - this.#lastBlocks < interval) return false;
-    return this.spentTokens + this.#costOfOne <= options.maxExtraShare * generated;
+  isDue(progress: Progress, options: ProbeOptions): boolean {
+    if (this.#state.kind !== 'idle' && !this.#isOverdue(progress.tokens, options)) return false;
+    if (progress.completedBlocks < 1 || progress.tokens < this.#retryAtTokens) return false;
+    if (this.#last !== undefined && !this.#isTime(this.#last, progress, options)) return false;
+    return this.spentTokens + this.#nextCost(progress, options) <= options.maxExtraShare * progress.generated;
   }
 
-  asked(tokens: number, completedBlocks: number): void {
-    this.#state = { kind: 'asked', atTokens: tokens };
-    this.#lastBlocks = completedBlocks;
+  #isTime(last: Progress, now: Progress, options: ProbeOptions): boolean {
+    const { blockSize } = now;
+    const passed = (tokens: number) =>
+      now.completedBlocks - last.completedBlocks >= Math.max(1, Math.round(tokens / blockSize));
+    if (now.goneBlocks > last.goneBlocks && passed(options.pressureEveryTokens)) return true;
+    return passed(options.everyTokens) && now.generated >= options.growth * last.generated;
+  }
+
+  /** Tokens that a probe costs at most: a fork shares whole blocks, so it computes the unfilled one again. */
+  #nextCost({ tokens, blockSize }: Progress, { maxTokens }: ProbeOptions): number {
+    return (tokens % blockSize) + this.#suffixTokens + maxTokens;
+  }
+
+  asked(progress: Progress): void {
+    this.#state = { kind: 'asked', atTokens: progress.tokens };
+    this.#last = progress;
   }
 
   started(tokens: number): void {
@@ -54,7 +85,7 @@ export class ProbeSchedule {
   declined(tokens: number, blockSize: number): void {
     if (this.#state.kind !== 'asked') return;
     this.#state = { kind: 'idle' };
-    this.#lastBlocks = undefined;
+    this.#last = undefined;
     this.#retryAtTokens = tokens + blockSize;
   }
 
@@ -66,7 +97,6 @@ export class ProbeSchedule {
   ended(costTokens: number): void {
     this.#state = { kind: 'idle' };
     this.spentTokens += costTokens;
-    if (costTokens > 0) this.#costOfOne = costTokens;
     this.finished += 1;
   }
 

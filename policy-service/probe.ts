@@ -1,5 +1,6 @@
 import { raisePeaks } from './masses.ts';
 import { type ProbeReading, withRoomFor } from './policies/policy.ts';
+import type { ProbeOptions } from './probe-schedule.ts';
 
 /** The running maximum over a request's answer probes. Logical indices stay valid when the cache is recomputed. */
 export class ProbeMemory implements ProbeReading {
@@ -7,14 +8,24 @@ export class ProbeMemory implements ProbeReading {
   seen = 0;
   masses = new Float64Array(64);
 
-  /** Takes a probe in: everything known loses `1 - decay`, then the maximum with what the probe found. */
-  fold(run: ProbeRun, decay: number): void {
+  /** The most that any probe found, without decay. */
+  strongest = new Float64Array(64);
+
+  /**
+   * Takes a probe in: everything known loses `1 - decay`, then the maximum with what the probe found. A block that was
+   * younger than `ageTokens` at the probe counts in proportion: an answer looks at what is near whatever it needs.
+   */
+  fold(run: ProbeRun, { decay, ageTokens }: Pick<ProbeOptions, 'decay' | 'ageTokens'>): void {
     this.masses = withRoomFor(this.masses, run.shared, 0);
+    this.strongest = withRoomFor(this.strongest, run.shared, 0);
     this.seen = Math.max(this.seen, run.shared);
     for (let block = 0; block < this.seen; block += 1) this.masses[block]! *= decay;
     for (let i = 0; i < run.columns; i += 1) {
       const block = run.blocks[i]!;
-      if (run.peaks[i]! > this.masses[block]!) this.masses[block] = run.peaks[i]!;
+      const peak = run.peaks[i]!;
+      const grown = ageTokens === 0 ? 1 : Math.min(1, run.ageOf(block) / ageTokens);
+      if (peak * grown > this.masses[block]!) this.masses[block] = peak * grown;
+      if (peak > this.strongest[block]!) this.strongest[block] = peak;
     }
     this.count += 1;
   }
@@ -31,13 +42,21 @@ export class ProbeRun {
   /** The most attention that one head group put on each of them at one step. */
   readonly peaks: Float64Array;
   steps = 0;
+  /** Steps since the blocks that it read became more; 0 as long as it has read none. */
+  unchangedSteps = 0;
+  #readBlocks = 0;
+  readonly #readShare: number;
+  readonly #sharedTokens: number;
   readonly #holes: number;
   readonly #blockSize: number;
 
-  constructor(parent: number, sharedTokens: number, holes: readonly number[], blockSize: number) {
+  /** @param readShare a block is read when one head group puts at least this share of its attention on it */
+  constructor(parent: number, sharedTokens: number, holes: readonly number[], blockSize: number, readShare: number) {
     this.parent = parent;
     this.shared = Math.floor(sharedTokens / blockSize);
     this.#blockSize = blockSize;
+    this.#readShare = readShare;
+    this.#sharedTokens = sharedTokens;
     const gone = new Set(holes.filter((block) => block < Math.ceil(sharedTokens / blockSize)));
     this.#holes = gone.size;
     this.blocks = Int32Array.from({ length: this.shared }, (_, block) => block).filter((block) => !gone.has(block));
@@ -51,6 +70,15 @@ export class ProbeRun {
     if (columns < this.columns || codes.length !== groups * columns) return false;
     raisePeaks(codes, groups, columns, 0, this.columns, this.peaks);
     this.steps += 1;
+    let read = 0;
+    for (let i = 0; i < this.columns; i += 1) if (this.peaks[i]! >= this.#readShare) read += 1;
+    this.unchangedSteps = read > this.#readBlocks || read === 0 ? 0 : this.unchangedSteps + 1;
+    this.#readBlocks = read;
     return true;
+  }
+
+  /** Tokens from the middle of a block to the probe. */
+  ageOf(block: number): number {
+    return this.#sharedTokens - (block + 0.5) * this.#blockSize;
   }
 }

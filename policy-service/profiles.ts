@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import { type EvictionMode, MODES, PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
+import { share, tokenCount } from './controllers/bounds.ts';
+import { CONTROLLER_SCHEMAS, type Controlling, controlling } from './controllers/registry.ts';
 import { HIT_RULES, type HitTest } from './masses.ts';
 import type { PolicyDefinition, PolicyParameters } from './policies/policy.ts';
 import { POLICIES, POLICY_NAMES } from './policies/registry.ts';
@@ -8,36 +10,12 @@ import type { ProbeOptions } from './probe-schedule.ts';
 /** What a request gets when neither its options nor the configuration say otherwise. */
 export const DEFAULT_PROFILE = 'default';
 
-const share = z.number().min(0).max(1);
-
-const fixedSchema = z.strictObject({
-  type: z.literal('fixed'),
-  budget_tokens: z.int().min(1).max(1_048_576),
-});
-
-const pressureSchema = z
-  .strictObject({
-    type: z.literal('pressure'),
-    /** Evictions begin when less than this share of the pool is free. */
-    low_free_share: share.default(0.1),
-    /** They end when this share is free; requests that wait for memory count as pressure below it. */
-    high_free_share: share.default(0.2),
-    /** Answer probes begin when less than this share is free, so that they are known when evictions begin. */
-    probe_free_share: share.default(0.4),
-    /** Output tokens that every request keeps, and the share of all that it ever had; that share once it answers. */
-    floor_tokens: z.int().min(1).max(1_048_576).default(256),
-    floor_share: share.default(0.75),
-    answer_floor_share: share.default(0.5),
-  })
-  .refine((value) => value.low_free_share <= value.high_free_share, {
-    message: 'low_free_share must not be above high_free_share',
-    path: ['low_free_share'],
-  });
-
 const profileSchema = z.strictObject({
   policy: z.enum(POLICY_NAMES),
-  controller: z.discriminatedUnion('type', [fixedSchema, pressureSchema]).prefault({ type: 'pressure' }),
+  controller: z.discriminatedUnion('type', CONTROLLER_SCHEMAS).prefault({ type: 'pressure' }),
   mode: z.enum(MODES).default('enforce'),
+  /** This share of the requests that would be enforced runs in shadow mode instead, chosen by their ids. */
+  canary_share: share.default(0),
   half_life_tokens: z.number().positive().max(1e9).default(70),
   /** Which attention on a block is a hit: a share of a head group's attention, or its top-p nucleus. */
   hits: z
@@ -58,9 +36,13 @@ const profileSchema = z.strictObject({
   release_thinking: z.boolean().optional(),
   probe: z
     .strictObject({
-      every_tokens: z.int().min(1).max(1_048_576).default(64),
+      every_tokens: tokenCount.default(64),
+      growth: z.number().min(1).max(10).default(1),
+      pressure_every_tokens: tokenCount.optional(),
       max_tokens: z.int().min(1).max(1024).default(16),
+      stop_after: z.int().min(0).max(1024).default(0),
       decay: share.default(0.8),
+      age_tokens: z.int().min(0).max(1_048_576).default(0),
       max_extra_share: share.default(0.1),
     })
     .prefault({}),
@@ -83,18 +65,6 @@ export const profilesSchema = z
   .record(z.string().regex(PROFILE_NAME, PROFILE_NAME_RULE), profileSchema)
   .transform((profiles) => (Object.keys(profiles).length === 0 ? builtIn() : profiles));
 
-export type Controlling =
-  | { type: 'fixed'; budgetTokens: number }
-  | {
-      type: 'pressure';
-      lowFreeShare: number;
-      highFreeShare: number;
-      probeFreeShare: number;
-      floorTokens: number;
-      answerFloorShare: number;
-      floorShare: number;
-    };
-
 /** A named set of options, as the rest of the service uses it. */
 export interface Profile {
   name: string;
@@ -103,6 +73,8 @@ export interface Profile {
   definition: PolicyDefinition;
   controller: Controlling;
   mode: EvictionMode;
+  /** Share of the requests in mode `enforce` that run in shadow mode, to say what evictions would cost. */
+  canaryShare: number;
   /** What counts as having read a block. */
   hits: HitTest;
   parameters: PolicyParameters;
@@ -113,24 +85,14 @@ export interface Profile {
 }
 
 export function toProfile(name: string, config: ProfileConfig): Profile {
-  const { controller, probe } = config;
+  const { probe } = config;
   return {
     name,
     policy: config.policy,
     definition: POLICIES[config.policy],
-    controller:
-      controller.type === 'fixed'
-        ? { type: 'fixed', budgetTokens: controller.budget_tokens }
-        : {
-            type: 'pressure',
-            lowFreeShare: controller.low_free_share,
-            highFreeShare: controller.high_free_share,
-            probeFreeShare: controller.probe_free_share,
-            floorTokens: controller.floor_tokens,
-            answerFloorShare: controller.answer_floor_share,
-            floorShare: controller.floor_share,
-          },
+    controller: controlling(config.controller),
     mode: config.mode,
+    canaryShare: config.canary_share,
     hits: config.hits,
     parameters: {
       halfLifeTokens: config.half_life_tokens,
@@ -141,8 +103,12 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
     },
     probe: {
       everyTokens: probe.every_tokens,
+      growth: probe.growth,
+      pressureEveryTokens: probe.pressure_every_tokens ?? probe.every_tokens,
       maxTokens: probe.max_tokens,
+      stopAfter: probe.stop_after,
       decay: probe.decay,
+      ageTokens: probe.age_tokens,
       maxExtraShare: probe.max_extra_share,
     },
     coldSteps: config.cold_steps,

@@ -27,7 +27,7 @@ export function readingOf({ introduction, pool, requests }: EngineSession): Engi
 }
 
 function groupOf(groups: Map<string, RequestGroup>, request: RequestState): RequestGroup {
-  const { mode, policyName: policy } = request;
+  const { modeLabel: mode, policyName: policy } = request;
   const profile = request.profile.name;
   // a name of a profile holds no newline
   const key = `${profile}\n${policy}\n${mode}\n${request.phase}`;

@@ -1,13 +1,15 @@
 import type { EvictionMode } from '../common/cache-options.ts';
 import { Phase, type RequestOptions } from '../proto/gen/crystalkv/v1/policy.ts';
 import { BlockTable } from './block-table.ts';
+import { comparableShift, demandOf } from './comparable.ts';
 import type { Member } from './controllers/controller.ts';
-import { groupKey } from './controllers/group.ts';
+import { type Controlling, groupKey } from './controllers/registry.ts';
+import type { ModeLabel } from './labels.ts';
 import { findHits, meanMass, topHalfHits } from './masses.ts';
 import type { Measurement, Policy, PolicyDefinition, RequestFacts } from './policies/policy.ts';
 import { ProbeMemory, type ProbeRun } from './probe.ts';
-import { ProbeSchedule } from './probe-schedule.ts';
-import type { Controlling, Profile } from './profiles.ts';
+import { ProbeSchedule, type Progress } from './probe-schedule.ts';
+import type { Profile } from './profiles.ts';
 import { ReadCounts } from './read-counts.ts';
 import { takeLowest } from './select.ts';
 import { ShadowTally } from './shadow.ts';
@@ -37,6 +39,8 @@ export interface Governance {
   profile: Profile;
   controller: Controlling;
   mode: EvictionMode;
+  /** In shadow mode so that the evictions of the requests around it can be judged. */
+  canary: boolean;
 }
 
 /** Room for one request's blocks, shared by all: valid until the next call. */
@@ -102,7 +106,7 @@ export class RequestState implements Member, RequestFacts {
     this.definition = governance.profile.definition;
     this.policyName = governance.profile.policy;
     this.#policy = this.definition.create(governance.profile.parameters);
-    this.schedule = new ProbeSchedule(governance.profile.probe.maxTokens + start.probeSuffixTokens);
+    this.schedule = new ProbeSchedule(start.probeSuffixTokens);
     this.#admitted = this.table.first;
     this.#governance = governance;
     this.govern(governance);
@@ -122,6 +126,14 @@ export class RequestState implements Member, RequestFacts {
 
   get mode(): EvictionMode {
     return this.#governance.mode;
+  }
+
+  get canary(): boolean {
+    return this.#governance.canary;
+  }
+
+  get modeLabel(): ModeLabel {
+    return this.canary ? 'canary' : this.mode;
   }
 
   get controller(): Controlling {
@@ -149,11 +161,16 @@ export class RequestState implements Member, RequestFacts {
     return Math.floor(this.tokens / this.table.blockSize) - this.table.firstOutput;
   }
 
+  get progress(): Progress {
+    const { tokens, generated, completedBlocks, table } = this;
+    return { tokens, generated, completedBlocks, goneBlocks: table.gone, blockSize: table.blockSize };
+  }
+
   /** New rules; the policy and its history stay. */
   govern(governance: Governance): void {
     this.#governance = governance;
-    const { controller, mode, profile } = governance;
-    this.group = groupKey(profile.name, controller, mode);
+    const { controller, mode, canary, profile } = governance;
+    this.group = groupKey(profile.name, controller, canary ? 'enforce' : mode);
     this.budgetBlocks =
       controller.type === 'fixed' ? Math.ceil(controller.budgetTokens / this.table.blockSize) : undefined;
     if (mode !== 'shadow') this.table.clearVirtual();
@@ -259,11 +276,29 @@ export class RequestState implements Member, RequestFacts {
     return Array.from(scratch.blocks.subarray(0, wanted));
   }
 
-  foldProbe(run: ProbeRun): void {
-    this.probe.fold(run, this.profile.probe.decay);
+  comparableValues(out: Float64Array, at: number): number {
+    const { table } = this;
+    reserveScratch(table.liveCount);
+    const count = table.candidates(scratch.blocks);
+    this.#policy.score(scratch.blocks, count, this, scratch.values);
+    const shift = comparableShift(this.policyName, {
+      tokens: this.tokens,
+      blockSize: table.blockSize,
+      halfLifeTokens: this.profile.parameters.halfLifeTokens,
+    });
+    for (let i = 0; i < count; i += 1) out[at + i] = scratch.values[i]! + shift;
+    return count;
   }
 
-  /** The keep value of the logical blocks `[from, to)`, holes included. For people, not for the hot path. */
+  demand(cover: number): number {
+    return demandOf(this.policyName, this.keepValues(this.table.first, this.table.last), cover);
+  }
+
+  foldProbe(run: ProbeRun): void {
+    this.probe.fold(run, this.profile.probe);
+  }
+
+  /** The keep value of the logical blocks `[from, to)`, holes included. Not for every step. */
   keepValues(from: number, to: number): Float64Array {
     const count = Math.max(0, Math.min(to, this.#admitted) - from);
     const blocks = Int32Array.from({ length: count }, (_, i) => from + i);

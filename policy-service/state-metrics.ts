@@ -1,11 +1,11 @@
 import { Gauge, type Registry } from 'prom-client';
-import type { EvictionMode } from '../common/cache-options.ts';
+import type { ModeLabel } from './labels.ts';
 
 /** Requests that share their labels, added up. */
 export interface RequestGroup {
   profile: string;
   policy: string;
-  mode: EvictionMode;
+  mode: ModeLabel;
   phase: string;
   requests: number;
   resident: number;

@@ -1,8 +1,14 @@
 import type { EngineState, ProfileInfo, RequestState as RequestMessage } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { EngineSession } from './attached.ts';
 import { protoMode } from './labels.ts';
+import type { ProbeReading } from './policies/policy.ts';
 import type { Profile } from './profiles.ts';
 import type { RequestState } from './request-state.ts';
+
+type SegmentFacts = Pick<RequestState, 'segmentStarts' | 'tokens'> & {
+  probe: ProbeReading;
+  table: { blockSize: number };
+};
 
 /**
  * A request for people. Blocks outside the evictable range carry the highest value of those inside. From the first time
@@ -44,7 +50,23 @@ export function requestMessage(engineId: string, request: RequestState): Request
     cold: request.cold,
     blockHits: reads.hits,
     lastHitTokens: reads.lastTokens,
+    segmentMasses: probe.count === 0 ? [] : segmentMasses(request),
+    canary: request.canary,
   };
+}
+
+/** The probe masses of each segment's blocks; a block that lies in several is shared out by tokens. */
+export function segmentMasses({ segmentStarts, probe, table, tokens }: SegmentFacts): number[] {
+  const { blockSize } = table;
+  return segmentStarts.map((start, i) => {
+    const end = segmentStarts[i + 1] ?? tokens;
+    let mass = 0;
+    for (let block = Math.floor(start / blockSize); block * blockSize < end && block < probe.seen; block += 1) {
+      const overlap = Math.min(end, (block + 1) * blockSize) - Math.max(start, block * blockSize);
+      mass += (probe.masses[block]! * Math.max(0, overlap)) / blockSize;
+    }
+    return mass;
+  });
 }
 
 export function engineMessage({ introduction, pool, step, requests }: EngineSession): EngineState {

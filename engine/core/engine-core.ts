@@ -171,6 +171,10 @@ export class EngineCore {
     for (const plan of plans) {
       const requests = this.#plans.apply(plan);
       if (requests.length > 0) this.#reporter.ack(plan.sequence, this.#step + 1, requests);
+      for (const handle of plan.stopProbes) {
+        const probe = this.#byHandle.get(handle);
+        if (probe?.fork !== undefined) this.#finish(probe, 'stop');
+      }
     }
   }
 

@@ -1,3 +1,4 @@
+import type { z } from 'zod';
 import type { BlockTable } from '../block-table.ts';
 
 /** What a controller sees of a request. */
@@ -7,6 +8,16 @@ export interface Member {
   readonly budgetBlocks: number | undefined;
   /** The end of thinking was seen: from now on only the answer reads. */
   readonly isAnswering: boolean;
+  /**
+   * Writes the values of keeping the blocks that may leave now to `out`, from index `at` on, and returns how many there
+   * are; at most `table.liveCount`. In any order; they compare with those of other requests under the same policy.
+   */
+  comparableValues(out: Float64Array, at: number): number;
+  /**
+   * The share of all blocks that ever were evictable, holes included, that it takes to hold `cover` of their value; 1
+   * before there are any. What a block was worth when it left still counts, so that giving blocks up lowers no demand.
+   */
+  demand(cover: number): number;
 }
 
 export interface Pool {
@@ -26,4 +37,34 @@ export interface Controller {
   quotas(members: readonly Member[], pool: Pool, quotas: number[]): void;
   /** Whether the request may have to give up blocks within its next `aheadTokens` tokens. */
   expectsEviction(member: Member, pool: Pool, aheadTokens: number): boolean;
+}
+
+/** One line of the registry. */
+export interface ControllerDefinition<S extends z.ZodType, O> {
+  /** One sentence for people. */
+  summary: string;
+  /** Whose requests one instance looks at together: everyone's, or those of one profile. */
+  group: 'all' | 'profile';
+  /** The controller in a configuration file. */
+  schema: S;
+  /** The same as the rest of the service uses it. */
+  options(config: z.output<S>): O;
+  create(options: O): Controller;
+}
+
+/** Lets the compiler infer the types of a definition. */
+export function defineController<S extends z.ZodType, O>(
+  definition: ControllerDefinition<S, O>,
+): ControllerDefinition<S, O> {
+  return definition;
+}
+
+/** Whole blocks that hold `tokens` tokens. */
+export function blocksOf(tokens: number, { blockSize }: BlockTable): number {
+  return Math.ceil(tokens / blockSize);
+}
+
+/** All output blocks that the request will ever have had when it has `aheadTokens` more tokens, holes included. */
+export function outputBlocksEver({ table }: Member, aheadTokens: number): number {
+  return table.outputBlocksAt(table.tokens + aheadTokens) + table.gone;
 }

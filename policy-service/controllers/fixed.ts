@@ -1,4 +1,17 @@
-import type { Controller, Member } from './controller.ts';
+import { z } from 'zod';
+import { tokenCount } from './bounds.ts';
+import { type Controller, defineController, type Member } from './controller.ts';
+
+const schema = z.strictObject({ type: z.literal('fixed'), budget_tokens: tokenCount });
+
+/** Each request's own budget is in `Member.budgetBlocks`, so that one instance serves all. */
+export const fixed = defineController({
+  summary: 'Each request holds at most `budget_tokens` of output.',
+  group: 'all',
+  schema,
+  options: ({ budget_tokens }) => ({ budgetTokens: budget_tokens }),
+  create: createFixedController,
+});
 
 /**
  * Each request holds at most its budget of output blocks: the unfilled tail counts, and so does the block that the next

@@ -1,4 +1,7 @@
-import type { Controller, Member, Pool } from './controller.ts';
+import { z } from 'zod';
+import { takeLowest } from '../select.ts';
+import { share, tokenCount } from './bounds.ts';
+import { blocksOf, type Controller, defineController, type Member, outputBlocksEver, type Pool } from './controller.ts';
 
 export interface PressureOptions {
   lowFreeShare: number;
@@ -11,19 +14,51 @@ export interface PressureOptions {
   answerFloorShare: number;
 }
 
+const schema = z
+  .strictObject({
+    type: z.literal('pressure'),
+    /** Evictions begin when less than this share of the pool is free. */
+    low_free_share: share.default(0.1),
+    /** They end when this share is free; requests that wait for memory count as pressure below it. */
+    high_free_share: share.default(0.2),
+    /** Answer probes begin when less than this share is free, so that they are known when evictions begin. */
+    probe_free_share: share.default(0.4),
+    /** Output tokens that every request keeps, and the share of all that it ever had; that share once it answers. */
+    floor_tokens: tokenCount.default(256),
+    floor_share: share.default(0.75),
+    answer_floor_share: share.default(0.5),
+  })
+  .refine((value) => value.low_free_share <= value.high_free_share, {
+    message: 'low_free_share must not be above high_free_share',
+    path: ['low_free_share'],
+  });
+
+export const pressure = defineController({
+  summary: 'Nothing goes while memory is free; then the least valuable blocks of all running requests go first.',
+  group: 'profile',
+  schema,
+  options: (config) => ({
+    lowFreeShare: config.low_free_share,
+    highFreeShare: config.high_free_share,
+    probeFreeShare: config.probe_free_share,
+    floorTokens: config.floor_tokens,
+    floorShare: config.floor_share,
+    answerFloorShare: config.answer_floor_share,
+  }),
+  create: createPressureController,
+});
+
 /**
  * Nothing goes while memory is free. Below the low watermark, or while requests wait and the high watermark is not
  * reached, the least valuable blocks of all requests go until the high watermark is.
  *
- * Keep values of different requests do not compare (their clocks and policies differ), their ranks do: the i-th block
- * of a request from below ranks (given + i) / (given + evictable), where `given` blocks have gone already. Blocks go by
- * rank over all requests, so that each ends up having given the same share of its old output, long ones more blocks.
+ * Values are looked at when something has to go only, and selected without sorting: each request offers its least
+ * valuable blocks down to its floor, and of all that are offered the lowest go.
  */
 export function createPressureController(options: PressureOptions): Controller {
   let active = false;
-  let given = new Float64Array(0);
-  let whole = new Float64Array(0);
-  let most = new Float64Array(0);
+  let values = new Float64Array(0);
+  let owners = new Int32Array(0);
 
   const need = (pool: Pool): number => {
     const free = pool.freeBlocks + pool.promisedBlocks;
@@ -33,59 +68,46 @@ export function createPressureController(options: PressureOptions): Controller {
     return active ? high - free : 0;
   };
 
-  const quotaAt = (i: number, share: number): number =>
-    Math.max(0, Math.min(most[i]!, Math.floor(share * whole[i]!) - given[i]!));
+  /** Blocks that a request may lose before it is down to its floor. */
+  const spare = (member: Member): number => {
+    const { table, isAnswering } = member;
+    const ever = outputBlocksEver(member, 1);
+    const share = isAnswering ? options.answerFloorShare : options.floorShare;
+    const floor = Math.max(isAnswering ? 0 : blocksOf(options.floorTokens, table), Math.ceil(share * ever));
+    return Math.max(0, Math.min(table.liveEvictable - table.pending - table.virtual, ever - table.gone - floor));
+  };
+
+  /** Puts the values that a request offers behind the first `at`; returns how many they are. */
+  const offer = (member: Member, i: number, at: number): number => {
+    const most = spare(member);
+    if (most === 0) return 0;
+    const end = at + member.table.liveCount;
+    if (end > values.length) {
+      const grown = new Float64Array(end * 2);
+      grown.set(values.subarray(0, at));
+      values = grown;
+      const owned = new Int32Array(end * 2);
+      owned.set(owners.subarray(0, at));
+      owners = owned;
+    }
+    const count = member.comparableValues(values, at);
+    const offered = Math.min(most, count);
+    // until they are chosen from all, their places stand for nothing
+    takeLowest(owners.subarray(at), values.subarray(at), count, offered);
+    owners.fill(i, at, at + offered);
+    return offered;
+  };
 
   return {
     quotas(members, pool, quotas) {
       for (let i = 0; i < members.length; i += 1) quotas[i] = 0;
-      let needed = need(pool);
+      const needed = need(pool);
       if (needed <= 0) return;
-      if (given.length < members.length) {
-        given = new Float64Array(members.length * 2);
-        whole = new Float64Array(members.length * 2);
-        most = new Float64Array(members.length * 2);
-      }
-      let available = 0;
-      for (let i = 0; i < members.length; i += 1) {
-        const { table, isAnswering } = members[i]!;
-        const evictable = Math.max(0, table.liveEvictable - table.pending - table.virtual);
-        given[i] = table.gone;
-        whole[i] = table.gone + evictable;
-        const held = table.outputBlocksAt(table.tokens + 1);
-        const floorShare = isAnswering ? options.answerFloorShare : options.floorShare;
-        const floorBlocks = isAnswering ? 0 : Math.ceil(options.floorTokens / table.blockSize);
-        const floor = Math.max(floorBlocks, Math.ceil(floorShare * (held + table.gone)));
-        most[i] = Math.max(0, Math.min(evictable, held - floor));
-        available += most[i]!;
-      }
-      needed = Math.min(needed, available);
-      const share = lowestShare(members.length, needed, quotaAt);
-      let total = 0;
-      for (let i = 0; i < members.length; i += 1) {
-        quotas[i] = quotaAt(i, share);
-        total += quotas[i]!;
-      }
-      for (let i = members.length - 1; i >= 0 && total > needed; i -= 1) {
-        if (quotas[i]! === 0 || quotas[i]! === quotaAt(i, share - 1e-6)) continue;
-        quotas[i]! -= 1;
-        total -= 1;
-      }
+      let offered = 0;
+      for (let i = 0; i < members.length; i += 1) offered += offer(members[i]!, i, offered);
+      const given = takeLowest(owners, values, offered, Math.min(needed, offered));
+      for (let i = 0; i < given; i += 1) quotas[owners[i]!]! += 1;
     },
     expectsEviction: (_member: Member, pool) => active || pool.freeBlocks < options.probeFreeShare * pool.totalBlocks,
   };
-}
-
-/** The lowest rank, to one in a million, below which `needed` blocks lie. */
-function lowestShare(members: number, needed: number, quotaAt: (i: number, share: number) => number): number {
-  let low = 0;
-  let high = 1;
-  while (high - low > 1e-7) {
-    const middle = (low + high) / 2;
-    let total = 0;
-    for (let i = 0; i < members; i += 1) total += quotaAt(i, middle);
-    if (total >= needed) high = middle;
-    else low = middle;
-  }
-  return high;
 }

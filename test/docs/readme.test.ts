@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { CONTROLLERS } from '../../policy-service/controllers/registry.ts';
 import { POLICIES } from '../../policy-service/policies/registry.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -11,6 +12,12 @@ const readme = read('README.md');
 test('the README names every policy, with the words and sources of the code', () => {
   for (const [name, { summary, source }] of Object.entries(POLICIES)) {
     assert.ok(readme.includes(`| \`${name}\` | ${summary} | ${source} |`), name);
+  }
+});
+
+test('the README names every controller, with the words of the code', () => {
+  for (const [name, { summary }] of Object.entries(CONTROLLERS)) {
+    assert.ok(readme.includes(`| \`${name}\` | ${summary} |`), name);
   }
 });
 

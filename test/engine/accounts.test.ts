@@ -143,7 +143,12 @@ test('1,000 random sequences of arrivals, evictions, merges, probes, aborts and 
               probe: op.probe,
               releaseThinking: false,
             };
-            core.plan({ sequence: BigInt(i), basedOnStep: BigInt(core.lastStep), requests: [entry] });
+            core.plan({
+              sequence: BigInt(i),
+              basedOnStep: BigInt(core.lastStep),
+              requests: [entry],
+              stopProbes: op.blocks,
+            });
           }
         }
         checkAccounts(core);

@@ -4,7 +4,7 @@ import { EngineCore } from '../../engine/core/engine-core.ts';
 import { evictableRange } from '../../engine/core/evict.ts';
 import type { CoreOptions } from '../../engine/core/options.ts';
 import type { Ack, AttachRequest, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { FinishReason, ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { coreOptions, END_OF_THINKING, EOS, request, ScriptedModel } from './scripted-model.ts';
 
 type Message = NonNullable<AttachRequest['message']>;
@@ -24,7 +24,7 @@ function attached(change: Partial<CoreOptions> = {}, script?: (position: number)
   /** Sends a plan for the step that was last computed, runs one step, and returns what was acknowledged. */
   const plan = (entry: Partial<RequestPlan>, basedOnStep = core.lastStep): Ack => {
     const full = { handle: 1, epoch: 0, evict: [], probe: false, releaseThinking: false, merges: [], ...entry };
-    core.plan({ sequence: 9n, basedOnStep: BigInt(basedOnStep), requests: [full] });
+    core.plan({ sequence: 9n, basedOnStep: BigInt(basedOnStep), requests: [full], stopProbes: [] });
     core.step();
     const ack = messages.findLast((message) => message.$case === 'ack');
     assert.ok(ack?.$case === 'ack' && ack.value.planSequence === 9n);
@@ -249,6 +249,26 @@ test('a probe reads the parent with its holes, reports to the service only, and 
   assert.equal(core.pool.free, core.pool.total - grown);
   assert.ok(core.pool.free >= free - 1);
   assert.equal(tokens.length, generated + 6);
+});
+
+test('a probe that has said enough is ended as if its answer had ended; other handles are passed over', () => {
+  const { core, messages, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(20);
+  plan({ probe: true });
+  const [parent, probe] = core.sequences;
+  const blocks = parent!.blocks.length;
+  core.plan({ sequence: 10n, basedOnStep: BigInt(core.lastStep), requests: [], stopProbes: [1, 77, probe!.handle] });
+  run(1);
+  const last = messages.findLast((message) => message.$case === 'finished');
+  assert.ok(last?.$case === 'finished');
+  assert.equal(last.value.handle, probe!.handle);
+  assert.equal(last.value.reason, FinishReason.FINISH_REASON_STOP);
+  assert.ok(last.value.probeTokens >= 1);
+  assert.deepEqual(core.sequences, [parent]);
+  assert.equal(core.pool.total - core.pool.free, Math.max(blocks, parent!.blocks.length));
+  // it may be probed again
+  assert.equal(plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_STARTED);
 });
 
 test('a probe is refused after the end of thinking and where there is no room', () => {

@@ -42,6 +42,13 @@ test('a wrong value is refused with its option and its bounds', () => {
     load({ policy: 'crf', controller: { type: 'pressure', low_free_share: 0.5, high_free_share: 0.2 } }),
     /low_free_share is 0.5: low_free_share must not be above high_free_share/,
   );
+  assert.throws(
+    load({ policy: 'crf', controller: { type: 'lru' } }),
+    /controller.type.*(fixed|pressure|ratio|adaptive)/,
+  );
+  assert.throws(load({ policy: 'crf', controller: { type: 'ratio', share: 0 } }), /controller.share is 0: .*>\s?0/);
+  assert.throws(load({ policy: 'crf', controller: { type: 'adaptive', damping: 0.5 } }), /damping is 0.5: .*<=\s?0.3/);
+  assert.throws(load({ policy: 'crf', canary_share: 1.5 }), /canary_share is 1.5: .*<=\s?1/);
 });
 
 test('CRYSTALKV_ENABLED switches evictions off before anything else', () => {
@@ -61,8 +68,9 @@ test('CRYSTALKV_ENABLED switches evictions off before anything else', () => {
 
 test('while the service is off every request is in mode off', () => {
   const settings = settingsOf(testConfig({ enabled: false }, profiles));
-  assert.equal(governanceOf({ profile: '', mode: 1 }, settings).mode, 'off');
-  assert.equal(governanceOf({ profile: '', mode: 1 }, settingsOf(testConfig({}, profiles))).mode, 'enforce');
+  const enforcing = { options: { profile: '', mode: 1 as const }, canaryKey: 'a' };
+  assert.equal(governanceOf(enforcing, settings).mode, 'off');
+  assert.equal(governanceOf(enforcing, settingsOf(testConfig({}, profiles))).mode, 'enforce');
 });
 
 test('switching the service off stops evictions at once, whatever requests ask for, and on again', async () => {

@@ -1,14 +1,29 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { BlockTable } from '../../policy-service/block-table.ts';
 import type { Controller, Member, Pool } from '../../policy-service/controllers/controller.ts';
 import { createFixedController } from '../../policy-service/controllers/fixed.ts';
 import { createPressureController } from '../../policy-service/controllers/pressure.ts';
 
-function member(outputBlocks: number, budgetBlocks?: number, isAnswering = false): Member {
+type Facts = Partial<Pick<Member, 'budgetBlocks' | 'isAnswering'>> & { value?: (block: number) => number };
+
+/** A request with a prompt of two blocks, whose blocks are worth their index unless `value` says otherwise. */
+function member(outputBlocks: number, { budgetBlocks, isAnswering = false, value = (b) => b }: Facts = {}): Member {
   const table = new BlockTable({ blockSize: 16, promptTokens: 32, sinkTokens: 0, recentTokens: 32 });
   table.advance(32 + outputBlocks * 16);
-  return { table, budgetBlocks, isAnswering };
+  return {
+    table,
+    budgetBlocks,
+    isAnswering,
+    comparableValues(out, at) {
+      const blocks = new Int32Array(table.liveCount);
+      const count = table.candidates(blocks);
+      for (let i = 0; i < count; i += 1) out[at + i] = value(blocks[i]!);
+      return count;
+    },
+    demand: () => 1,
+  };
 }
 
 function pool(freeBlocks: number, changes: Partial<Pool> = {}): Pool {
@@ -32,25 +47,28 @@ const watermarks = {
 
 test('fixed: the next block is made room for before it is allocated', () => {
   // Ten full output blocks, and the next token begins the eleventh.
-  assert.deepEqual(quotas(createFixedController(), [member(10, 11), member(10, 10)], pool(0)), [0, 1]);
+  assert.deepEqual(
+    quotas(createFixedController(), [member(10, { budgetBlocks: 11 }), member(10, { budgetBlocks: 10 })], pool(0)),
+    [0, 1],
+  );
 });
 
 test('fixed: holes and blocks under way count as gone', () => {
-  const one = member(10, 8);
+  const one = member(10, { budgetBlocks: 8 });
   one.table.markHoles([2]);
   one.table.markPending(3);
   assert.deepEqual(quotas(createFixedController(), [one], pool(0)), [1]);
 });
 
 test('fixed: a request that holds nothing gives nothing', () => {
-  const one = member(10, 2);
+  const one = member(10, { budgetBlocks: 2 });
   one.table.reset();
   assert.deepEqual(quotas(createFixedController(), [one], pool(0)), [0]);
 });
 
 test('fixed: an eviction is expected when the tokens ahead do not fit the budget', () => {
   const controller = createFixedController();
-  const one = member(6, 8);
+  const one = member(6, { budgetBlocks: 8 });
   assert.equal(controller.expectsEviction(one, pool(0), 31), false);
   assert.equal(controller.expectsEviction(one, pool(0), 32), true);
 });
@@ -78,17 +96,52 @@ test('pressure: blocks under way count as free', () => {
   assert.deepEqual(quotas(controller, [member(30)], pool(5, { promisedBlocks: 3 })), [12]);
 });
 
-test('pressure: requests give the same share, so long ones give more blocks', () => {
-  // 8 and 28 blocks may leave, two are newest in each; the tenth of 28 ranks before the third of 8.
-  const given = quotas(createPressureController(watermarks), [member(10), member(30)], pool(8));
-  assert.equal(given[0]! + given[1]!, 12);
-  assert.deepEqual(given, [2, 10]);
+test('pressure: the least valuable blocks go, whoever has them', () => {
+  const rich = member(30, { value: (block) => 100 + block });
+  const poor = member(30);
+  // 26 of the poor one's 30 blocks may leave before its floor of four, and two of its newest are protected.
+  assert.deepEqual(quotas(createPressureController(watermarks), [rich, poor], pool(8)), [0, 12]);
+  const options = { ...watermarks, highFreeShare: 0.4 };
+  assert.deepEqual(quotas(createPressureController(options), [rich, poor], pool(8)), [5, 27]);
 });
 
-test('pressure: a request that has given already is spared until the others have given as much', () => {
-  const veteran = member(30);
-  veteran.table.markHoles([2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
-  assert.deepEqual(quotas(createPressureController(watermarks), [veteran, member(30)], pool(8)), [0, 12]);
+test('pressure: requests whose blocks are worth the same give alike', () => {
+  const given = quotas(createPressureController(watermarks), [member(30), member(30)], pool(8));
+  assert.deepEqual(given, [6, 6]);
+});
+
+const crowd = fc.array(
+  fc.record({ blocks: fc.integer({ min: 1, max: 40 }), seed: fc.integer(), gone: fc.array(fc.nat(40)) }),
+  { minLength: 1, maxLength: 12 },
+);
+
+test('pressure: what goes is worth no more than anything that stays above a floor, and it is as much as needed', () => {
+  fc.assert(
+    fc.property(crowd, fc.nat(100), fc.double({ min: 0, max: 1, noNaN: true }), (requests, free, floorShare) => {
+      const members = requests.map(({ blocks, seed, gone }) => {
+        const one = member(blocks, { value: (block) => Math.sin(seed + block * 7) });
+        one.table.markHoles(gone.filter((block) => block >= one.table.first && block < one.table.last));
+        return one;
+      });
+      const options = { ...watermarks, highFreeShare: 0.5, lowFreeShare: 0.3, floorShare };
+      const given = quotas(createPressureController(options), members, pool(free));
+      const sorted = members.map((one) => {
+        const values = new Float64Array(one.table.liveCount);
+        return values.subarray(0, one.comparableValues(values, 0)).sort();
+      });
+      const most = members.map((one, i) => {
+        const ever = one.table.outputBlocksAt(one.table.tokens + 1) + one.table.gone;
+        const floor = Math.max(4, Math.ceil(floorShare * ever));
+        return Math.max(0, Math.min(sorted[i]!.length, ever - one.table.gone - floor));
+      });
+      const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
+      assert.equal(sum(given), free < 30 ? Math.min(50 - free, sum(most)) : 0);
+      const gone = sorted.flatMap((values, i) => [...values.subarray(0, given[i]!)]);
+      const offered = sorted.flatMap((values, i) => [...values.subarray(given[i]!, most[i]!)]);
+      assert.ok(Math.max(...gone, Number.NEGATIVE_INFINITY) <= Math.min(...offered, Number.POSITIVE_INFINITY));
+      for (const [i, limit] of most.entries()) assert.ok(given[i]! <= limit);
+    }),
+  );
 });
 
 test('pressure: every request keeps a share of all that it ever had', () => {
@@ -102,7 +155,7 @@ test('pressure: a request that answers keeps its own share, and no fixed number 
   const options = { ...watermarks, floorTokens: 320, floorShare: 0.5, answerFloorShare: 0.25 };
   // 31 blocks with the next token's: 20 stay while thinking, 8 while answering
   const given = (isAnswering: boolean) =>
-    quotas(createPressureController({ ...options, highFreeShare: 0.9 }), [member(30, undefined, isAnswering)], pool(0));
+    quotas(createPressureController({ ...options, highFreeShare: 0.9 }), [member(30, { isAnswering })], pool(0));
   assert.deepEqual(given(false), [11]);
   assert.deepEqual(given(true), [23]);
 });

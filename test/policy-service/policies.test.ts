@@ -49,7 +49,7 @@ function request(policy: PolicyName, start: Partial<RequestStart> = {}): Request
       probeSuffixTokens: 1,
       ...start,
     },
-    { profile, controller: profile.controller, mode: 'enforce' },
+    { profile, controller: profile.controller, mode: 'enforce', canary: false },
     undefined,
   );
 }

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
+import { promisify } from 'node:util';
 import type { PolicyServer } from '../../policy-service/server.ts';
-import { Capability, ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { Capability, type GetRequestResponse, ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { masses, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { options, profiles } from './session-profiles.ts';
 
@@ -11,7 +12,8 @@ suite('answer probes of an attached engine', () => {
   const another = scriptedEngines(() => server);
 
   before(async () => {
-    server = await startService({}, profiles);
+    const settling = { ...profiles.crystal, probe: { ...profiles.crystal.probe, stop_after: 2 } };
+    server = await startService({}, { ...profiles, settling });
   });
   after(() => server.close());
 
@@ -34,6 +36,40 @@ suite('answer probes of an attached engine', () => {
     assert.deepEqual((await engine.step(5, [row(1, 224)])).requests[0]?.evict, [4, 5, 6]);
     assert.equal(await metric(server, 'crystalkv_probes_total', { engine: 'probed', outcome: 'finished' }), 1);
     assert.equal(await metric(server, 'crystalkv_probe_tokens_total', { engine: 'probed' }), 5);
+  });
+
+  test('shows what the answer reads of each segment', async () => {
+    engine = another();
+    await engine.greet();
+    engine.start(started(1, { ...options('crystal'), crystalkvId: 'segments' }));
+    engine.obey(await engine.step(1, [row(1, 176, { segmentStarts: [32, 64] })]));
+    engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
+    await engine.step(2, [row(9, 177, { masses: masses(12, [2, 3, 5]) })]);
+    engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 1, probeTokens: 2 } });
+    await engine.step(3, [row(1, 177)]);
+    const get = promisify(engine.client.getRequest.bind(engine.client) as never) as (
+      request: object,
+    ) => Promise<GetRequestResponse>;
+    const { request } = await get({ crystalkvId: 'segments', choiceIndex: 0 });
+    const [first = 0, second = 0] = request?.segmentMasses ?? [];
+    assert.ok(second > 0 && Math.abs(first - 2 * second) < 1e-6, `${first} ${second}`);
+  });
+
+  test('is asked to stop a probe that reads no further block', async () => {
+    engine = another();
+    await engine.greet();
+    engine.start(started(1, options('settling')));
+    engine.obey(await engine.step(1, [row(1, 176)]));
+    engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
+    const probe = (read: number[]) => [row(9, 177, { masses: masses(12, read) })];
+    assert.deepEqual((await engine.step(2, probe([]))).stopProbes, []);
+    assert.deepEqual((await engine.step(3, probe([2]))).stopProbes, []);
+    assert.deepEqual((await engine.step(4, probe([2]))).stopProbes, []);
+    assert.deepEqual((await engine.step(5, probe([]))).stopProbes, [9]);
+    assert.deepEqual((await engine.step(6, probe([]))).stopProbes, [], 'said once');
+    engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 4, probeTokens: 5 } });
+    // what it read until then counts
+    assert.deepEqual((await engine.step(7, [row(1, 193)])).requests[0]?.evict, [3]);
   });
 
   test('warms a cold request up with one probe', async () => {

@@ -9,6 +9,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { protoPath as healthProto } from 'grpc-health-check';
 import { POLICY_NAMES } from '../../policy-service/policies/registry.ts';
 import type { PolicyServer } from '../../policy-service/server.ts';
+import { segmentMasses } from '../../policy-service/states.ts';
 import {
   type GetRequestResponse,
   type ListPoliciesResponse,
@@ -255,3 +256,10 @@ async function reflect(address: string): Promise<{ names: string[]; close(): voi
   call.end();
   return { names, close: () => client.close() };
 }
+
+test('a segment has what answer probes read of its blocks, shared out by tokens', () => {
+  const probe = { count: 1, seen: 5, masses: Float64Array.of(0, 0, 0.25, 0.5, 1, 9) };
+  const facts = { segmentStarts: [32, 56, 72, 80], tokens: 120, probe, table: { blockSize: 16 } };
+  // the second begins in the middle of block 3; the last begins where no probe has looked yet
+  assert.deepEqual(segmentMasses(facts), [0.25 + 0.25, 0.25 + 0.5, 0.5, 0]);
+});

@@ -742,18 +742,26 @@ class Plan(google.protobuf.message.Message):
     SEQUENCE_FIELD_NUMBER: builtins.int
     BASED_ON_STEP_FIELD_NUMBER: builtins.int
     REQUESTS_FIELD_NUMBER: builtins.int
+    STOP_PROBES_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     based_on_step: builtins.int
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestPlan]: ...
+    @property
+    def stop_probes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Probes that have said enough: the engine ends them as if their answer had ended (FINISH_REASON_STOP). Handles that
+        are no probes any more are passed over. An engine that does not know the field lets them write to their end.
+        """
+
     def __init__(
         self,
         *,
         sequence: builtins.int = ...,
         based_on_step: builtins.int = ...,
         requests: collections.abc.Iterable[Global___RequestPlan] | None = ...,
+        stop_probes: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["based_on_step", b"based_on_step", "requests", b"requests", "sequence", b"sequence"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["based_on_step", b"based_on_step", "requests", b"requests", "sequence", b"sequence", "stop_probes", b"stop_probes"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Plan: typing_extensions.TypeAlias = Plan
@@ -857,6 +865,8 @@ class RequestState(google.protobuf.message.Message):
     COLD_FIELD_NUMBER: builtins.int
     BLOCK_HITS_FIELD_NUMBER: builtins.int
     LAST_HIT_TOKENS_FIELD_NUMBER: builtins.int
+    SEGMENT_MASSES_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
     engine_id: builtins.str
     handle: builtins.int
     crystalkv_id: builtins.str
@@ -882,6 +892,8 @@ class RequestState(google.protobuf.message.Message):
     probe_tokens: builtins.int
     cold: builtins.bool
     """Nothing is evicted before a cold request was measured or probed."""
+    canary: builtins.bool
+    """In shadow mode because its profile keeps a share of canaries."""
     @property
     def keep_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Keep value per logical block; lowest leaves first."""
@@ -902,6 +914,12 @@ class RequestState(google.protobuf.message.Message):
 
     @property
     def last_hit_tokens(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def segment_masses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """What answer probes read of the segment that begins at each of segment_starts: the probe masses of its blocks, a
+        block that lies in several segments shared out by tokens. Empty: no probe yet.
+        """
+
     def __init__(
         self,
         *,
@@ -931,8 +949,10 @@ class RequestState(google.protobuf.message.Message):
         cold: builtins.bool = ...,
         block_hits: collections.abc.Iterable[builtins.int] | None = ...,
         last_hit_tokens: collections.abc.Iterable[builtins.int] | None = ...,
+        segment_masses: collections.abc.Iterable[builtins.float] | None = ...,
+        canary: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_hits", b"block_hits", "blocks", b"blocks", "choice_index", b"choice_index", "cold", b"cold", "computed_tokens", b"computed_tokens", "crystalkv_id", b"crystalkv_id", "engine_id", b"engine_id", "epoch", b"epoch", "evictable_from", b"evictable_from", "evictable_to", b"evictable_to", "evicted_blocks", b"evicted_blocks", "handle", b"handle", "keep", b"keep", "keep_values", b"keep_values", "last_hit_tokens", b"last_hit_tokens", "mode", b"mode", "peak_resident_blocks", b"peak_resident_blocks", "phase", b"phase", "policy", b"policy", "probe_masses", b"probe_masses", "probe_tokens", b"probe_tokens", "probes", b"probes", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "resident_blocks", b"resident_blocks", "segment_starts", b"segment_starts"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_hits", b"block_hits", "blocks", b"blocks", "canary", b"canary", "choice_index", b"choice_index", "cold", b"cold", "computed_tokens", b"computed_tokens", "crystalkv_id", b"crystalkv_id", "engine_id", b"engine_id", "epoch", b"epoch", "evictable_from", b"evictable_from", "evictable_to", b"evictable_to", "evicted_blocks", b"evicted_blocks", "handle", b"handle", "keep", b"keep", "keep_values", b"keep_values", "last_hit_tokens", b"last_hit_tokens", "mode", b"mode", "peak_resident_blocks", b"peak_resident_blocks", "phase", b"phase", "policy", b"policy", "probe_masses", b"probe_masses", "probe_tokens", b"probe_tokens", "probes", b"probes", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "resident_blocks", b"resident_blocks", "segment_masses", b"segment_masses", "segment_starts", b"segment_starts"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RequestState: typing_extensions.TypeAlias = RequestState

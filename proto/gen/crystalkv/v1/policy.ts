@@ -360,6 +360,11 @@ export interface Plan {
   sequence: bigint;
   basedOnStep: bigint;
   requests: RequestPlan[];
+  /**
+   * Probes that have said enough: the engine ends them as if their answer had ended (FINISH_REASON_STOP). Handles that
+   * are no probes any more are passed over. An engine that does not know the field lets them write to their end.
+   */
+  stopProbes: number[];
 }
 
 /**
@@ -429,6 +434,13 @@ export interface RequestState {
    */
   blockHits: number[];
   lastHitTokens: number[];
+  /**
+   * What answer probes read of the segment that begins at each of segment_starts: the probe masses of its blocks, a
+   * block that lies in several segments shared out by tokens. Empty: no probe yet.
+   */
+  segmentMasses: number[];
+  /** In shadow mode because its profile keeps a share of canaries. */
+  canary: boolean;
 }
 
 export interface EngineState {
@@ -2099,7 +2111,7 @@ export const Configure: MessageFns<Configure> = {
 };
 
 function createBasePlan(): Plan {
-  return { sequence: 0n, basedOnStep: 0n, requests: [] };
+  return { sequence: 0n, basedOnStep: 0n, requests: [], stopProbes: [] };
 }
 
 export const Plan: MessageFns<Plan> = {
@@ -2118,6 +2130,13 @@ export const Plan: MessageFns<Plan> = {
     }
     for (const v of message.requests) {
       RequestPlan.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.stopProbes.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.stopProbes) {
+        writer.uint32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -2158,6 +2177,24 @@ export const Plan: MessageFns<Plan> = {
 
             message.requests.push(RequestPlan.decode(reader, reader.uint32()));
             continue;
+          }
+          case 4: {
+            if (tag === 32) {
+              message.stopProbes.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.stopProbes.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
@@ -2400,6 +2437,8 @@ function createBaseRequestState(): RequestState {
     cold: false,
     blockHits: [],
     lastHitTokens: [],
+    segmentMasses: [],
+    canary: false,
   };
 }
 
@@ -2502,6 +2541,16 @@ export const RequestState: MessageFns<RequestState> = {
         writer.uint32(v);
       }
       writer.join();
+    }
+    if (message.segmentMasses.length !== 0) {
+      writer.uint32(218).fork();
+      for (const v of message.segmentMasses) {
+        writer.float(v);
+      }
+      writer.join();
+    }
+    if (message.canary !== false) {
+      writer.uint32(224).bool(message.canary);
     }
     return writer;
   },
@@ -2776,6 +2825,32 @@ export const RequestState: MessageFns<RequestState> = {
             }
 
             break;
+          }
+          case 27: {
+            if (tag === 221) {
+              message.segmentMasses.push(reader.float());
+
+              continue;
+            }
+
+            if (tag === 218) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.segmentMasses.push(reader.float());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 28: {
+            if (tag !== 224) {
+              break;
+            }
+
+            message.canary = reader.bool();
+            continue;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {

@@ -1,0 +1,89 @@
+import { z } from 'zod';
+import { share, tokenCount } from './bounds.ts';
+import { blocksOf, type Controller, defineController, type Member, outputBlocksEver } from './controller.ts';
+
+export interface AdaptiveOptions {
+  /** The value that a request's blocks are to hold, as a share of what all that it ever had are worth. */
+  cover: number;
+  /** Weight of the newest demand in the moving average, in (0, 0.3]. */
+  damping: number;
+  /** The share in force changes only when the average is further away from it than this. */
+  hysteresis: number;
+  floorTokens: number;
+}
+
+const schema = z.strictObject({
+  type: z.literal('adaptive'),
+  cover: share.gt(0).default(0.9),
+  damping: z.number().gt(0).max(0.3).default(0.2),
+  hysteresis: share.default(0.05),
+  floor_tokens: tokenCount.default(256),
+});
+
+export const adaptive = defineController({
+  summary:
+    'Each request holds as many blocks as it takes to hold `cover` of the value of all that it ever had, damped.',
+  group: 'profile',
+  schema,
+  options: ({ cover, damping, hysteresis, floor_tokens }) => ({
+    cover,
+    damping,
+    hysteresis,
+    floorTokens: floor_tokens,
+  }),
+  create: createAdaptiveController,
+});
+
+/** Where a request's share stands. */
+interface Standing {
+  /** Evictable blocks, holes included, when the demand was last taken. */
+  atBlocks: number;
+  average: number;
+  share: number;
+}
+
+/**
+ * The budget follows the demand itself and not demand over budget, which swings with period two. A request begins with
+ * the whole of its cache; each block that becomes evictable takes one step of a moving average towards what its demand
+ * is. Newest blocks come on top, since they are protected anyway.
+ */
+export function createAdaptiveController(options: AdaptiveOptions): Controller {
+  const standings = new WeakMap<Member, Standing>();
+
+  const standingOf = (member: Member): Standing => {
+    const { table } = member;
+    const blocks = table.last - table.first;
+    let standing = standings.get(member);
+    if (standing === undefined) {
+      standing = { atBlocks: 0, average: 1, share: 1 };
+      standings.set(member, standing);
+    }
+    if (blocks === standing.atBlocks) return standing;
+    if (blocks > standing.atBlocks) {
+      standing.average += options.damping * (member.demand(options.cover) - standing.average);
+      if (Math.abs(standing.average - standing.share) > options.hysteresis) standing.share = standing.average;
+    }
+    standing.atBlocks = blocks;
+    return standing;
+  };
+
+  const excess = (member: Member, share: number, aheadTokens: number): number => {
+    const { table } = member;
+    if (table.tokens === 0) return 0;
+    const ever = outputBlocksEver(member, aheadTokens);
+    const given = Math.floor((1 - share) * (table.last - table.first));
+    return ever - table.gone - Math.max(blocksOf(options.floorTokens, table), ever - given);
+  };
+
+  return {
+    quotas(members, _pool, quotas) {
+      for (let i = 0; i < members.length; i += 1) {
+        const member = members[i]!;
+        quotas[i] = Math.max(0, excess(member, standingOf(member).share, 1));
+      }
+    },
+    // Whoever will be longer than the floor is going to give blocks.
+    expectsEviction: (member, _pool, aheadTokens) =>
+      outputBlocksEver(member, 1 + aheadTokens) > blocksOf(options.floorTokens, member.table),
+  };
+}

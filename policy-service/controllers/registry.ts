@@ -1,0 +1,37 @@
+import type { EvictionMode } from '../../common/cache-options.ts';
+import { adaptive } from './adaptive.ts';
+import type { Controller } from './controller.ts';
+import { fixed } from './fixed.ts';
+import { pressure } from './pressure.ts';
+import { ratio } from './ratio.ts';
+
+/** Every controller there is. Config values, metric labels and the README's table derive from the keys. */
+export const CONTROLLERS = Object.freeze({ pressure, fixed, ratio, adaptive });
+
+export type ControllerName = keyof typeof CONTROLLERS;
+export const CONTROLLER_NAMES = Object.keys(CONTROLLERS) as [ControllerName, ...ControllerName[]];
+
+/** A controller with its options. */
+export type Controlling = {
+  [K in ControllerName]: { type: K } & ReturnType<(typeof CONTROLLERS)[K]['options']>;
+}[ControllerName];
+
+type Schema = (typeof CONTROLLERS)[ControllerName]['schema'];
+export const CONTROLLER_SCHEMAS = Object.values(CONTROLLERS).map(({ schema }) => schema) as [Schema, ...Schema[]];
+
+/** A controller's options, as a file has them, as the service uses them. */
+export function controlling(config: { type: ControllerName }): Controlling {
+  return { type: config.type, ...CONTROLLERS[config.type].options(config as never) } as Controlling;
+}
+
+export function createController(options: Controlling): Controller {
+  return CONTROLLERS[options.type].create(options as never);
+}
+
+/**
+ * Requests that one instance looks at together. What shadow mode would evict stays in the pool, so that those requests
+ * are looked at apart; canaries are not, since they stand for the requests around them.
+ */
+export function groupKey(profile: string, { type }: Controlling, mode: EvictionMode): string {
+  return CONTROLLERS[type].group === 'all' ? type : `${type} ${mode} ${profile}`;
+}
