@@ -24,6 +24,17 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? high : ((sorted[middle - 1] as number) + high) / 2;
 }
 
+/**
+ * The smallest value that at least `share` (above 0, at most 1) of the values do not exceed: nearest rank, so that it is
+ * always a value that was measured. The list must not be empty.
+ */
+export function quantile(values: ArrayLike<number>, share: number): number {
+  if (!(share > 0 && share <= 1)) throw new RangeError(`share must be above 0 and at most 1, got ${share}`);
+  if (values.length === 0) throw new RangeError('there are no values');
+  const sorted = Float64Array.from(values).sort();
+  return sorted[Math.ceil(share * sorted.length) - 1] as number;
+}
+
 export const add = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 export const round = (value: number, digits = 3): number => Number(value.toFixed(digits));

@@ -1,0 +1,250 @@
+/** Compares the gateway with others on one machine; see `--help`. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { loadavg, setPriority, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ROOT } from '../scripts/processes.ts';
+import { StopSignal } from '../scripts/stop-signal.ts';
+import { output } from './gateway/child.ts';
+import { figuresOf, type Row } from './gateway/figures.ts';
+import type { Load, Measured } from './gateway/loads.ts';
+import { busyCores, usageOf } from './gateway/proc.ts';
+import { ANSWER, requestBody } from './gateway/shapes.ts';
+import {
+  CORES,
+  pinned,
+  type RunningTarget,
+  startTarget,
+  startUpstream,
+  TARGETS,
+  type TargetName,
+} from './gateway/targets.ts';
+import { writeReport } from './report.ts';
+import { median, round } from './statistics.ts';
+
+const EVENTS_PER_SECOND = 50;
+const STREAMS = 200;
+const LOAD = join(ROOT, 'bench/gateway/load.ts');
+const FULL = { rounds: 5, seconds: { single: 3, open: 3, closed: 4, streams: 5, warmUp: 3 } };
+const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 1 } };
+type Sizes = typeof FULL;
+
+const HELP = `Sends the same chat completions to a scripted server directly, through the gateway, and through other gateways, and writes
+bench/results/gateway.json. Takes about 10 minutes; the others are installed the first time (bench/gateway/peers.sh).
+
+  --quick        one short round, to try; writes nothing
+  --only NAME    ${TARGETS.slice(1).join(', ')}: only these, beside the direct way; writes nothing;
+                 may be given several times
+  --rounds N     how often everything is measured (default ${FULL.rounds})
+  --nice N       priority of all processes of the bench, -20 to 19, on a machine that others use too (default 0)
+  --help         this text
+`;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: 'boolean', default: false },
+      only: { type: 'string', multiple: true, default: [] },
+      rounds: { type: 'string' },
+      nice: { type: 'string', default: '0' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const unknown = values.only.find((name) => !(TARGETS as readonly string[]).includes(name));
+  if (unknown !== undefined) throw new RangeError(`--only must be one of ${TARGETS.join(', ')}, got "${unknown}"`);
+  const base = values.quick ? QUICK : FULL;
+  const sizes = { ...base, rounds: values.rounds === undefined ? base.rounds : Number(values.rounds) };
+  if (!Number.isInteger(sizes.rounds) || sizes.rounds < 1 || sizes.rounds > 100) {
+    throw new RangeError(`--rounds must be an integer from 1 to 100, got "${values.rounds}"`);
+  }
+  const priority = Number(values.nice);
+  if (!Number.isInteger(priority) || priority < -20 || priority > 19) {
+    throw new RangeError(`--nice must be an integer from -20 to 19, got "${values.nice}"`);
+  }
+  // What it starts has the same.
+  setPriority(priority);
+  const wanted = TARGETS.filter((name) => values.only.length === 0 || name === 'direct' || values.only.includes(name));
+  const trial = values.quick || values.only.length > 0;
+  const { signal } = new StopSignal();
+  const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-bench-'));
+  const started = performance.now();
+  const say = (text: string) =>
+    process.stdout.write(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
+
+  const loadBefore = Number(loadavg()[0]?.toFixed(2));
+  const missing: Record<string, string> = {};
+  const rows: Row[] = [];
+  const others: number[] = [];
+  const running: { close(): Promise<void> }[] = [];
+  try {
+    const upstream = await startUpstream(folder, EVENTS_PER_SECOND, signal);
+    running.push(upstream);
+    const targets: RunningTarget[] = [];
+    for (const name of wanted) {
+      if (name === 'direct') {
+        targets.push({ name, url: upstream.url, headers: {}, pid: upstream.pid, close: async () => {} });
+        continue;
+      }
+      try {
+        say(`${name}: starting`);
+        const target = await startTarget(name, { upstreamUrl: upstream.url, folder, signal });
+        running.push(target);
+        targets.push(target);
+      } catch (error) {
+        signal.throwIfAborted();
+        missing[`left_out_${name}`] = error instanceof Error ? error.message : String(error);
+        say(`${name} is left out: ${missing[`left_out_${name}`]}`);
+      }
+    }
+    const cases = casesOf(sizes);
+    const able = new Map<TargetName, string[]>();
+    for (const target of targets) able.set(target.name, await warmUp(target, cases, sizes, missing, signal, say));
+    for (let turn = 1; turn <= sizes.rounds; turn += 1) {
+      others.push(round(await busyCores(), 2));
+      say(`round ${turn} of ${sizes.rounds}; other programs keep ${others.at(-1)} cores busy`);
+      for (const [which, load] of Object.entries(cases)) {
+        // the order turns, so that nobody is always measured last
+        for (const target of turn % 2 === 1 ? targets : targets.toReversed()) {
+          if (!able.get(target.name)?.includes(which)) continue;
+          const row = await measure(target, which, load, turn, signal);
+          rows.push(row);
+          say(`${which.padEnd(9)} ${target.name.padEnd(12)} ${describe(row)}`);
+        }
+      }
+    }
+  } finally {
+    await Promise.all(running.map((one) => one.close()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+  for (const { target, case: which, measured } of rows) {
+    if (measured.failed > 0)
+      missing[`failures_${target}_${which}`] =
+        `${measured.failed} of ${measured.failed + measured.requests}: no figure`;
+  }
+  const figures = figuresOf(rows);
+  for (const [name, value] of Object.entries(figures)) process.stdout.write(`${name.padEnd(44)} ${value}\n`);
+  if (trial) return;
+  const conditions = {
+    ...conditionsOf(sizes),
+    priority: priority === 0 ? 'as every program' : `nice ${priority} for all processes of the bench`,
+    load_average_before: loadBefore,
+    other_programs_busy_cores: `${median(others)} (median of ${others.join(', ')}, each over a second before a round)`,
+    ...missing,
+  };
+  say(`wrote ${writeReport('gateway', { conditions, figures, rows })}`);
+}
+
+function casesOf({ seconds }: Sizes): Record<string, Load> {
+  return {
+    single: { kind: 'single', seconds: seconds.single },
+    open_100: { kind: 'open', rate: 100, seconds: seconds.open },
+    open_500: { kind: 'open', rate: 500, seconds: seconds.open },
+    open_2000: { kind: 'open', rate: 2000, seconds: seconds.open },
+    closed: { kind: 'closed', connections: 32, seconds: seconds.closed },
+    streams: { kind: 'streams', streams: STREAMS, events: EVENTS_PER_SECOND * seconds.streams },
+  };
+}
+
+/** Everybody's code is compiled and connections are open before anything counts. The cases that the target can do. */
+async function warmUp(
+  target: RunningTarget,
+  cases: Record<string, Load>,
+  sizes: Sizes,
+  missing: Record<string, string>,
+  signal: AbortSignal,
+  say: (text: string) => void,
+): Promise<string[]> {
+  const closed: Load = { kind: 'closed', connections: 32, seconds: sizes.seconds.warmUp };
+  // Some do much at their very first requests.
+  await run(target, { kind: 'single', seconds: sizes.seconds.warmUp }, signal);
+  const plain = await run(target, closed, signal);
+  const streamed = await run(target, { kind: 'streams', streams: 20, events: EVENTS_PER_SECOND }, signal);
+  const able = Object.keys(cases).filter((which) => (which === 'streams' ? works(streamed) : works(plain)));
+  for (const [what, result] of [['requests', plain] as const, ['streams', streamed] as const]) {
+    if (works(result)) continue;
+    missing[`left_out_${target.name}_${what}`] =
+      `${result.failed} of ${result.failed + result.requests} failed when tried`;
+    say(`${target.name}: ${what} are left out: ${missing[`left_out_${target.name}_${what}`]}`);
+  }
+  // A target that cannot hold a rate would only measure its queue.
+  if (plain.kind !== 'closed') return able;
+  return able.filter((which) => {
+    const load = cases[which];
+    if (load?.kind !== 'open' || load.rate < plain.rps * 0.8) return true;
+    missing[`left_out_${target.name}_${which}`] = `it answered ${round(plain.rps, 0)} requests/s at most when tried`;
+    return false;
+  });
+}
+
+const works = (result: Measured) => result.requests > 0 && result.failed === 0;
+
+async function run(target: RunningTarget, load: Load, signal: AbortSignal): Promise<Measured> {
+  const { url, headers } = target;
+  const spec = JSON.stringify({ target: { url, headers }, load });
+  const measured = JSON.parse(await output([...pinned(CORES?.load), process.execPath, LOAD, spec], signal)) as Measured;
+  return measured;
+}
+
+async function measure(
+  target: RunningTarget,
+  which: string,
+  load: Load,
+  turn: number,
+  signal: AbortSignal,
+): Promise<Row> {
+  const before = usageOf(target.pid);
+  const measured = await run(target, load, signal);
+  const after = usageOf(target.pid);
+  const units = measured.kind === 'streams' ? measured.events : measured.requests;
+  return {
+    round: turn,
+    target: target.name,
+    case: which,
+    measured,
+    cpu_us: round(((after.cpuSeconds - before.cpuSeconds) * 1e6) / Math.max(1, units), 1),
+    rss_mb: round(after.rssBytes / 2 ** 20, 1),
+  };
+}
+
+function describe({ measured, cpu_us, rss_mb }: Row): string {
+  const { kind, ...numbers } = measured;
+  const parts = Object.entries({ ...numbers, cpu_us, rss_mb }).map(([name, value]) => `${name} ${round(value, 2)}`);
+  return parts.join('  ');
+}
+
+function conditionsOf(sizes: Sizes) {
+  const { seconds } = sizes;
+  return {
+    machine: 'shared with other programs during the run; what they used is below; ratios are taken within a round',
+    request: `chat completion of ${Buffer.byteLength(requestBody())} bytes, answer ${ANSWER.length} bytes, HTTP/1.1 over loopback`,
+    upstream:
+      'Node http, answers at once; streams: one event every 20 ms, which carries the time at which it was written',
+    rounds: sizes.rounds,
+    statistic: 'median over rounds; order of the targets reversed every other round; all of them run all the time',
+    closed: `autocannon, 32 connections, ${seconds.closed} s`,
+    single: `one request after the other on one connection, ${seconds.single} s`,
+    open: `fixed rates of 100, 500 and 2000 requests/s for ${seconds.open} s, times from when a request was due`,
+    streams: `${STREAMS} at once x ${EVENTS_PER_SECOND} events/s for ${seconds.streams} s, started over 1 s`,
+    cpu: 'user and system time of the processes, from /proc',
+    cores:
+      CORES === undefined
+        ? 'not pinned'
+        : `load generator and upstream: ${CORES.load}; every gateway: ${CORES.target}, one process (nginx: one worker)`,
+    gateway: 'metrics and logs on (one line a request, to a file), no API keys',
+    nginx: 'Debian, one worker, access log on, proxy_buffering off, kept connections to the upstream',
+    portkey: '@portkey-ai/gateway 1.15.2 on the same Node, no logs',
+    litellm: 'litellm[proxy] 1.105.5, one worker, master key, no database; the newest that installed',
+    vllm_router: 'vllm-router 0.1.17 (Rust), round robin, no key',
+  };
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`);
+  process.exitCode = 1;
+}
