@@ -1,6 +1,7 @@
 import express, { type Express, type RequestHandler } from 'express';
 import { answerErrors, notFound, otherMethods } from './answers.ts';
 import type { Fleet } from './fleet/fleet.ts';
+import { listModels } from './fleet/list-models.ts';
 import { type ForwardDeps, forward } from './forward.ts';
 import { ready } from './ready.ts';
 import { keepRecords, type RecordDeps } from './record.ts';
@@ -24,7 +25,8 @@ export function createApp(deps: AppDeps): Express {
 
   app.use(keepRecords(deps));
   for (const route of ROUTES) {
-    const handler = forward(route, deps);
+    const single = forward(route, deps);
+    const handler = route.path === '/v1/models' ? listModels(single, deps) : single;
     if (route.method === 'GET') app.get(route.path, handler);
     else app.post(route.path, handler);
   }

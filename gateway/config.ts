@@ -1,33 +1,13 @@
 import { z } from 'zod';
 import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
+import { admissionSchema } from './admission/config.ts';
 import { whole } from './bounds.ts';
+import { fleetOptions } from './fleet/config.ts';
 import { retriesSchema } from './tries/config.ts';
 
 const MIB = 1024 * 1024;
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
-
-/** The root of an OpenAI-compatible server, without a trailing slash. */
-const backendUrl = z
-  .url({ protocol: /^https?$/, error: 'must be an http or https address such as http://127.0.0.1:8000' })
-  .refine((text) => {
-    const { username, password, search, hash } = new URL(text);
-    return username === '' && password === '' && search === '' && hash === '';
-  }, 'must not hold a user, a query or a fragment')
-  .refine((text) => !/\/v1\/?$/.test(new URL(text).pathname), 'must be the root of the server, without /v1')
-  .transform((text) => text.replace(/\/+$/, ''));
-
-const backendEntry = z.strictObject({ url: backendUrl, policyAddress: z.string().min(1).optional() });
-
-/** An address alone stands for an entry with nothing else. Not a union: its errors would name neither field nor value. */
-const backend = z.unknown().transform((value, context): z.output<typeof backendEntry> => {
-  const result = typeof value === 'string' ? backendUrl.safeParse(value) : backendEntry.safeParse(value);
-  if (result.success) return typeof result.data === 'string' ? { url: result.data } : result.data;
-  for (const { message, path } of result.error.issues) {
-    context.issues.push({ code: 'custom', message, path, input: value });
-  }
-  return z.NEVER;
-});
 
 /** The section `gateway`. Times are milliseconds, sizes bytes. */
 export const gatewaySchema = z.strictObject({
@@ -37,13 +17,7 @@ export const gatewaySchema = z.strictObject({
     .default('127.0.0.1')
     .describe('Address to listen on; loopback only'),
   port: whole(0, 65_535).default(8080).describe('Port to listen on, 0 for any free one'),
-  backends: z
-    .array(backend)
-    .min(1, 'must name at least one backend')
-    .max(256, 'must name at most 256 backends')
-    .refine((list) => new Set(list.map(({ url }) => url)).size === list.length, 'must not name a backend twice')
-    .default([{ url: 'http://127.0.0.1:8000' }])
-    .describe('Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051}, ...]'),
+  ...fleetOptions,
   body_limit_bytes: whole(1024, 512 * MIB)
     .default(64 * MIB)
     .describe('Largest request body; more gets a 413 (1024 to 536870912)'),
@@ -64,6 +38,7 @@ export const gatewaySchema = z.strictObject({
     })
     .prefault({}),
   retries: retriesSchema,
+  admission: admissionSchema,
   drain_ms: whole(0, 3_600_000)
     .default(30_000)
     .describe('How long running requests may go on after the signal to stop (0 to 3600000)'),

@@ -10,14 +10,20 @@ const TABLE = {
   malformed_json: { status: 400, message: 'the body is not a JSON object' },
   invalid_option: { status: 400, message: 'an option has a wrong value' },
   not_found: { status: 404, message: 'this path is not served here' },
+  model_not_found: { status: 404, message: 'no backend serves this model' },
+  response_not_found: { status: 404, message: 'no backend has this response' },
   method_not_allowed: { status: 405, message: 'this method is not allowed on this path' },
   request_timeout: { status: 408, message: 'the request did not arrive in time' },
   body_too_large: { status: 413, message: 'the body is too large' },
   unsupported_encoding: { status: 415, message: 'the body must be sent without a content encoding' },
+  queue_full: { status: 429, message: 'too many requests wait for a backend' },
   headers_too_large: { status: 431, message: 'the headers are larger than 16 KiB together' },
   internal: { status: 500, message: 'the gateway failed; its log has the request id' },
   upstream_unreachable: { status: 502, message: 'no backend could be reached' },
   upstream_broken: { status: 502, message: 'the backend broke off' },
+  no_backend: { status: 503, message: 'no backend is known' },
+  overloaded: { status: 503, message: 'the gateway is overloaded' },
+  queue_timeout: { status: 503, message: 'no backend became free in time' },
   draining: { status: 503, message: 'the gateway is stopping' },
   upstream_timeout: { status: 504, message: 'the backend took too long' },
 } as const satisfies Record<string, { status: number; message: string }>;
@@ -27,6 +33,8 @@ export type ErrorCode = keyof typeof TABLE;
 interface Details {
   /** Instead of the row's own text. */
   message?: string;
+  /** Instead of the row's own, where clients know the error by the type that vLLM gives it. */
+  type?: string;
   /** The request field that is wrong. */
   param?: string;
   headers?: Readonly<Record<string, string>>;
@@ -46,7 +54,7 @@ export class GatewayError extends Error {
     super(details.message ?? TABLE[code].message, { cause: details.cause });
     this.code = code;
     this.status = TABLE[code].status;
-    this.type = `gateway_${code}`;
+    this.type = details.type ?? `gateway_${code}`;
     this.param = details.param ?? null;
     this.headers = details.headers ?? {};
   }

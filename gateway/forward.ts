@@ -1,17 +1,23 @@
 import type { Request, RequestHandler } from 'express';
+import type { LoadShedder } from './admission/shedding.ts';
 import { readBody } from './body.ts';
 import { createDownstream } from './downstream.ts';
-import type { CrystalKvOption } from './options.ts';
+import { GatewayError } from './errors.ts';
+import type { Stick } from './fleet/sticky.ts';
 import { ownHeaders, recordOf, type StopReason } from './record.ts';
 import type { Route } from './routes.ts';
 import { type Job, stopped } from './tries/tries.ts';
 import { openUpload, type Upload } from './upload.ts';
-import { upstreamRequest } from './upstream-request.ts';
+import { type UpstreamRequestDeps, upstreamRequest } from './upstream-request.ts';
 
 export interface ForwardDeps {
   /** Sends a request to backends, and the answer to the client. */
   serve: (job: Job) => Promise<void>;
-  parseOption: (value: unknown) => CrystalKvOption;
+  request: UpstreamRequestDeps;
+  /** Says which backend must get the request. */
+  stick: Stick;
+  shedder: LoadShedder;
+  onShed: () => void;
   /** Bytes. */
   bodyLimit: number;
   /** Milliseconds for all tries on backends together, with the whole response. */
@@ -25,17 +31,24 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
     const record = recordOf(response);
     record.route = route.path;
     if (deps.draining()) throw stopped('draining');
+    if (deps.shedder.overloaded) {
+      deps.onShed();
+      throw new GatewayError('overloaded', { headers: { 'retry-after': '1' } });
+    }
     const body = await bodyOf(route, request, deps.bodyLimit);
     // The client left; its record is closed already.
     if (body === undefined) return;
     record.stage = 'waiting';
-    const sent = upstreamRequest(route, record, request, body, deps.parseOption);
+    const sent = upstreamRequest(route, record, request, body, deps.request);
+    const only = route.sticky === undefined ? undefined : await deps.stick(route, request, sent);
+    // The client left while it was asked where its response is.
+    if (response.destroyed) return;
     const downstream = createDownstream(request, response, route.form, ownHeaders(record));
     const totalMs = deps.totalMs();
     const deadline = performance.now() + totalMs;
     const timer = setTimeout(() => record.stop.abort('total_timeout' satisfies StopReason), totalMs);
     try {
-      await deps.serve({ route, record, sent, response, downstream, deadline });
+      await deps.serve({ route, record, sent, response, downstream, deadline, only });
     } finally {
       clearTimeout(timer);
     }

@@ -1,11 +1,16 @@
 import { Registry } from 'prom-client';
 import { listen, metricsHandler } from '../common/http.ts';
 import type { Logger } from '../common/logger.ts';
+import { type Admission, createAdmission } from './admission/admission.ts';
+import { createAdmissionMetrics } from './admission/metrics.ts';
+import { createLoadShedder } from './admission/shedding.ts';
 import { createApp } from './app.ts';
 import { answerClientErrors } from './client-errors.ts';
 import type { GatewayConfig } from './config.ts';
 import { createFleet } from './fleet/fleet.ts';
 import { registerFleetMetrics } from './fleet/metrics.ts';
+import { createResponseIds } from './fleet/response-ids.ts';
+import { createStick } from './fleet/sticky.ts';
 import { createMetrics } from './metrics.ts';
 import { createOptionParser } from './options.ts';
 import { createInflight } from './record.ts';
@@ -29,6 +34,11 @@ export interface Gateway {
   readonly metricsUrl: string;
   readonly registry: Registry;
   /**
+   * Takes another configuration while requests run. Backends that stay keep what is known of them, removed ones finish
+   * what they have. Names the options that are fixed until the next start.
+   */
+  reload(config: GatewayConfig): void;
+  /**
    * Drains: takes no more connections, lets running requests go on for `drain_ms`, then ends streams with an error
    * event and the rest with a 503. Resolves when no connection, timer or request is left. May be called again.
    */
@@ -40,46 +50,84 @@ const KEEP_ALIVE_MS = 65_000;
 /** For requests that were cut at the deadline to get their last bytes out. */
 const FLUSH_MS = 1_000;
 
+/** Options that are read at the start only. */
+const FIXED = [
+  'host',
+  'port',
+  'metrics_port',
+  'body_limit_bytes',
+  'options',
+  'timeouts',
+  'policy_token',
+  'policy_ca',
+] as const satisfies readonly (keyof GatewayConfig)[];
+
 /** Starts the gateway. Rejects when it cannot listen; the message names the address. */
-export async function createGateway(config: GatewayConfig, deps: GatewayDeps): Promise<Gateway> {
+export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): Promise<Gateway> {
   const { logger } = deps;
+  let config = initial;
+  let admission: Admission | undefined;
   const registry = new Registry();
   const inflight = createInflight();
   const metrics = createMetrics(registry, () => inflight.size);
-  const fleet = createFleet(config.backends, {
+  const fleet = createFleet(config, {
     times: config.timeouts,
+    policy: { token: config.policy_token, caFile: config.policy_ca },
+    logger,
+    concurrency: () => config.admission.concurrency,
     onAdded: ({ url }) => metrics.addBackend(url),
     onGone: ({ url }) => metrics.removeBackend(url),
+    onRoom: () => admission?.wake(),
+    onDns: (name, result) => metrics.dnsLookups.inc({ name, result }),
   });
+  const shedder = createLoadShedder(() => config.admission.event_loop_delay_ms);
+  const admissionMetrics = createAdmissionMetrics(registry, { depth: () => admission?.depth ?? 0, shedder });
+  const gate = createAdmission(fleet, () => config.admission, admissionMetrics);
+  admission = gate;
+  const responseIds = createResponseIds(() => config.responses);
   registerFleetMetrics(registry, fleet);
   const budget = createRetryBudget(() => config.retries);
   let draining = false;
   const serveMetrics = metricsHandler(registry);
   const app = createApp({
     fleet,
-    serve: createTries({ fleet, metrics, budget, retries: () => config.retries }),
+    serve: createTries({ fleet, admission: gate, metrics, budget, retries: () => config.retries, responseIds }),
+    stick: createStick(fleet, responseIds),
+    shedder,
+    onShed: () => admissionMetrics.shed.inc({ reason: 'event_loop' }),
     metrics,
     inflight,
     logger,
     tracing: deps.tracing,
-    parseOption: createOptionParser({
-      budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
-      profiles: deps.profiles,
-    }),
+    request: {
+      fleet,
+      parseOption: createOptionParser({
+        budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
+        profiles: deps.profiles,
+      }),
+    },
     bodyLimit: config.body_limit_bytes,
     totalMs: () => config.timeouts.total_ms,
     draining: () => draining,
     metricsHandler: config.metrics_port === undefined ? serveMetrics : undefined,
   });
 
-  const main = await listen(app, config.host, config.port);
+  await fleet.ready();
+  const closeParts = async () => {
+    shedder.close();
+    await fleet.close();
+  };
+  const main = await listen(app, config.host, config.port).catch(async (error: unknown) => {
+    await closeParts();
+    throw error;
+  });
   main.server.keepAliveTimeout = KEEP_ALIVE_MS;
   answerClientErrors(main.server);
   const separate =
     config.metrics_port === undefined
       ? undefined
       : await listen(serveMetrics, config.host, config.metrics_port).catch(async (error: unknown) => {
-          await Promise.all([main.close(), fleet.close()]);
+          await Promise.all([main.close(), closeParts()]);
           throw error;
         });
   logger.info({ url: main.url, backends: fleet.all.map(({ url }) => url) }, 'listening');
@@ -95,13 +143,21 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps): P
     }
     main.server.closeAllConnections();
     separate?.server.closeAllConnections();
-    await Promise.all([closed, separate?.close(), fleet.close()]);
+    await Promise.all([closed, separate?.close(), closeParts()]);
     await deps.tracing?.close();
     logger.info('stopped');
   };
   let closing: Promise<void> | undefined;
 
   return {
+    reload(next) {
+      const fixed = FIXED.filter((key) => JSON.stringify(next[key]) !== JSON.stringify(config[key]));
+      config = { ...next, ...Object.fromEntries(FIXED.map((key) => [key, config[key]])) };
+      fleet.update(config);
+      gate.wake();
+      if (fixed.length > 0) logger.warn({ options: fixed }, 'these options change with the next start only');
+      logger.info({ backends: fleet.all.length }, 'the configuration was read again');
+    },
     port: main.port,
     url: main.url,
     metricsUrl: `${(separate ?? main).url}/metrics`,

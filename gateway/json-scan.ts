@@ -86,6 +86,20 @@ export function scanObject(json: Buffer, start: number): ObjectRange {
   }
 }
 
+/** The elements of the array whose opening bracket is at `start`, one after another. Throws JsonSyntaxError. */
+export function* scanElements(json: Buffer, start: number): Generator<{ start: number; end: number }> {
+  let at = skipSpace(json, start + 1);
+  if (json[at] === CLOSE_BRACKET) return;
+  for (;;) {
+    const end = skipValue(json, at);
+    yield { start: at, end };
+    at = skipSpace(json, end);
+    if (json[at] === CLOSE_BRACKET) return;
+    if (json[at] !== COMMA) throw unexpected(json, at, "',' or ']'");
+    at = skipSpace(json, at + 1);
+  }
+}
+
 /** The offset after the value at `at`. A stack instead of recursion: depth is the client's choice. */
 function skipValue(json: Buffer, start: number): number {
   const closers: number[] = [];

@@ -59,10 +59,22 @@ export function createMetrics(registry: Registry, inflight: () => number) {
       labelNames: ['backend', 'reason'] as const,
       registers,
     }),
+    breakerOpened: new Counter({
+      name: 'crystalkv_gateway_breaker_opened_total',
+      help: 'Times that the circuit breaker of a backend opened, or opened again after a failed test',
+      labelNames: ['backend'] as const,
+      registers,
+    }),
     retriesDenied: new Counter({
       name: 'crystalkv_gateway_retries_denied_total',
       help: 'Requests that could have been tried once more and were not, by what forbade it',
       labelNames: ['reason'] as const,
+      registers,
+    }),
+    dnsLookups: new Counter({
+      name: 'crystalkv_gateway_dns_lookups_total',
+      help: 'Times that the addresses of a configured name were asked for, by result',
+      labelNames: ['name', 'result'] as const,
       registers,
     }),
     clientAborts: new Counter({
@@ -98,12 +110,14 @@ export function createMetrics(registry: Registry, inflight: () => number) {
     /** A backend has come: its series start. */
     addBackend(backend: string) {
       metrics.failovers.inc({ backend }, 0);
+      metrics.breakerOpened.inc({ backend }, 0);
       for (const reason of FAILURE_REASONS) metrics.upstreamErrors.inc({ backend, reason }, 0);
       for (const reason of RETRY_REASONS) metrics.retries.inc({ backend, reason }, 0);
     },
     /** It has gone, and its series go. */
     removeBackend(backend: string) {
       metrics.failovers.remove({ backend });
+      metrics.breakerOpened.remove({ backend });
       for (const reason of FAILURE_REASONS) metrics.upstreamErrors.remove({ backend, reason });
       for (const reason of RETRY_REASONS) metrics.retries.remove({ backend, reason });
     },

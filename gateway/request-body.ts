@@ -40,7 +40,8 @@ export function readRequestBody(bytes: Buffer): RequestBody {
 
 /**
  * The body for the backend: without `crystal_kv`, without the client's own `crystalkv_*` keys in `vllm_xargs`, and with
- * `keys` in `vllm_xargs`, which is made when it is absent or null. All other bytes are the same.
+ * `keys` in `vllm_xargs`, which is made when it is absent or null; `model` takes the place of the client's. All other
+ * bytes are the same.
  *
  * A `vllm_xargs` of another type stays as it is and gets no keys, for the backend to refuse (`added` is false then). Of
  * duplicate members the last one counts, as in every common reader; the reserved keys leave all of them.
@@ -48,9 +49,11 @@ export function readRequestBody(bytes: Buffer): RequestBody {
 export function rewriteRequestBody(
   body: RequestBody,
   keys: Readonly<Record<string, string | number>>,
+  model?: string,
 ): { bytes: Buffer; added: boolean } {
   const { bytes, object } = body;
   const { edits, kept } = removal(object, (member) => member.key === OPTION);
+  if (model !== undefined) edits.push(...modelEdits(object, model));
   const text = JSON.stringify(keys).slice(1, -1);
   let added = text !== '';
   const dictionaries = object.members.filter((member) => member.key === XARGS);
@@ -63,6 +66,23 @@ export function rewriteRequestBody(
   }
   if (last === undefined && added) edits.unshift(insertion(object, `"${XARGS}":{${text}}`, kept));
   return { bytes: splice(bytes, edits), added };
+}
+
+/** The body with another model and all other bytes the same. */
+export function renameModel({ bytes, object }: RequestBody, model: string): Buffer {
+  return splice(bytes, modelEdits(object, model));
+}
+
+/** The last member of that name when it is a string. */
+export function textMember({ bytes, object }: RequestBody, key: string): string | undefined {
+  const value = memberValue(bytes, object, key);
+  return typeof value === 'string' ? value : undefined;
+}
+
+/** Of duplicates all are changed, so that every reader finds the same. */
+function modelEdits(object: ObjectRange, model: string): Edit[] {
+  const members = object.members.filter(({ key }) => key === 'model');
+  return members.map(({ valueStart, end }) => ({ start: valueStart, end, text: JSON.stringify(model) }));
 }
 
 function rewriteDictionary(bytes: Buffer, member: Member, text: string): Edit[] {

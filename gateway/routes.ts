@@ -12,6 +12,8 @@ export interface Route {
    */
   body: 'raw' | 'option' | 'generation' | 'upload';
   form: StreamForm;
+  /** `makes`: the response stays on its backend. `finds`: the path's `:id` is of such a response, which only that has. */
+  sticky?: 'makes' | 'finds';
 }
 
 /**
@@ -21,7 +23,9 @@ export interface Route {
 export const ROUTES: readonly Route[] = [
   { method: 'POST', path: '/v1/chat/completions', body: 'generation', form: 'chat' },
   { method: 'POST', path: '/v1/completions', body: 'generation', form: 'chat' },
-  { method: 'POST', path: '/v1/responses', body: 'generation', form: 'responses' },
+  { method: 'POST', path: '/v1/responses', body: 'generation', form: 'responses', sticky: 'makes' },
+  { method: 'GET', path: '/v1/responses/:id', body: 'raw', form: 'responses', sticky: 'finds' },
+  { method: 'POST', path: '/v1/responses/:id/cancel', body: 'raw', form: 'responses', sticky: 'finds' },
   { method: 'POST', path: '/v1/messages', body: 'generation', form: 'messages' },
   { method: 'POST', path: '/v1/messages/count_tokens', body: 'option', form: 'messages' },
   { method: 'GET', path: '/v1/models', body: 'raw', form: 'chat' },

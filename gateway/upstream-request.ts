@@ -1,10 +1,12 @@
 import type { Request } from 'express';
 import { GatewayError } from './errors.ts';
+import type { Fleet } from './fleet/fleet.ts';
+import { prefixHash } from './fleet/prefix.ts';
 import { type FlatHeaders, replaced, upstreamHeaders } from './headers.ts';
 import { crystalKvId } from './identity.ts';
 import type { CrystalKvOption } from './options.ts';
 import type { RequestRecord } from './record.ts';
-import { readRequestBody, rewriteRequestBody } from './request-body.ts';
+import { type RequestBody, readRequestBody, renameModel, rewriteRequestBody, textMember } from './request-body.ts';
 import type { Route } from './routes.ts';
 import type { Upload } from './upload.ts';
 
@@ -16,14 +18,28 @@ export interface UpstreamRequest {
   headers: FlatHeaders;
   /** An upload is opened anew for each try. */
   body: Buffer | Upload | null;
-  /** The model that the body names; undefined when it names none or is not looked at. */
+  /** The model that the body names, as backends know it; undefined when it names none or is not looked at. */
   model: string | undefined;
+  /** Of the first part of the conversation; undefined when no balancing rule asks for it. */
+  prefixHash: number | undefined;
+  /** The response that this one goes on from. */
+  previousResponse: string | undefined;
 }
 
 /** The request can be sent once more: nothing of its body is gone. */
 export function mayRepeat({ body }: UpstreamRequest): boolean {
   return body === null || Buffer.isBuffer(body) || !body.begun;
 }
+
+export interface UpstreamRequestDeps {
+  parseOption: (value: unknown) => CrystalKvOption;
+  fleet: Pick<Fleet, 'resolve' | 'looksAtModels' | 'prefixBytes'>;
+}
+
+const MODEL_PATH = '/v1/models/:id';
+
+type Content = Pick<UpstreamRequest, 'body' | 'model' | 'prefixHash' | 'previousResponse'>;
+const UNREAD = { model: undefined, prefixHash: undefined, previousResponse: undefined } as const;
 
 /**
  * Makes the request for the backend from the client's. Throws `malformed_json`, `invalid_option` or `not_found`. The
@@ -34,44 +50,74 @@ export function upstreamRequest(
   record: RequestRecord,
   request: Request,
   body: Buffer | Upload | null,
-  parseOption: (value: unknown) => CrystalKvOption,
+  deps: UpstreamRequestDeps,
 ): UpstreamRequest {
   let headers = upstreamHeaders(request.rawHeaders, record.requestId);
   if (record.span !== undefined) headers = replaced(headers, record.span.headers);
   // Without it an upload goes in chunks, as it does when the client did not say the length either.
   const length = request.headers['content-length'];
   if (route.body === 'upload' && length !== undefined) headers.push('content-length', length);
-  const looked = route.body === 'option' || route.body === 'generation' ? route.body : undefined;
+  const content = (): Content => {
+    if (!Buffer.isBuffer(body)) return { body, ...UNREAD, model: namedInPath(route, request, deps.fleet) };
+    if (route.body === 'raw') return rawContent(record, body, deps.fleet);
+    return rewritten(route, record, body, deps);
+  };
+  const read = content();
+  const path = pathAndQuery(request);
   return {
     method: route.method,
-    path: pathAndQuery(request),
+    path: route.path === MODEL_PATH && read.model !== undefined ? `/v1/models/${encodeURIComponent(read.model)}` : path,
     headers,
-    ...(looked !== undefined && Buffer.isBuffer(body)
-      ? rewritten(looked, record, body, parseOption)
-      : { body, model: undefined }),
+    ...read,
   };
 }
 
-function rewritten(
-  kind: 'option' | 'generation',
-  record: RequestRecord,
-  bytes: Buffer,
-  parseOption: (value: unknown) => CrystalKvOption,
-): Pick<UpstreamRequest, 'body' | 'model'> {
+/** `/v1/models/:id` is for a backend that serves it. */
+function namedInPath({ path }: Route, { params }: Request, fleet: UpstreamRequestDeps['fleet']): string | undefined {
+  const { id } = params;
+  return path === MODEL_PATH && fleet.looksAtModels && typeof id === 'string' ? fleet.resolve(id) : undefined;
+}
+
+/** A body that is looked at only for its model, and only where that decides something. */
+function rawContent(record: RequestRecord, bytes: Buffer, fleet: UpstreamRequestDeps['fleet']): Content {
+  if (!fleet.looksAtModels || bytes.length === 0) return { body: bytes, ...UNREAD };
+  let body: RequestBody;
+  try {
+    body = readRequestBody(bytes);
+  } catch {
+    // For the backend to refuse.
+    return { body: bytes, ...UNREAD };
+  }
+  record.model = body.model;
+  const model = body.model === undefined ? undefined : fleet.resolve(body.model);
+  if (model === undefined || model === body.model) return { ...UNREAD, body: bytes, model };
+  return { ...UNREAD, body: renameModel(body, model), model };
+}
+
+function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: UpstreamRequestDeps): Content {
+  const { fleet, parseOption } = deps;
   const body = readRequestBody(bytes);
   const option = body.option === undefined ? {} : parseOption(body.option);
-  const { model } = body;
-  record.model = model;
-  if (kind === 'option') return { body: rewriteRequestBody(body, {}).bytes, model };
+  record.model = body.model;
+  const model = body.model === undefined ? undefined : fleet.resolve(body.model);
+  const renamed = model === body.model ? undefined : model;
+  if (route.body === 'option') return { ...UNREAD, body: rewriteRequestBody(body, {}, renamed).bytes, model };
   const id = crystalKvId();
-  const result = rewriteRequestBody(body, {
+  const keys = {
     crystalkv_id: id,
     ...(option.profile !== undefined && { crystalkv_profile: option.profile }),
     ...(option.budget_tokens !== undefined && { crystalkv_budget_tokens: option.budget_tokens }),
     ...(option.mode !== undefined && { crystalkv_mode: option.mode }),
-  });
+  };
+  const result = rewriteRequestBody(body, keys, renamed);
   if (result.added) record.crystalKvId = id;
-  return { body: result.bytes, model };
+  const { prefixBytes } = fleet;
+  return {
+    body: result.bytes,
+    model,
+    prefixHash: prefixBytes === undefined ? undefined : prefixHash(bytes, body.object, prefixBytes),
+    previousResponse: route.sticky === 'makes' ? textMember(body, 'previous_response_id') : undefined,
+  };
 }
 
 /** As the client wrote them. Dots that a server could resolve to another path are refused. */

@@ -1,4 +1,8 @@
 import { Pool } from 'undici';
+import { PolicyPeer, type PolicyPeerOptions } from '../policy-peer.ts';
+import { Breaker, type BreakerSettings, type Passage } from './breaker.ts';
+import type { Headroom } from './headroom.ts';
+import { Health } from './health.ts';
 
 /** A server as the configuration or DNS names it. */
 export interface BackendSpec {
@@ -6,6 +10,10 @@ export interface BackendSpec {
   url: string;
   /** host:port of the policy service beside it. */
   policyAddress?: string | undefined;
+  /** The models that it serves; undefined: it is asked. */
+  models?: readonly string[] | undefined;
+  /** The name that its certificate is for, where the address is not that name. */
+  servername?: string | undefined;
 }
 
 /** Milliseconds. */
@@ -15,38 +23,92 @@ export interface ConnectionTimes {
   idle_ms: number;
 }
 
-/**
- * A server that requests are sent to. Its pool grows with the requests in flight: each has a connection of its own.
- */
+export interface BackendDeps {
+  times: ConnectionTimes;
+  breaker: () => BreakerSettings;
+  /** How policy services are spoken to. */
+  policy: Omit<PolicyPeerOptions, 'address'>;
+}
+
+/** A server that requests are sent to. Its pool grows with the requests in flight: each has a connection of its own. */
 export class Backend {
   readonly url: string;
   /** In front of every path: what the address has after the host. */
   readonly prefix: string;
   readonly pool: Pool;
-  spec: BackendSpec;
+  /** Of its address; what consistent hashing is made of. */
+  readonly hash: number;
+  readonly breaker: Breaker;
+  readonly health = new Health();
+  /** The models that it said it serves; undefined: not known. Those of the spec go before. */
+  learned: ReadonlySet<string> | undefined;
+  /** What its KV pool had left when it was last asked. */
+  headroom: Headroom = { kind: 'unknown' };
   /** Requests sent and not ended. */
   outstanding = 0;
   /** It asked for a pause (`Retry-After`): not before this time, in `performance.now()`, while another can be asked. */
   restsUntil = 0;
+  readonly #policy: Omit<PolicyPeerOptions, 'address'>;
+  #spec: BackendSpec;
+  #configured: ReadonlySet<string> | undefined;
+  #peer: PolicyPeer | undefined;
   #leaving: (() => void) | undefined;
 
-  constructor(spec: BackendSpec, times: ConnectionTimes) {
+  constructor(spec: BackendSpec, deps: BackendDeps) {
     const { origin, pathname } = new URL(spec.url);
     this.url = spec.url;
-    this.spec = spec;
     this.prefix = pathname === '/' ? '' : pathname;
+    this.hash = hashText(spec.url);
+    this.breaker = new Breaker(deps.breaker);
+    this.#policy = deps.policy;
+    this.#spec = spec;
+    this.#configured = spec.models === undefined ? undefined : new Set(spec.models);
     this.pool = new Pool(origin, {
       // The version of the protocol in which a pause on one request does not hold up another.
       allowH2: false,
       pipelining: 1,
-      connectTimeout: times.connect_ms,
-      headersTimeout: times.first_byte_ms,
-      bodyTimeout: times.idle_ms,
+      connectTimeout: deps.times.connect_ms,
+      headersTimeout: deps.times.first_byte_ms,
+      bodyTimeout: deps.times.idle_ms,
+      ...(spec.servername !== undefined && { connect: { servername: spec.servername } }),
     });
   }
 
-  begin(): void {
+  /** The models that it serves; undefined: not known. */
+  get models(): ReadonlySet<string> | undefined {
+    return this.#configured ?? this.learned;
+  }
+
+  /** Its models are to be asked for. */
+  get asksModels(): boolean {
+    return this.#configured === undefined;
+  }
+
+  /** The policy service beside it; it connects when it is first asked. */
+  get peer(): PolicyPeer | undefined {
+    const address = this.#spec.policyAddress;
+    if (address !== undefined) this.#peer ??= new PolicyPeer({ ...this.#policy, address });
+    return this.#peer;
+  }
+
+  /** Since when checks or answers have been bad, in `performance.now()`; undefined: it may be asked. */
+  get illSince(): number | undefined {
+    return this.health.unhealthySince ?? (this.breaker.allows ? undefined : this.breaker.openSince);
+  }
+
+  /** What the configuration says now of the same address. */
+  update(spec: BackendSpec): void {
+    if (spec.policyAddress !== this.#spec.policyAddress) {
+      this.#peer?.close();
+      this.#peer = undefined;
+    }
+    this.#spec = spec;
+    this.#configured = spec.models === undefined ? undefined : new Set(spec.models);
+  }
+
+  begin(): Passage {
     this.outstanding++;
+    return this.breaker.begin();
   }
 
   end(): void {
@@ -54,18 +116,26 @@ export class Backend {
     if (this.outstanding === 0) this.#leaving?.();
   }
 
-  /** Resolves when the last request has ended, after which its connections are closed. It must not be picked any more. */
+  /** Resolves when the last request has ended and its connections are closed. It must not be picked any more. */
   async leave(): Promise<void> {
     if (this.outstanding > 0) {
       await new Promise<void>((resolve) => {
         this.#leaving = resolve;
       });
     }
-    await this.pool.destroy();
+    await this.close();
   }
 
   /** Ends every connection, running requests included. */
   async close(): Promise<void> {
+    this.#peer?.close();
     await this.pool.destroy();
   }
+}
+
+/** FNV-1a, 32 bits. */
+function hashText(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return hash;
 }

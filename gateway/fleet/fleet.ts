@@ -1,11 +1,26 @@
-import { Backend, type BackendSpec, type ConnectionTimes } from './backend.ts';
+import type { Logger } from '../../common/logger.ts';
+import { GatewayError } from '../errors.ts';
+import type { PolicyPeerOptions } from '../policy-peer.ts';
+import { Backend, type ConnectionTimes } from './backend.ts';
+import { choose } from './balance.ts';
+import type { FleetSettings } from './config.ts';
+import { createDiscovery, type Resolve, resolverFor } from './discovery.ts';
+import { inService } from './in-service.ts';
+import { type Monitor, watch } from './monitor.ts';
+import { createRouting } from './routing.ts';
 
 /** What a request needs of a backend. */
 export interface Want {
   /** The model that it names, as the backends know it. */
   model: string | undefined;
+  /** Of the first part of its conversation; undefined when there is none or no rule asks for it. */
+  prefixHash?: number | undefined;
+  /** The URL of the only backend that can serve it. */
+  only?: string | undefined;
   /** The backends that it was tried on; they come last. */
   tried: readonly Backend[];
+  /** It costs a backend next to nothing, and is sent however busy that is. */
+  light?: boolean | undefined;
 }
 
 export interface Fleet {
@@ -13,48 +28,134 @@ export interface Fleet {
   readonly all: readonly Backend[];
   /** And those that only finish what they have. */
   readonly known: readonly Backend[];
-  /** The one with the least outstanding requests that was not tried and does not rest, in turn among equals. */
+  readonly aliases: ReadonlyMap<string, string>;
+  /** Whether a request's model matters to where it goes. */
+  readonly looksAtModels: boolean;
+  /**
+   * A backend with room, by the balancing rule: first those that were not tried and do not rest. Undefined: all are full.
+   * Throws `model_not_found` or `no_backend`.
+   */
   pick(want: Want): Backend | undefined;
-  /** Takes the new list: the same address stays the same backend, removed ones finish what they have. */
-  replace(specs: readonly BackendSpec[]): void;
-  /** Ends every connection, running requests included. */
+  /** Whether `pick` could give one that was not tried. Does not throw. */
+  hasAnother(want: Want): boolean;
+  /** Requests of the same pool wait for the same backends. There are no more pools than models and backends, and one. */
+  poolOf(want: Want): string;
+  /** The name under which backends know a model. */
+  resolve(model: string): string;
+  /** Bytes of the beginning of a conversation that the balancing rule looks at; undefined: it does not. */
+  readonly prefixBytes: number | undefined;
+  /** Takes new settings: the same address stays the same backend, removed ones finish what they have. */
+  update(settings: FleetSettings): void;
+  /** Names were resolved once, or could not be. */
+  ready(): Promise<void>;
+  /** Ends every timer and connection, running requests included. */
   close(): Promise<void>;
 }
 
 export interface FleetDeps {
   times: ConnectionTimes;
+  policy: Omit<PolicyPeerOptions, 'address'>;
+  logger: Logger;
+  /** Most requests that one backend gets at the same time. */
+  concurrency: () => number;
   onAdded(backend: Backend): void;
   /** A backend that was removed has ended its last request. */
   onGone(backend: Backend): void;
+  /** There may be room where there was none. */
+  onRoom(): void;
+  onDns(name: string, result: 'ok' | 'error'): void;
+  /** Instead of the system's resolver and `dns_servers`. */
+  resolve?: Resolve | undefined;
 }
 
-export function createFleet(specs: readonly BackendSpec[], deps: FleetDeps): Fleet {
+export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
+  const { logger } = deps;
+  let settings = initial;
+  let aliases = new Map(Object.entries(settings.models.aliases));
   let all: Backend[] = [];
+  let routing = createRouting(all);
+  const monitors = new Map<Backend, Monitor>();
   const leaving = new Set<Backend>();
+  let resolver = deps.resolve ?? resolverFor(settings.dns_servers);
   let turn = 0;
 
-  const replace = (next: readonly BackendSpec[]) => {
-    const before = new Map(all.map((backend) => [backend.url, backend]));
-    all = next.map((spec) => {
-      const same = before.get(spec.url);
-      if (same === undefined) {
-        const added = new Backend(spec, deps.times);
-        deps.onAdded(added);
-        return added;
-      }
-      before.delete(spec.url);
-      same.spec = spec;
-      return same;
-    });
-    for (const backend of before.values()) {
-      leaving.add(backend);
-      void backend.leave().then(() => {
-        leaving.delete(backend);
-        if (!all.some(({ url }) => url === backend.url)) deps.onGone(backend);
-      });
-    }
+  const monitorSettings = () => ({
+    health: settings.health,
+    // One backend gets every request, and says itself what it does not serve.
+    modelsMs: settings.models.learn && all.length > 1 ? settings.models.interval_ms : 0,
+    headroomMs: settings.balance.rule === 'kv_headroom' ? settings.balance.headroom_interval_ms : 0,
+  });
+  const onChange = (backend: Backend) => {
+    const { url } = backend;
+    logger.info(
+      { backend: url, healthy: backend.health.unhealthySince === undefined },
+      'the state of a backend changed',
+    );
+    routing = createRouting(all);
+    deps.onRoom();
   };
-  replace(specs);
+
+  const add = (backend: Backend) => {
+    deps.onAdded(backend);
+    monitors.set(backend, watch(backend, monitorSettings, onChange));
+    return backend;
+  };
+  const remove = async (backend: Backend) => {
+    monitors.get(backend)?.stop();
+    monitors.delete(backend);
+    leaving.add(backend);
+    await backend.leave();
+    leaving.delete(backend);
+    // The address may be back by now, as a backend of its own.
+    if (!all.some(({ url }) => url === backend.url)) deps.onGone(backend);
+  };
+
+  const discovery = createDiscovery(settings.backends, {
+    logger,
+    resolve: () => resolver,
+    onError: (name) => deps.onDns(name, 'error'),
+    onSuccess: (name) => deps.onDns(name, 'ok'),
+    onList(specs) {
+      const before = new Map(all.map((backend) => [backend.url, backend]));
+      const added: Backend[] = [];
+      all = specs.map((spec) => {
+        const same = before.get(spec.url);
+        before.delete(spec.url);
+        same?.update(spec);
+        if (same !== undefined) return same;
+        const backend = new Backend(spec, { times: deps.times, policy: deps.policy, breaker: () => settings.breaker });
+        added.push(backend);
+        return backend;
+      });
+      routing = createRouting(all);
+      for (const backend of added) add(backend);
+      for (const backend of before.values()) void remove(backend);
+      if (added.length > 0 || before.size > 0) {
+        const removed = [...before.keys()];
+        logger.info({ added: added.map(({ url }) => url), removed, total: all.length }, 'the list of backends changed');
+      }
+      deps.onRoom();
+    },
+  });
+
+  /** Those that may be asked at all. */
+  const candidates = ({ model, only }: Want): readonly Backend[] => {
+    if (only !== undefined) {
+      const found = all.filter(({ url }) => url === only);
+      if (found.length === 0) throw new GatewayError('response_not_found');
+      return found;
+    }
+    let serving: readonly Backend[];
+    try {
+      serving = routing.candidates(model);
+    } catch (error) {
+      // It may have been loaded since.
+      if (model !== undefined) for (const monitor of monitors.values()) monitor.askModels();
+      throw error;
+    }
+    return inService(serving, settings.breaker.max_ejected_share);
+  };
+  const hasRoom = ({ outstanding }: Backend, limit: number) => outstanding < limit;
 
   return {
     get all() {
@@ -63,24 +164,62 @@ export function createFleet(specs: readonly BackendSpec[], deps: FleetDeps): Fle
     get known() {
       return [...all, ...leaving];
     },
-    pick({ tried }) {
-      const now = performance.now();
-      turn++;
-      let best: Backend | undefined;
-      let bestRank = 0;
-      for (let i = 0; i < all.length; i++) {
-        const candidate = all[(turn + i) % all.length] as Backend;
-        const rank = tried.includes(candidate) ? 2 : candidate.restsUntil > now ? 1 : 0;
-        const better =
-          best === undefined || rank < bestRank || (rank === bestRank && candidate.outstanding < best.outstanding);
-        if (!better) continue;
-        best = candidate;
-        bestRank = rank;
-      }
-      return best;
+    get aliases() {
+      return aliases;
     },
-    replace,
+    get looksAtModels() {
+      return all.length > 1 || aliases.size > 0;
+    },
+    get prefixBytes() {
+      const { rule, prefix_bytes } = settings.balance;
+      return rule === 'prefix_affinity' && all.length > 1 ? prefix_bytes : undefined;
+    },
+    poolOf({ only, model }) {
+      if (only !== undefined) return `backend ${only}`;
+      return model !== undefined && routing.knows(model) ? `model ${model}` : 'any';
+    },
+    pick(want) {
+      const limit = want.light ? Number.POSITIVE_INFINITY : deps.concurrency();
+      const list = candidates(want);
+      const [first] = list;
+      if (list.length === 1 && first !== undefined) return hasRoom(first, limit) ? first : undefined;
+      const now = performance.now();
+      const rank = (backend: Backend) => (want.tried.includes(backend) ? 2 : backend.restsUntil > now ? 1 : 0);
+      let best = 3;
+      let same = true;
+      for (const backend of list) {
+        const its = hasRoom(backend, limit) ? rank(backend) : 3;
+        if (its !== best && backend !== list[0]) same = false;
+        if (its < best) best = its;
+      }
+      if (best === 3) return undefined;
+      const open = same ? list : list.filter((backend) => hasRoom(backend, limit) && rank(backend) === best);
+      turn++;
+      return choose(open, { prefixHash: want.prefixHash, turn }, settings.balance);
+    },
+    hasAnother(want) {
+      if (all.length === 1 && want.tried.length > 0) return false;
+      const limit = want.light ? Number.POSITIVE_INFINITY : deps.concurrency();
+      let list: readonly Backend[];
+      try {
+        list = candidates(want);
+      } catch {
+        // The list has changed since the first try.
+        return false;
+      }
+      return list.some((backend) => !want.tried.includes(backend) && hasRoom(backend, limit));
+    },
+    resolve: (model) => aliases.get(model) ?? model,
+    update(next) {
+      settings = next;
+      aliases = new Map(Object.entries(next.models.aliases));
+      resolver = deps.resolve ?? resolverFor(next.dns_servers);
+      discovery.replace(next.backends);
+    },
+    ready: () => discovery.ready(),
     async close() {
+      discovery.close();
+      for (const monitor of monitors.values()) monitor.stop();
       await Promise.all([...all, ...leaving].map((backend) => backend.close()));
     },
   };

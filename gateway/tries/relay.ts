@@ -34,6 +34,8 @@ export interface RelayOptions {
   hold(status: number): boolean;
   /** The backend has begun to answer. */
   onStatus(status: number): void;
+  /** A piece of the answer as it passes. */
+  onData(chunk: Buffer): void;
   /** The first byte for the client has come. */
   onFirstByte(): void;
 }
@@ -94,6 +96,7 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
         else start(status, head);
       },
       onResponseData(next, chunk) {
+        options.onData(chunk);
         if (held === undefined) {
           if (!write(chunk)) next.pause();
           return;

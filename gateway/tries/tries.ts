@@ -1,8 +1,11 @@
 import type { Response } from 'express';
+import type { Admission, Place } from '../admission/admission.ts';
 import type { Downstream } from '../downstream.ts';
 import { GatewayError } from '../errors.ts';
 import type { Backend } from '../fleet/backend.ts';
-import type { Fleet } from '../fleet/fleet.ts';
+import { PLAIN } from '../fleet/breaker.ts';
+import type { Fleet, Want } from '../fleet/fleet.ts';
+import { idReader, type ResponseIds } from '../fleet/response-ids.ts';
 import type { Metrics } from '../metrics.ts';
 import type { RequestRecord, StopReason } from '../record.ts';
 import type { Route } from '../routes.ts';
@@ -15,9 +18,11 @@ import { connectionReason, mayRetry, planRetry, type RetryReason, type RetrySett
 
 export interface TriesDeps {
   fleet: Fleet;
+  admission: Admission;
   metrics: Metrics;
   budget: RetryBudget;
   retries: () => RetrySettings;
+  responseIds: ResponseIds;
 }
 
 /** A request that is ready to be sent. */
@@ -29,7 +34,11 @@ export interface Job {
   downstream: Downstream;
   /** When its total time ends, in `performance.now()`. */
   deadline: number;
+  /** The URL of the only backend that can serve it; undefined: any that serves its model. */
+  only: string | undefined;
 }
+
+type Rejected = Extract<RelayEnd, { kind: 'failed' | 'held' }>;
 
 /**
  * Makes the function that sends a request to backends until one answers, and the answer to the client. It resolves when
@@ -37,55 +46,90 @@ export interface Job {
  * for a retry is the client's when no better one comes.
  */
 export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
-  const { fleet, metrics, budget } = deps;
+  const { fleet, admission, metrics, budget } = deps;
 
   return async function serve(job) {
+    const { route, sent, only } = job;
     const tried: Backend[] = [];
+    const light = route.method === 'GET' || route.sticky === 'finds';
+    const want: Want = { model: sent.model, prefixHash: sent.prefixHash, only, tried, light };
     let best: { answer: HeldAnswer; backend: Backend } | undefined;
     budget.request();
     for (;;) {
-      const backend = fleet.pick({ model: job.sent.model, tried });
-      if (backend === undefined) throw failureAnswer('connect');
+      let place: Place | undefined;
+      try {
+        place = await enter(want, job);
+      } catch (error) {
+        if (best === undefined) throw error;
+        passOn(best.answer, best.backend, job);
+        return;
+      }
+      if (place === undefined) {
+        finish(tried.at(-1), job, { kind: 'stopped' });
+        return;
+      }
+      const { backend } = place;
       tried.push(backend);
-      const end = await tryBackend(backend, job, tried);
+      const end = await tryBackend(place, want, job);
       if (end.kind !== 'failed' && end.kind !== 'held') {
         finish(backend, job, end);
         return;
       }
-      let reason: RetryReason | undefined;
-      let error: GatewayError | undefined;
-      if (end.kind === 'held') {
-        best = { answer: end.answer, backend };
-        reason = statusReason(end.answer.status);
-        const rest = retryAfterMs(end.answer.head.retryAfter);
-        if (rest !== undefined) backend.restsUntil = performance.now() + rest;
-      } else {
-        // Not the backend's fault: an upload that turned out to be too large.
-        if (end.error instanceof GatewayError) throw end.error;
-        const failure = failureReason(end.error);
-        metrics.upstreamErrors.inc({ backend: backend.url, reason: failure });
-        reason = mayRepeat(job.sent) ? connectionReason(failure) : undefined;
-        error = failureAnswer(failure, end.error);
-      }
-      const stopped = reason !== undefined && (await again(reason, backend, tried, job));
-      if (stopped === 'elapsed') continue;
-      if (stopped === 'stopped') finish(backend, job, { kind: 'stopped' });
+      if (end.kind === 'held') best = { answer: end.answer, backend };
+      const { reason, error } = judge(end, backend, sent);
+      const next = reason === undefined ? 'none' : await again(reason, backend, want, job);
+      if (next === 'elapsed') continue;
+      if (next === 'stopped') finish(backend, job, { kind: 'stopped' });
       else if (best !== undefined) passOn(best.answer, best.backend, job);
       else throw error;
       return;
     }
   };
 
-  /** Waits for the time of the next try; false when there is to be none. */
-  async function again(reason: RetryReason, backend: Backend, tried: readonly Backend[], job: Job) {
+  /** A place at a backend; undefined: the request was stopped while it waited for one. */
+  async function enter(want: Want, { record, sent }: Job): Promise<Place | undefined> {
+    const place = admission.enter({
+      want,
+      priority: record.priority,
+      bytes: Buffer.isBuffer(sent.body) ? sent.body.length : 0,
+      signal: record.stop.signal,
+      onQueued() {
+        record.stage = 'queued';
+      },
+    });
+    if (!(place instanceof Promise)) return place;
+    const given = await place;
+    if (given !== undefined) record.stage = 'waiting';
+    return given;
+  }
+
+  /** What a failed try means: why it may be made again, and what the client is told if it is not. */
+  function judge(end: Rejected, backend: Backend, sent: UpstreamRequest) {
+    if (end.kind === 'held') {
+      const rest = retryAfterMs(end.answer.head.retryAfter);
+      if (rest !== undefined) backend.restsUntil = performance.now() + rest;
+      return { reason: statusReason(end.answer.status), error: undefined };
+    }
+    // Not the backend's fault: an upload that turned out to be too large.
+    if (end.error instanceof GatewayError) throw end.error;
+    const failure = failureReason(end.error);
+    metrics.upstreamErrors.inc({ backend: backend.url, reason: failure });
+    return {
+      reason: mayRepeat(sent) ? connectionReason(failure) : undefined,
+      error: failureAnswer(failure, end.error),
+    };
+  }
+
+  /** Waits for the time of the next try; `none` when there is to be none. */
+  async function again(reason: RetryReason, backend: Backend, want: Want, job: Job) {
     const now = performance.now();
-    const another = hasAnother(tried);
+    const another = fleet.hasAnother(want);
     const plan = planRetry(
       {
         reason,
-        tries: tried.length,
+        tries: want.tried.length,
         another,
-        restMs: Math.max(0, Math.min(...tried.map(({ restsUntil }) => restsUntil)) - now),
+        restMs: Math.max(0, Math.min(...want.tried.map(({ restsUntil }) => restsUntil)) - now),
         leftMs: job.deadline - now,
       },
       deps.retries(),
@@ -93,27 +137,30 @@ export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
     );
     if (plan.kind === 'give_up') {
       if (plan.denied !== undefined) metrics.retriesDenied.inc({ reason: plan.denied });
-      return false;
+      return 'none';
     }
     metrics.retries.inc({ backend: backend.url, reason });
     if (another) metrics.failovers.inc({ backend: backend.url });
     if (plan.waitMs === 0) return 'elapsed';
     job.record.stage = 'backoff';
     const end = await pause(plan.waitMs, job.record.stop.signal);
-    job.record.stage = 'waiting';
+    if (end === 'elapsed') job.record.stage = 'waiting';
     return end;
   }
 
-  function hasAnother(tried: readonly Backend[]): boolean {
-    return fleet.all.some((candidate) => !tried.includes(candidate));
-  }
-
-  async function tryBackend(backend: Backend, job: Job, tried: readonly Backend[]): Promise<RelayEnd> {
-    const { record, sent, response, downstream } = job;
-    record.backend = backend.url;
-    backend.begin();
+  async function tryBackend({ backend, passage }: Place, want: Want, job: Job): Promise<RelayEnd> {
+    const { record, route, sent, response, downstream } = job;
+    const { breaker, url } = backend;
+    let judged = false;
+    let tap: ((chunk: Buffer) => void) | undefined;
+    record.backend = url;
+    const note = (good: boolean) => {
+      if (good) breaker.succeed(judged ? PLAIN : passage);
+      else if (breaker.fail(judged ? PLAIN : passage)) metrics.breakerOpened.inc({ backend: url });
+      judged = true;
+    };
     try {
-      return await relay({
+      const end = await relay({
         backend,
         sent,
         response,
@@ -122,13 +169,23 @@ export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
         hold(status) {
           const reason = statusReason(status);
           if (reason === undefined || !mayRepeat(sent)) return false;
-          return mayRetry({ reason, tries: tried.length, another: hasAnother(tried) }, deps.retries());
+          return mayRetry({ reason, tries: want.tried.length, another: fleet.hasAnother(want) }, deps.retries());
         },
-        onStatus() {},
+        onStatus(status) {
+          note(!isFailure(status));
+          if (route.sticky === 'makes' && status === 200) {
+            tap = idReader((id) => deps.responseIds.remember(id, url));
+          }
+        },
+        onData: (chunk) => tap?.(chunk),
         onFirstByte: () => markFirstByte(job),
       });
+      const broke = end.kind === 'broken' || end.kind === 'failed';
+      if (broke && !(end.error instanceof GatewayError)) note(false);
+      return end;
     } finally {
-      backend.end();
+      if (!judged) breaker.forget(passage);
+      admission.leave(backend);
     }
   }
 
@@ -147,24 +204,31 @@ export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
   }
 
   /** The end of a response that had begun, or of a request that was stopped. */
-  function finish(backend: Backend, job: Job, end: Exclude<RelayEnd, { kind: 'failed' | 'held' }>): void {
+  function finish(backend: Backend | undefined, job: Job, end: Exclude<RelayEnd, { kind: 'failed' | 'held' }>): void {
     const { record, route, response, downstream } = job;
     let failure: GatewayError;
     if (end.kind === 'stopped') {
       const reason = record.stop.signal.reason as StopReason;
       if (reason === 'client_left') return;
-      if (reason === 'total_timeout') metrics.upstreamErrors.inc({ backend: backend.url, reason });
+      if (reason === 'total_timeout' && backend !== undefined) {
+        metrics.upstreamErrors.inc({ backend: backend.url, reason });
+      }
       failure = stopped(reason);
       if (!response.headersSent) throw failure;
     } else {
       if (end.kind === 'ended' && downstream.end() === 'ended') return;
       const reason = end.kind === 'broken' ? failureReason(end.error) : 'reset';
-      metrics.upstreamErrors.inc({ backend: backend.url, reason });
+      if (backend !== undefined) metrics.upstreamErrors.inc({ backend: backend.url, reason });
       failure = failureAnswer(reason);
     }
     record.broken = true;
     metrics.brokenStreams.inc({ route: route.path, end: downstream.fail(failure) });
   }
+}
+
+/** A status that says that the backend is in trouble, not the request. 501: it does not know the path. */
+function isFailure(status: number): boolean {
+  return status >= 500 && status !== 501;
 }
 
 /** The answer to a request that the gateway stops itself. */

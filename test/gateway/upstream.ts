@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
+import { USER_AGENT } from '../../gateway/fleet/probe.ts';
 
 /** A request as the server got it. */
 export interface Received {
@@ -34,14 +35,27 @@ export interface Upstream {
   arriving: Arriving[];
   /** Replaces what the server does. */
   script: Script;
+  /** What `/health` says. */
+  healthy: boolean;
+  /** What the gateway's own questions for models and metrics are answered; undefined: 404. They are not recorded. */
+  models: string[] | undefined;
+  metrics: string | undefined;
   close(): Promise<void>;
 }
 
-/** A scripted server in the place of an engine. `GET /health` answers 200 and is not recorded. */
+/** A scripted server in the place of an engine. `GET /health` is not recorded. */
 export async function createUpstream(script: Script, port = 0): Promise<Upstream> {
   const server = createServer((request, response) => {
     if (request.url === '/health') {
-      response.end();
+      response.writeHead(upstream.healthy ? 200 : 503).end();
+      return;
+    }
+    if (request.headers['user-agent'] === USER_AGENT) {
+      const { models, metrics } = upstream;
+      if (request.url === '/v1/models' && models !== undefined) {
+        response.end(JSON.stringify({ object: 'list', data: models.map((id) => ({ id, object: 'model' })) }));
+      } else if (request.url === '/metrics' && metrics !== undefined) response.end(metrics);
+      else response.writeHead(404).end();
       return;
     }
     const chunks: Buffer[] = [];
@@ -80,6 +94,9 @@ export async function createUpstream(script: Script, port = 0): Promise<Upstream
     received: [],
     arriving: [],
     script,
+    healthy: true,
+    models: undefined,
+    metrics: undefined,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

@@ -1,0 +1,96 @@
+import type { Backend } from './backend.ts';
+
+/** What the rules know of the request. */
+export interface Turn {
+  /** Of the first part of the conversation; undefined when there is none. */
+  prefixHash: number | undefined;
+  /** Rises with each request: equals take turns. */
+  turn: number;
+}
+
+export interface BalanceSettings {
+  rule: BalanceRule;
+  /** Bytes of the first part of a conversation that are looked at. */
+  prefix_bytes: number;
+  /** How much more than the average a backend may have running before a conversation goes elsewhere: 1.25 is a quarter more. */
+  load_factor: number;
+  /** Share of free KV blocks, 0 to 1, from which a pool has room. */
+  room_share: number;
+  /** Milliseconds between two looks at the pools. */
+  headroom_interval_ms: number;
+}
+
+/** Chooses one of at least one. */
+type Rule = (candidates: readonly Backend[], turn: Turn, settings: BalanceSettings) => Backend;
+
+/** Usages closer than this are the same: between two looks, requests would all go to the first by a hair. */
+const USAGE_STEP = 0.05;
+/** So many intervals after it was taken, a look says nothing any more. */
+const STALE_INTERVALS = 5;
+
+const leastOutstanding: Rule = (candidates, { turn }) => least(candidates, turn, ({ outstanding }) => outstanding);
+
+const RULES = {
+  least_outstanding: leastOutstanding,
+
+  /**
+   * Rendezvous hashing with bounded loads: each conversation has an order of backends of its own, in which it takes the
+   * first that is not above its share (https://arxiv.org/abs/1608.01350). A backend that comes or goes moves only the
+   * conversations that are its own.
+   */
+  prefix_affinity(candidates, turn, settings) {
+    const { prefixHash } = turn;
+    if (prefixHash === undefined) return leastOutstanding(candidates, turn, settings);
+    let total = 1;
+    for (const { outstanding } of candidates) total += outstanding;
+    const bound = Math.ceil((total / candidates.length) * settings.load_factor);
+    let best: Backend | undefined;
+    let bestScore = -1;
+    for (const candidate of candidates) {
+      if (candidate.outstanding >= bound) continue;
+      const score = mix(prefixHash ^ candidate.hash);
+      if (score > bestScore) [best, bestScore] = [candidate, score];
+    }
+    return best ?? leastOutstanding(candidates, turn, settings);
+  },
+
+  /**
+   * Among pools with room, or whose state is not known, the least outstanding requests decide; where no pool has room,
+   * the freest does.
+   */
+  kv_headroom(candidates, { turn }, { room_share, headroom_interval_ms }) {
+    const oldest = performance.now() - headroom_interval_ms * STALE_INTERVALS;
+    const usage = ({ headroom }: Backend): number => {
+      if (headroom.kind === 'unknown' || headroom.at < oldest) return 0;
+      const { freeShare, waiting } = headroom;
+      return freeShare >= room_share && waiting === 0 ? 0 : 1 + Math.round((1 - freeShare) / USAGE_STEP);
+    };
+    return least(candidates, turn, (backend) => usage(backend) * 1e6 + backend.outstanding);
+  },
+} as const satisfies Record<string, Rule>;
+
+export type BalanceRule = keyof typeof RULES;
+export const BALANCE_RULES = Object.keys(RULES) as [BalanceRule, ...BalanceRule[]];
+
+export function choose(candidates: readonly Backend[], turn: Turn, settings: BalanceSettings): Backend {
+  return candidates.length === 1 ? (candidates[0] as Backend) : RULES[settings.rule](candidates, turn, settings);
+}
+
+function least(candidates: readonly Backend[], turn: number, cost: (backend: Backend) => number): Backend {
+  let best = candidates[turn % candidates.length] as Backend;
+  let bestCost = cost(best);
+  for (let i = 1; i < candidates.length; i++) {
+    const candidate = candidates[(turn + i) % candidates.length] as Backend;
+    const its = cost(candidate);
+    if (its < bestCost) [best, bestCost] = [candidate, its];
+  }
+  return best;
+}
+
+/** The finaliser of MurmurHash3: each bit of the result depends on all of the input. Not negative. */
+function mix(value: number): number {
+  let h = value;
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (h ^ (h >>> 16)) >>> 0;
+}

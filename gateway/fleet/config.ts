@@ -1,0 +1,157 @@
+import { z } from 'zod';
+import { share, whole } from '../bounds.ts';
+import { BALANCE_RULES } from './balance.ts';
+
+const modelName = z.string().min(1, 'must not be empty').max(256, 'must have at most 256 characters');
+const models = z.array(modelName).min(1, 'must name at least one model').optional();
+
+/** The root of an OpenAI-compatible server, without a trailing slash. */
+const backendUrl = z
+  .url({ protocol: /^https?$/, error: 'must be an http or https address such as http://127.0.0.1:8000' })
+  .refine((text) => {
+    const { username, password, search, hash } = new URL(text);
+    return username === '' && password === '' && search === '' && hash === '';
+  }, 'must not hold a user, a query or a fragment')
+  .refine((text) => !/\/v1\/?$/.test(new URL(text).pathname), 'must be the root of the server, without /v1')
+  .transform((text) => text.replace(/\/+$/, ''));
+
+const staticEntry = z.strictObject({ url: backendUrl, policyAddress: z.string().min(1).optional(), models });
+
+const dnsEntry = z.strictObject({
+  dns: z
+    .string()
+    .regex(/^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?$/, 'must be a host name such as vllm.default.svc'),
+  port: whole(1, 65_535),
+  scheme: z.enum(['http', 'https'], 'must be http or https').default('http'),
+  path: z
+    .string()
+    .regex(/^(\/[^?#/]+)*$/, 'must be empty or a path without a trailing slash')
+    .refine((path) => !path.endsWith('/v1'), 'must be the root of the server, without /v1')
+    .default(''),
+  interval_ms: whole(100, 3_600_000).default(10_000),
+  policyPort: whole(1, 65_535).optional(),
+  models,
+});
+
+type Entry = z.output<typeof staticEntry> | z.output<typeof dnsEntry>;
+
+/** An address alone stands for an entry with nothing else. Not a union: its errors would name neither field nor value. */
+const backend = z.unknown().transform((value, context): Entry => {
+  const isDns = typeof value === 'object' && value !== null && 'dns' in value;
+  const result =
+    typeof value === 'string' ? backendUrl.safeParse(value) : (isDns ? dnsEntry : staticEntry).safeParse(value);
+  if (result.success) return typeof result.data === 'string' ? { url: result.data } : result.data;
+  for (const { message, path } of result.error.issues) {
+    context.issues.push({ code: 'custom', message, path, input: value });
+  }
+  return z.NEVER;
+});
+
+const nameOf = (entry: Entry) => ('dns' in entry ? entry.dns : entry.url);
+
+/** Options of the section `gateway` that say where requests go. Times are milliseconds. */
+export const fleetOptions = {
+  backends: z
+    .array(backend)
+    .min(1, 'must name at least one backend')
+    .max(256, 'must name at most 256 backends')
+    .refine((list) => new Set(list.map(nameOf)).size === list.length, 'must not name a backend twice')
+    .default([{ url: 'http://127.0.0.1:8000' }])
+    .describe(
+      'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m]}, ...], or names whose addresses are asked for again and again: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051}',
+    ),
+  dns_servers: z
+    .array(z.string().min(1))
+    .max(8, 'must name at most 8 servers')
+    .default([])
+    .describe('Name servers to ask instead of the system, as host:port'),
+  policy_token: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Shared token of the policy services beside the backends')
+    .meta({ secret: true }),
+  policy_ca: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('PEM file of the authority that signed their certificates; turns TLS on'),
+  models: z
+    .strictObject({
+      aliases: z
+        .record(modelName, modelName)
+        .default({})
+        .describe('Other names of models: {gpt-4o: Qwen/Qwen3-8B}; the backend gets the name on the right'),
+      learn: z
+        .boolean()
+        .default(true)
+        .describe(
+          'Ask backends for their models, when there are several, and send requests to those that serve theirs',
+        ),
+      interval_ms: whole(500, 3_600_000).default(30_000).describe('Between two such questions (500 to 3600000)'),
+    })
+    .prefault({}),
+  balance: z
+    .strictObject({
+      rule: z
+        .enum(BALANCE_RULES)
+        .default('least_outstanding')
+        .describe(`Which of several backends gets a request: ${BALANCE_RULES.join(', ')}`),
+      prefix_bytes: whole(16, 1_048_576)
+        .default(2_048)
+        .describe('prefix_affinity: bytes of the beginning of a conversation that are looked at (16 to 1048576)'),
+      load_factor: z
+        .number('must be a number from 1 to 10')
+        .min(1)
+        .max(10)
+        .default(1.25)
+        .describe('prefix_affinity: a backend takes no more than this many times the average (1 to 10)'),
+      room_share: share().default(0.1).describe('kv_headroom: share of free KV blocks that counts as room (0 to 1)'),
+      headroom_interval_ms: whole(100, 600_000)
+        .default(1_000)
+        .describe('kv_headroom: between two looks at the pools (100 to 600000)'),
+    })
+    .prefault({}),
+  health: z
+    .strictObject({
+      interval_ms: whole(0, 3_600_000).default(5_000).describe('Between two checks of a backend; 0: none (to 3600000)'),
+      timeout_ms: whole(50, 60_000).default(2_000).describe('For its answer (50 to 60000)'),
+      failures: whole(1, 100).default(3).describe('Failed checks in a row that make it unhealthy (1 to 100)'),
+      path: z
+        .string()
+        .regex(/^\/[^?#]*$/, 'must be a path')
+        .default('/health')
+        .describe('Path that is asked for'),
+    })
+    .prefault({}),
+  breaker: z
+    .strictObject({
+      failures: whole(1, 10_000)
+        .default(5)
+        .describe('Failures in a row (no connection, no answer, status 500 and above) that open it (1 to 10000)'),
+      failure_share: share().default(0.5).describe('Share of failures that opens it (0 to 1)'),
+      min_requests: whole(1, 1_000_000).default(20).describe('Requests before that share counts (1 to 1000000)'),
+      window_ms: whole(100, 3_600_000).default(10_000).describe('Time over which it is counted (100 to 3600000)'),
+      open_ms: whole(50, 3_600_000)
+        .default(5_000)
+        .describe('Until one request may test the backend; doubles with each failed test (50 to 3600000)'),
+      open_max_ms: whole(50, 3_600_000).default(60_000).describe('Longest such time (50 to 3600000)'),
+      max_ejected_share: share()
+        .default(0.5)
+        .describe(
+          'Most backends that are left out because they are unhealthy or open, as a share of those for a model; beyond it requests go to them all the same (0 to 1)',
+        ),
+    })
+    .prefault({}),
+  responses: z
+    .strictObject({
+      remember_s: whole(1, 31_536_000)
+        .default(86_400)
+        .describe('How long it is known which backend made a response, in seconds (1 to 31536000)'),
+      remember_max: whole(1, 10_000_000).default(100_000).describe('Most responses that are known (1 to 10000000)'),
+    })
+    .prefault({}),
+} as const;
+
+const fleetSchema = z.strictObject(fleetOptions);
+export type FleetSettings = z.output<typeof fleetSchema>;

@@ -1,0 +1,57 @@
+import type { RequestHandler } from 'express';
+import { upstreamHeaders } from '../headers.ts';
+import { ownHeaders, recordOf } from '../record.ts';
+import { failureAnswer } from '../tries/failure.ts';
+import { stopped } from '../tries/tries.ts';
+import type { Fleet } from './fleet.ts';
+import { type ModelEntry, mergeModels, modelEntries } from './model-list.ts';
+import { get, type Probe } from './probe.ts';
+
+/** A backend that says nothing in this time is left out of the list. */
+const LIST_MS = 5_000;
+
+export interface ListModelsDeps {
+  fleet: Fleet;
+  draining: () => boolean;
+}
+
+/**
+ * `/v1/models` of all backends as one list. A fleet of one without aliases answers for itself, to the byte (`single`).
+ * When no backend gives a list, the answer of the first that answered at all is passed on.
+ */
+export function listModels(single: RequestHandler, { fleet, draining }: ListModelsDeps): RequestHandler {
+  return async function answerModels(request, response, next) {
+    if (!fleet.looksAtModels) {
+      await single(request, response, next);
+      return;
+    }
+    const record = recordOf(response);
+    record.route = '/v1/models';
+    if (draining()) throw stopped('draining');
+    record.stage = 'waiting';
+    const headers = upstreamHeaders(request.rawHeaders, record.requestId);
+    const answers = await Promise.all(fleet.all.map((backend) => get(backend, '/v1/models', LIST_MS, headers)));
+    if (response.destroyed) return;
+    const lists: ModelEntry[][] = [];
+    for (const answer of answers) {
+      const list = answer.kind === 'answered' && answer.status === 200 ? modelEntries(answer.body) : undefined;
+      if (list !== undefined) lists.push(list);
+    }
+    const other = answers.find((answer): answer is Extract<Probe, { kind: 'answered' }> => answer.kind === 'answered');
+    if (lists.length === 0 && other === undefined) throw failureAnswer('connect');
+    const { status, text } =
+      lists.length > 0 || other === undefined
+        ? { status: 200, text: JSON.stringify(mergeModels(lists, fleet.aliases)) }
+        : { status: other.status, text: other.body };
+    const body = Buffer.from(text);
+    response
+      .writeHead(status, [
+        'content-type',
+        'application/json',
+        'content-length',
+        String(body.length),
+        ...ownHeaders(record),
+      ])
+      .end(body);
+  };
+}

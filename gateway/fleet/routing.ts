@@ -1,0 +1,42 @@
+import { GatewayError } from '../errors.ts';
+import type { Backend } from './backend.ts';
+
+/** Which backends serve which model. Built anew when a list changes, so that a request costs one look-up. */
+export interface Routing {
+  /** Those that a request for `model` may go to, at least one. Throws `model_not_found` or `no_backend`. */
+  candidates(model: string | undefined): readonly Backend[];
+  /** Whether some backend is known to serve it. */
+  knows(model: string): boolean;
+}
+
+/**
+ * A backend that said what it serves gets requests for that. One whose models are not known gets those that no other
+ * serves: it may know them, and says so itself if it does not.
+ */
+export function createRouting(all: readonly Backend[]): Routing {
+  const byModel = new Map<string, Backend[]>();
+  const unknown: Backend[] = [];
+  for (const backend of all) {
+    if (backend.models === undefined) unknown.push(backend);
+    for (const model of backend.models ?? []) {
+      const list = byModel.get(model);
+      if (list === undefined) byModel.set(model, [backend]);
+      else list.push(backend);
+    }
+  }
+  return {
+    knows: (model) => byModel.has(model),
+    candidates(model) {
+      if (all.length === 0) throw new GatewayError('no_backend', { headers: { 'retry-after': '1' } });
+      if (model === undefined) return all;
+      const serving = byModel.get(model) ?? unknown;
+      if (serving.length > 0) return serving;
+      // As vLLM says it.
+      throw new GatewayError('model_not_found', {
+        type: 'NotFoundError',
+        message: `The model \`${model}\` does not exist.`,
+        param: 'model',
+      });
+    },
+  };
+}

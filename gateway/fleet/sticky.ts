@@ -1,0 +1,60 @@
+import type { Request } from 'express';
+import { GatewayError } from '../errors.ts';
+import type { Route } from '../routes.ts';
+import type { UpstreamRequest } from '../upstream-request.ts';
+import type { Backend } from './backend.ts';
+import type { Fleet } from './fleet.ts';
+import { get } from './probe.ts';
+import type { ResponseIds } from './response-ids.ts';
+
+/** Says which backend must get a request; undefined: any may. Throws `response_not_found`. */
+export type Stick = (route: Route, request: Request, sent: UpstreamRequest) => Promise<string | undefined>;
+
+/** For a backend to say whether it has a response. */
+const ASK_MS = 2_000;
+
+/**
+ * A response is where it was made: what asks for it, cancels it or goes on from it has to go there. One that is not
+ * remembered (another gateway made it, this one was started again) is asked for at every backend.
+ */
+export function createStick(fleet: Fleet, ids: ResponseIds): Stick {
+  const ask = async (id: string, headers: string[]): Promise<Backend | undefined> => {
+    const backends = [...fleet.all];
+    const path = `/v1/responses/${encodeURIComponent(id)}`;
+    const answers = await Promise.all(backends.map((backend) => get(backend, path, ASK_MS, headers)));
+    return backends.find((_, i) => {
+      const answer = answers[i];
+      return answer?.kind === 'answered' && answer.status === 200;
+    });
+  };
+
+  const find = async (id: string, headers: string[]): Promise<string | undefined> => {
+    const known = await ids.find(id);
+    if (known !== undefined && fleet.all.some(({ url }) => url === known)) return known;
+    const found = await ask(id, headers);
+    if (found !== undefined) ids.remember(id, found.url);
+    return found?.url;
+  };
+
+  return async function stick(route, request, sent) {
+    // One backend has all there is, and says itself what it has not.
+    if (fleet.all.length < 2) return undefined;
+    if (route.sticky === 'makes') {
+      return sent.previousResponse === undefined ? undefined : await find(sent.previousResponse, credentials(sent));
+    }
+    const id = String(request.params['id']);
+    const found = await find(id, credentials(sent));
+    if (found !== undefined) return found;
+    throw new GatewayError('response_not_found', { message: `Response with id '${id.slice(0, 128)}' not found.` });
+  };
+}
+
+/** Those that the request itself brings the backend. */
+function credentials({ headers }: UpstreamRequest): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const [name, value] = [headers[i] as string, headers[i + 1] as string];
+    if (name.toLowerCase() === 'authorization') kept.push(name, value);
+  }
+  return kept;
+}
