@@ -44,7 +44,7 @@ export interface Upstream {
 }
 
 /** A scripted server in the place of an engine. `GET /health` is not recorded. */
-export async function createUpstream(script: Script, port = 0): Promise<Upstream> {
+export async function createUpstream(script: Script, port = 0, host = '127.0.0.1'): Promise<Upstream> {
   const server = createServer((request, response) => {
     if (request.url === '/health') {
       response.writeHead(upstream.healthy ? 200 : 503).end();
@@ -86,10 +86,10 @@ export async function createUpstream(script: Script, port = 0): Promise<Upstream
       void upstream.script(received);
     });
   });
-  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => server.listen(port, host, resolve));
   const actual = (server.address() as AddressInfo).port;
   const upstream: Upstream = {
-    url: `http://127.0.0.1:${actual}`,
+    url: `http://${host}:${actual}`,
     port: actual,
     received: [],
     arriving: [],
