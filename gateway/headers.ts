@@ -69,14 +69,28 @@ export function responseHead(raw: readonly (Buffer | string)[]): ResponseHead {
   return { headers, eventStream, framed, retryAfter };
 }
 
+/** Plain loops: this runs twice for each request, and a generator of triples cost several times as much. */
 function without(raw: readonly string[], own: ReadonlySet<string>): FlatHeaders {
-  const named = new Set<string>();
-  for (const [name, value] of pairs(raw)) {
-    if (name === 'connection') for (const token of value.split(',')) named.add(token.trim().toLowerCase());
-  }
+  let named: Set<string> | undefined;
   const kept: FlatHeaders = [];
-  for (const [name, value, original] of pairs(raw)) {
-    if (!HOP_BY_HOP.has(name) && !own.has(name) && !named.has(name)) kept.push(original, value);
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const original = raw[i] as string;
+    const name = original.toLowerCase();
+    if (name === 'connection') {
+      named ??= new Set();
+      for (const token of (raw[i + 1] as string).split(',')) named.add(token.trim().toLowerCase());
+    }
+    if (!HOP_BY_HOP.has(name) && !own.has(name)) kept.push(original, raw[i + 1] as string);
+  }
+  // Named here, they may come before the header that names them.
+  return named === undefined ? kept : withoutNamed(kept, named);
+}
+
+function withoutNamed(headers: FlatHeaders, named: ReadonlySet<string>): FlatHeaders {
+  const kept: FlatHeaders = [];
+  for (let i = 0; i < headers.length; i += 2) {
+    const original = headers[i] as string;
+    if (!named.has(original.toLowerCase())) kept.push(original, headers[i + 1] as string);
   }
   return kept;
 }
