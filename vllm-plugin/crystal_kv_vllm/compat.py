@@ -16,6 +16,15 @@ TESTED_VERSIONS = ("0.32.0", "0.33.0")
 
 WORKER_CLASS = "crystal_kv_vllm.worker.CrystalWorker"
 
+#: Models whose attention layers have their rotary positions beside them, by the name in their configuration.
+MERGED_ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+)
+
 #: Names that are not vLLM's public interface, and that the plugin overrides or calls: module, then path in it.
 PRIVATE_NAMES = (
     ("vllm.v1.kv_cache_spec_registry", "KVCacheSpecRegistry._ensure_registered"),

@@ -17,6 +17,7 @@ class RejectReason(Enum):
     NOT_RESIDENT = "not_resident"
     SHARED = "shared"
     DISABLED = "disabled"
+    INVALID_MERGE = "invalid_merge"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,34 @@ def evictable_range(
     first = -(-max(prompt_tokens, protection.sink_tokens) // block_size)
     end = max(0, computed_tokens - protection.recent_tokens) // block_size
     return first, max(first, end)
+
+
+def merge_objections(
+    into: Sequence[int], from_: Sequence[int], row: Sequence[Block], mergeable: tuple[int, int]
+) -> dict[RejectReason, list[int]]:
+    """Why a merge cannot be carried out: the blocks in its way, by reason; empty: it can.
+
+    `mergeable` is the evictable range.
+    """
+    named = [*into, *from_]
+    if not into or not from_ or len(set(named)) < len(named):
+        return {RejectReason.INVALID_MERGE: sorted(named)}
+    rejected: dict[RejectReason, list[int]] = {}
+    first, end = mergeable
+    for index in sorted(named):
+        if index >= len(row):
+            reason = RejectReason.OUT_OF_RANGE
+        elif not first <= index < end:
+            reason = RejectReason.PROTECTED
+        elif row[index].is_null:
+            reason = RejectReason.NOT_RESIDENT
+        elif row[index].ref_cnt > 1:
+            # also by the request's own probe, which reads the blocks as they were when it was forked
+            reason = RejectReason.SHARED
+        else:
+            continue
+        rejected.setdefault(reason, []).append(index)
+    return rejected
 
 
 def choose(

@@ -36,6 +36,11 @@ class CrystalManager(FullAttentionManager):
             self.block_pool.free_blocks(freed)
             self.keep_private(request_id)
 
+    def withdraw(self, request_id: str, indices: Iterable[int]) -> None:
+        """Blocks that only this request uses are to change: the prefix cache forgets them."""
+        for index in indices:
+            self.block_pool._maybe_evict_cached_block(self.req_to_blocks[request_id][index])
+
     def keep_private(self, request_id: str) -> None:
         """From now on the request publishes nothing in the prefix cache, until its blocks are freed."""
         self._private.add(request_id)

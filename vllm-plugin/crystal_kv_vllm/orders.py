@@ -17,6 +17,26 @@ _MASSES = "crystal_kv_masses"
 Masses = dict[str, bytes]
 
 
+@dataclass(frozen=True)
+class Slot:
+    """A block of a request: its logical index, and its number in the pool."""
+
+    index: int
+    block: int
+
+
+@dataclass(frozen=True)
+class MergeOrder:
+    """Puts the tokens of `into` and `from_` into `into`, as far as there is room."""
+
+    into: list[Slot]
+    from_: list[Slot]
+    #: The request's other full output blocks: repetitions in them count, and nothing in them changes.
+    beside: list[Slot]
+    #: Tokens in a block of the scheduler.
+    block_size: int
+
+
 @dataclass
 class StepOrders:
     """What the workers have to do beside computing."""
@@ -24,6 +44,8 @@ class StepOrders:
     step: int = 0
     #: Logical blocks that became holes, by request id.
     holes: dict[str, list[int]] = field(default_factory=dict)
+    #: Merges by request id, in the order in which they are to be done; before anything is computed.
+    merges: dict[str, list[MergeOrder]] = field(default_factory=dict)
     #: Requests to measure in this step.
     measure: set[str] = field(default_factory=set)
     #: Head groups to measure, in the order of the report; empty: all.

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from .evict import Block, Protection, RejectReason, choose, evictable_range
+from .evict import Block, Protection, RejectReason, choose, evictable_range, merge_objections
 from .gen import policy_pb2 as pb
 from .tracked import Tracked
 
@@ -17,6 +17,7 @@ _REJECTS = {
     RejectReason.NOT_RESIDENT: pb.REJECT_NOT_RESIDENT,
     RejectReason.SHARED: pb.REJECT_SHARED,
     RejectReason.DISABLED: pb.REJECT_DISABLED,
+    RejectReason.INVALID_MERGE: pb.REJECT_INVALID_MERGE,
 }
 
 
@@ -33,6 +34,8 @@ class PlanTarget(Protocol):
 
     def punch(self, tracked: Tracked, indices: Sequence[int]) -> None: ...
 
+    def merge(self, tracked: Tracked, into: Sequence[int], from_: Sequence[int]) -> None: ...
+
     def start_probe(self, tracked: Tracked) -> "pb.ProbeAnswer.ValueType": ...
 
 
@@ -42,7 +45,9 @@ class PlanApplier:
         self._block_size = block_size
         self._protection = protection
         self.applied = 0
+        #: Those that merges freed too.
         self.evicted_blocks = 0
+        self.merges = 0
         self.rejected: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
 
     def apply(self, plan: pb.Plan) -> list[pb.RequestAck]:
@@ -66,22 +71,45 @@ class PlanApplier:
         )
         choice = choose(plan.evict, self._target.row(tracked), probe_row, evictable)
         self._target.punch(tracked, choice.evict)
+        merged = [merge for merge in plan.merges if self._merge(tracked, merge, evictable, choice.rejected)]
+        evicted = sorted([*choice.evict, *(block for merge in merged for block in getattr(merge, "from"))])
         tracked.release_thinking = tracked.release_thinking or plan.release_thinking
-        self.evicted_blocks += len(choice.evict)
+        self.evicted_blocks += len(evicted)
         for reason, blocks in choice.rejected.items():
             self.rejected[reason] += len(blocks)
         return pb.RequestAck(
             handle=plan.handle,
             epoch=plan.epoch,
-            evicted=choice.evict,
+            evicted=evicted,
             rejected=[
                 pb.RejectedBlocks(reason=_REJECTS[reason], blocks=blocks) for reason, blocks in choice.rejected.items()
             ],
             probe=self._target.start_probe(tracked) if plan.probe else pb.PROBE_ANSWER_UNSPECIFIED,
+            merged=merged,
         )
 
+    def _merge(
+        self,
+        tracked: Tracked,
+        merge: pb.Merge,
+        mergeable: tuple[int, int],
+        rejected: dict[RejectReason, list[int]],
+    ) -> bool:
+        """Returns whether it was carried out; else `rejected` says what was in the way."""
+        # a Python keyword is a field's name
+        into, from_ = list(merge.into), list(getattr(merge, "from"))
+        against = merge_objections(into, from_, self._target.row(tracked), mergeable)
+        for reason, blocks in against.items():
+            rejected.setdefault(reason, []).extend(blocks)
+        if against:
+            return False
+        self._target.merge(tracked, into, from_)
+        self.merges += 1
+        return True
+
     def _refuse(self, plan: pb.RequestPlan, reason: RejectReason) -> pb.RequestAck:
-        self.rejected[reason] += max(1, len(plan.evict))
+        asked = len(plan.evict) + sum(len(getattr(merge, "from")) for merge in plan.merges)
+        self.rejected[reason] += max(1, asked)
         return pb.RequestAck(
             handle=plan.handle, epoch=plan.epoch, rejected=[pb.RejectedBlocks(reason=_REJECTS[reason])]
         )

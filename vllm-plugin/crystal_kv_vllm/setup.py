@@ -11,6 +11,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 from .client import PROTOCOL_MAX, PROTOCOL_MIN, PolicyClient
 from .compat import (
+    MERGED_ARCHITECTURES,
     NotSupportedError,
     Refusal,
     cache_refusals,
@@ -96,6 +97,11 @@ def block_bytes(scheduler: Scheduler) -> int:
     return group.kv_cache_spec.page_size_bytes * len(group.layer_names) * shards
 
 
+def merges_keys_of(model_config: Any) -> bool:
+    """Whether the keys of this model can be compared without their positions: merging needs that."""
+    return model_config.architecture in MERGED_ARCHITECTURES and not model_config.uses_mrope
+
+
 def engine_name(engine_id: str, data_parallel_rank: int) -> str:
     """Data-parallel ranks are engines of their own."""
     return engine_id if data_parallel_rank == 0 else f"{engine_id}-dp{data_parallel_rank}"
@@ -139,6 +145,8 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: Markers, groups: i
     group = scheduler.kv_cache_config.kv_cache_groups[0]
     layers = config.model_config.get_num_layers(config.parallel_config)
     capabilities = [pb.CAPABILITY_EVICT, pb.CAPABILITY_SHADOW]
+    if merges_keys_of(config.model_config):
+        capabilities.append(pb.CAPABILITY_MERGE)
     if config.cache_config.enable_prefix_caching and markers.end_of_thinking:
         capabilities.append(pb.CAPABILITY_PROBE)
     return pb.Hello(

@@ -13,7 +13,7 @@ from vllm.v1.request import Request, RequestStatus
 from .evict import Block, Protection
 from .gen import policy_pb2 as pb
 from .manager import CrystalManager
-from .orders import Masses, StepOrders, attach_orders
+from .orders import Masses, MergeOrder, Slot, StepOrders, attach_orders
 from .outbox import Outbox
 from .plans import PlanApplier
 from .probe_desk import ProbeDesk, ProbeOptions, SchedulerPart
@@ -136,7 +136,7 @@ class Steward:
             if self._options.managed or self._reporter.attached:
                 self.missed_steps += not self._reporter.attached
                 self._computed[self.step] = self._note_computed(output.num_scheduled_tokens, orders)
-        if orders.holes or orders.step:
+        if orders.holes or orders.merges or orders.step:
             attach_orders(output, orders)
 
     def before_update(self) -> None:
@@ -190,6 +190,19 @@ class Steward:
         if indices:
             self._manager.punch(tracked.request_id, indices)
             self._orders.holes.setdefault(tracked.request_id, []).extend(indices)
+
+    def merge(self, tracked: Tracked, into: Sequence[int], from_: Sequence[int]) -> None:
+        name, size = tracked.request_id, self._manager.block_size
+        row = self._manager.row(name)
+        named = {*into, *from_}
+        full = range(-(-tracked.request.num_prompt_tokens // size), tracked.computed // size)
+        beside = [index for index in full if not row[index].is_null and index not in named]
+        into_slots, from_slots, beside_slots = (
+            [Slot(index, row[index].block_id) for index in indices] for indices in (into, from_, beside)
+        )
+        self._orders.merges.setdefault(name, []).append(MergeOrder(into_slots, from_slots, beside_slots, size))
+        self._manager.withdraw(name, named)
+        self.punch(tracked, from_)
 
     def start_probe(self, tracked: Tracked) -> "pb.ProbeAnswer.ValueType":
         return self._desk.start(tracked)

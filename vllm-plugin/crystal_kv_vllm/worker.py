@@ -8,6 +8,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
 
 from .holes import GROUP, NULL_BLOCK, hole_watch
+from .merger import Merger, merge_layers
 from .orders import StepOrders, attach_masses, orders_of
 from .recorder import PendingMasses, recorder
 
@@ -34,10 +35,16 @@ class OutputWithMasses(AsyncModelRunnerOutput):
 class CrystalWorker(BaseWorker):
     """For `--worker-cls`. Does nothing of its own while the scheduler gives no orders."""
 
+    #: Made with the first merge, when the caches are there.
+    _merger: Merger | None = None
+
     def execute_model(self, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
         orders = orders_of(scheduler_output)
         hole_watch.step(scheduler_output, () if orders is None else orders.holes)
+        if self._merger is not None:
+            self._merger.forget(scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set()))
         if orders is not None:
+            self._merge(orders, scheduler_output)
             self._punch(orders, scheduler_output)
             # all ranks punch holes, one measures: vLLM takes rank 0's output
             if orders.measure and self.rank == 0:
@@ -54,6 +61,18 @@ class CrystalWorker(BaseWorker):
         if output is not None and output is not EMPTY_MODEL_RUNNER_OUTPUT:
             attach_masses(output, masses.resolve())
         return output
+
+    def _merge(self, orders: StepOrders, scheduler_output: SchedulerOutput) -> None:
+        """Before anything is computed: the blocks that are given up may belong to another request already."""
+        gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
+        for name, merges in orders.merges.items():
+            if name in gone:
+                continue
+            if self._merger is None:
+                context = self.vllm_config.compilation_config.static_forward_context
+                self._merger = Merger(merge_layers(context, self.model_runner.get_model()))
+            for merge in merges:
+                self._merger.merge(name, merge)
 
     def _punch(self, orders: StepOrders, scheduler_output: SchedulerOutput) -> None:
         gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())

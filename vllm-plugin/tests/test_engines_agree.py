@@ -26,6 +26,7 @@ PROFILES = """
 profiles:
   default: { policy: full }
   h2o: { policy: h2o }
+  merged: { policy: window, merge: true }
   probed:
     policy: crystal
     probe: { every_tokens: 64, max_tokens: 16, max_extra_share: 1 }
@@ -122,7 +123,7 @@ def first_difference(one: list[str], other: list[str]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-@pytest.mark.parametrize(("profile", "probes"), [("h2o", False), ("probed", True)])
+@pytest.mark.parametrize(("profile", "probes"), [("h2o", False), ("probed", True), ("merged", False)])
 def test_both_engines_generate_the_same_tokens(
     services: Services, engine: RunningEngine, profile: str, probes: bool
 ) -> None:

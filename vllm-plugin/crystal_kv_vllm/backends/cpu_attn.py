@@ -19,6 +19,14 @@ class CrystalCPUMetadataBuilder(BuilderMixin, CPUAttentionMetadataBuilder):
 
 
 class CrystalCPUImpl(ImplMixin, CPUAttentionBackendImpl):
+    def keys_and_values(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        blocks, heads, block_size, _ = kv_cache.shape
+        keys, values = kv_cache.view(blocks, heads, 2, -1).unbind(2)
+        return (
+            keys.view(blocks, heads, self.head_size, block_size).transpose(2, 3),
+            values.view(blocks, heads, block_size, self.head_size),
+        )
+
     def logsumexp(self, layers: Sequence[NotedLayer], rows: RowSelection) -> torch.Tensor:
         # A block of a head is its keys, then its values. Keys are stored column by column, [head size, block size],
         # except for AMX, which packs them in pairs and which the plugin refuses.

@@ -86,6 +86,10 @@ class ImplMixin:
                 recorder.note_layer(index, NotedLayer(self, last, kv_cache))
         return output
 
+    def keys_and_values(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of a layer's cache, [kernel blocks, kv heads, block size, head size]; keys are stored rotated."""
+        return kv_cache[..., : self.head_size], kv_cache[..., self.head_size :]
+
     def logsumexp(self, layers: Sequence[NotedLayer], rows: RowSelection) -> torch.Tensor:
         """Log-sum-exp of each block's scores in all the layers, which have the same scale and soft cap.
 
