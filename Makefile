@@ -32,7 +32,7 @@ demo: $(INSTALLED) ## compare cache policies on a few programs
 bench: $(INSTALLED) ## engine and policy service speed, and the table of policies
 	@$(NPM_RUN) bench:engine
 	@$(NPM_RUN) bench:policy
-	@$(NPM_RUN) eval:policies
+	@$(NPM_RUN) eval
 
 clean: ## remove what was installed and made
 	rm -rf node_modules

@@ -13,11 +13,14 @@ export interface CacheOption {
 
 export interface AskOptions {
   maxTokens: number;
-  cache?: CacheOption;
+  cache?: CacheOption | undefined;
+  /** More members of the body, for an engine without a gateway. */
+  xargs?: Readonly<Record<string, string | number>> | undefined;
 }
 
 export interface Answer {
   program: Program;
+  content: string;
   /** `content` contains the whole answer line. */
   exact: boolean;
   /** The thinking ended: there is text after it. */
@@ -42,7 +45,8 @@ export async function ask(baseUrl: string, program: Program, options: AskOptions
       messages: program.messages,
       temperature: 0,
       max_tokens: options.maxTokens,
-      ...(options.cache === undefined ? {} : { crystal_kv: options.cache }),
+      crystal_kv: options.cache,
+      vllm_xargs: options.xargs,
     }),
   });
   const text = await response.text();
@@ -51,6 +55,7 @@ export async function ask(baseUrl: string, program: Program, options: AskOptions
   const content = choices[0].message.content ?? '';
   return {
     program,
+    content,
     exact: content.includes(program.answer),
     thinkingEnded: content.trim() !== '',
     promptTokens: usage.prompt_tokens,
@@ -62,14 +67,18 @@ export async function ask(baseUrl: string, program: Program, options: AskOptions
 export async function askAll(
   baseUrl: string,
   programs: readonly Program[],
-  options: AskOptions & { concurrency: number; onAnswer?: (answer: Answer) => void },
+  options: Omit<AskOptions, 'xargs'> & {
+    concurrency: number;
+    onAnswer?: (answer: Answer) => void;
+    xargsOf?: ((index: number) => Readonly<Record<string, string | number>>) | undefined;
+  },
 ): Promise<Answer[]> {
   const answers: Answer[] = [];
   const queue = [...programs.entries()];
   const work = async () => {
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       const [index, program] = next;
-      const answer = await ask(baseUrl, program, options);
+      const answer = await ask(baseUrl, program, { ...options, xargs: options.xargsOf?.(index) });
       answers[index] = answer;
       options.onAnswer?.(answer);
     }

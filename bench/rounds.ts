@@ -1,7 +1,7 @@
 import type { Program } from '../model/program.ts';
 import type { Cluster } from '../scripts/cluster.ts';
 import { type Answer, askAll, type CacheOption } from './ask.ts';
-import { type MemoryUse, watchMemory } from './memory.ts';
+import { type MemoryUse, type MemoryWatch, watchMemory } from './memory.ts';
 import { readMetrics, total } from './metrics-text.ts';
 
 /** For the policy service, so that policies are compared by what they do with everything that can be seen. */
@@ -21,11 +21,15 @@ export interface Round {
 
 export interface RoundOptions {
   programs: readonly Program[];
-  cache: CacheOption;
+  cache: CacheOption | undefined;
   concurrency: number;
   maxTokens: number;
   blockSize: number;
-  onAnswer(): void;
+  onAnswer?: () => void;
+  /** Instead of the policy service's word on memory. */
+  memory?: () => MemoryWatch;
+  /** For an engine without a gateway: what a program's request carries in `vllm_xargs`. */
+  xargsOf?: (index: number) => Readonly<Record<string, string | number>>;
 }
 
 const COUNTERS = {
@@ -36,9 +40,12 @@ const COUNTERS = {
 } as const;
 
 /** Sends the programs through the gateway and reports what it took. */
-export async function runRound(cluster: Cluster, options: RoundOptions): Promise<Round> {
+export async function runRound(
+  cluster: Pick<Cluster, 'engineUrl' | 'gatewayUrl' | 'policyAddress'>,
+  options: RoundOptions,
+): Promise<Round> {
   const before = await readMetrics(cluster.engineUrl);
-  const watch = await watchMemory(cluster.policyAddress, options.blockSize);
+  const watch = options.memory?.() ?? (await watchMemory(cluster.policyAddress, options.blockSize));
   const started = performance.now();
   const answers = await askAll(cluster.gatewayUrl, options.programs, options);
   const seconds = (performance.now() - started) / 1000;

@@ -30,8 +30,8 @@ const profileSchema = z.strictObject({
       recurrence: z.boolean().default(true),
     })
     .prefault({}),
-  /** Blocks are not evicted but merged, where the engine can: their least repeated tokens stay. */
-  merge: z.boolean().default(false),
+  /** Blocks are not evicted but merged, where the engine can: their least repeated tokens stay. Default: as the policy. */
+  merge: z.boolean().optional(),
   /** What a request thought leaves the prefix cache when it ends; default: if the policy evicts nothing. */
   release_thinking: z.boolean().optional(),
   probe: z
@@ -112,7 +112,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
       maxExtraShare: probe.max_extra_share,
     },
     coldSteps: config.cold_steps,
-    merge: config.merge,
+    merge: config.merge ?? POLICIES[config.policy].merges,
     releaseThinking: config.release_thinking ?? !POLICIES[config.policy].evicts,
   };
 }

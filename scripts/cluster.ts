@@ -48,6 +48,8 @@ export interface ClusterOptions {
   start?: readonly Part[];
   /** A command to start a part's Node with, such as `['taskset', '-c', '0']`. */
   prefix?: Partial<Record<Part, readonly string[]>>;
+  /** host:port of a policy service that runs elsewhere, for the engine. */
+  policyAddress?: string;
   /** How long a part may take to become ready. */
   readyMs?: number;
 }
@@ -73,7 +75,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   const addresses: Addresses = {
     engineUrl: `http://127.0.0.1:${engine}`,
     gatewayUrl: `http://127.0.0.1:${gateway}`,
-    policyAddress: `127.0.0.1:${grpc}`,
+    policyAddress: options.policyAddress ?? `127.0.0.1:${grpc}`,
     policyMetricsUrl: `http://127.0.0.1:${metrics}`,
   };
   const env = {

@@ -12,6 +12,7 @@ export const crf: PolicyDefinition = {
   evicts: true,
   hits: 'profile',
   mass: false,
+  merges: false,
   needsProbe: false,
   create: ({ halfLifeTokens }) => {
     const rate = Math.LN2 / halfLifeTokens;

@@ -18,6 +18,7 @@ export const crystal: PolicyDefinition = {
   evicts: true,
   hits: 'none',
   mass: true,
+  merges: true,
   needsProbe: true,
   create: (parameters) => {
     const { answerWeight, segments: thins, recurrence } = parameters;

@@ -6,6 +6,7 @@ export const full: PolicyDefinition = {
   evicts: false,
   hits: 'none',
   mass: false,
+  merges: false,
   needsProbe: false,
   create: () => ({
     score(_blocks, count, _request, out) {

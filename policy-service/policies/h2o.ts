@@ -7,6 +7,7 @@ export const h2o: PolicyDefinition = {
   evicts: true,
   hits: 'none',
   mass: true,
+  merges: false,
   needsProbe: false,
   create: () => {
     let sums = new Float64Array(64);

@@ -11,6 +11,7 @@ export const lazy: PolicyDefinition = {
   evicts: true,
   hits: 'profile',
   mass: false,
+  merges: false,
   needsProbe: false,
   create: () => {
     let lastHit = new Float64Array(64).fill(Number.NaN);

@@ -78,6 +78,8 @@ export interface PolicyDefinition {
   hits: HitRule;
   /** Whether `observe` reads `mass`. */
   mass: boolean;
+  /** Whether blocks are merged rather than evicted, where the engine can and the profile does not say otherwise. */
+  merges: boolean;
   /** Whether answer probes are worth their tokens. */
   needsProbe: boolean;
   create(parameters: PolicyParameters): Policy;

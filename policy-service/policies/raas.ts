@@ -6,6 +6,7 @@ export const raas: PolicyDefinition = {
   evicts: true,
   hits: 'top_half',
   mass: false,
+  merges: false,
   needsProbe: false,
   create: () => {
     let lastHit = new Float64Array(64);

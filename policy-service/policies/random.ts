@@ -6,6 +6,7 @@ export const random: PolicyDefinition = {
   evicts: true,
   hits: 'none',
   mass: false,
+  merges: false,
   needsProbe: false,
   create: ({ seed }) => {
     let identity = '';

@@ -10,6 +10,7 @@ export const snapkv: PolicyDefinition = {
   evicts: true,
   hits: 'none',
   mass: true,
+  merges: false,
   needsProbe: false,
   create: () => {
     /** `WINDOW` masses a block, a ring by step. */

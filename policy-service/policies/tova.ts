@@ -7,6 +7,7 @@ export const tova: PolicyDefinition = {
   evicts: true,
   hits: 'none',
   mass: true,
+  merges: false,
   needsProbe: false,
   create: () => {
     let latest = new Float64Array(64);

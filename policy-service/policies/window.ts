@@ -6,6 +6,7 @@ export const window: PolicyDefinition = {
   evicts: true,
   hits: 'none',
   mass: false,
+  merges: false,
   needsProbe: false,
   create: () => ({
     score(blocks, count, _request, out) {

@@ -1,7 +1,7 @@
 """One vLLM in a process of its own: reads a job as JSON from the standard input, prints the result as its last line.
 
 A job: model, plugin (0: stock vLLM), v2 (model runner V2 by the Triton interpreter), settings, engine, prompts, tokens,
-keep (thinking blocks to keep, oldest evicted first; null: nothing is evicted).
+keep (thinking blocks to keep, oldest evicted first; null: nothing is evicted), merge (merged instead of evicted).
 """
 
 import json
@@ -48,7 +48,8 @@ def main() -> None:
 
     peer = ScriptedPeer()  # type: ignore[abstract]
     if job["keep"] is not None:
-        peer.decide = keep_at_most(job["keep"], recent_tokens=int(job["settings"].get("RECENT_TOKENS", 64)))
+        recent_tokens = int(job["settings"].get("RECENT_TOKENS", 64))
+        peer.decide = keep_at_most(job["keep"], recent_tokens=recent_tokens, merge=job["merge"])
     settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "30000", "STRICT": "1", **job["settings"]}
     engine = RunningEngine(job["model"], peer, settings, **job["engine"])
     outputs = engine.generate(job["prompts"], job["tokens"])

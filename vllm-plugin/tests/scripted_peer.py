@@ -29,6 +29,8 @@ class Life:
     steps: list[tuple[int, pb.RequestStep]] = field(default_factory=list)
     evicted: dict[int, int] = field(default_factory=dict)
     """Logical block -> step before which it became a hole."""
+    merges: list[tuple[int, pb.Merge]] = field(default_factory=list)
+    """Step before which it was carried out, and what."""
     finished: pb.Finished | None = None
     epochs: list[int] = field(default_factory=list)
 
@@ -152,6 +154,8 @@ class ScriptedPeer(KvPolicyServicer):
                 for request in message.ack.requests:
                     for block in request.evicted if request.handle in self.lives else ():
                         self.lives[request.handle].evicted[block] = message.ack.applied_at_step
+                    for merge in request.merged if request.handle in self.lives else ():
+                        self.lives[request.handle].merges.append((message.ack.applied_at_step, merge))
             case "step":
                 step = message.step
                 self.pools.append(step.pool)
@@ -162,8 +166,11 @@ class ScriptedPeer(KvPolicyServicer):
                     answers.put(self.plan(self.decide(self, step), step.step))
 
 
-def keep_at_most(blocks: int, seed: int | None = None, recent_tokens: int = 64) -> Decide:
-    """Evicts down to so many thinking blocks of each request: the oldest first, or random ones."""
+def keep_at_most(blocks: int, seed: int | None = None, recent_tokens: int = 64, merge: bool = False) -> Decide:
+    """Evicts down to so many thinking blocks of each request: the oldest first, or random ones.
+
+    merge: the tokens of all candidates go into those that are left, of which there is at least one.
+    """
     rng = random.Random(seed)
 
     def decide(peer: ScriptedPeer, step: pb.Step) -> list[pb.RequestPlan]:
@@ -178,10 +185,15 @@ def keep_at_most(blocks: int, seed: int | None = None, recent_tokens: int = 64) 
             end = max(first, (entry.computed_tokens - recent_tokens) // size)
             resident = [b for b in range(first, -(-entry.computed_tokens // size)) if b not in life.evicted]
             candidates = [b for b in resident if b < end]
-            over = min(len(resident) - blocks, len(candidates))
+            over = min(len(resident) - blocks, len(candidates) - merge)
             if over > 0:
                 chosen = candidates[:over] if seed is None else sorted(rng.sample(candidates, over))
-                plans.append(pb.RequestPlan(handle=entry.handle, epoch=entry.epoch, evict=chosen))
+                left = [block for block in candidates if block not in chosen]
+                # a Python keyword is a field's name
+                what: dict[str, Any] = (
+                    {"merges": [pb.Merge(into=left, **{"from": chosen})]} if merge else {"evict": chosen}
+                )
+                plans.append(pb.RequestPlan(handle=entry.handle, epoch=entry.epoch, **what))
         return plans
 
     return decide

@@ -14,6 +14,7 @@ def run_job(
     plugin: bool = True,
     v2: bool = False,
     keep: int | None = None,
+    merge: bool = False,
     settings: dict[str, str] | None = None,
     **engine: Any,
 ) -> dict[str, Any]:
@@ -24,6 +25,7 @@ def run_job(
         "plugin": plugin,
         "v2": v2,
         "keep": keep,
+        "merge": merge,
         "settings": settings or {},
         "engine": engine,
     }

@@ -38,7 +38,16 @@ def random_plan(rng: random.Random, engine: RunningEngine) -> pb.Plan:
         if rng.random() < 0.4:
             blocks = rng.sample(range(9), rng.randrange(6))
             epoch = tracked.epoch + (rng.random() < 0.1)
-            requests.append(pb.RequestPlan(handle=tracked.handle, epoch=epoch, evict=blocks, probe=rng.random() < 0.2))
+            # most of them possible: two or more of the blocks that hold output
+            first = -(-tracked.request.num_prompt_tokens // engine.manager.block_size)
+            output = range(first, max(first, tracked.computed // engine.manager.block_size))
+            merged = rng.sample(output, min(len(output), 3)) if rng.random() < 0.5 else []
+            merges = [pb.Merge(into=merged[1:], **{"from": merged[:1]})] if merged else []
+            requests.append(
+                pb.RequestPlan(
+                    handle=tracked.handle, epoch=epoch, evict=blocks, probe=rng.random() < 0.2, merges=merges
+                )
+            )
     return pb.Plan(sequence=1, based_on_step=steward.step + (rng.random() < 0.05), requests=requests)
 
 
@@ -96,6 +105,7 @@ def run_sequences(engine: RunningEngine) -> None:
     # the sequences did what they are for
     done = {
         "evicted": steward.plans.evicted_blocks,
+        "merges": steward.plans.merges,
         "preemptions": steward.preemptions,
         "probes": steward.probes,
         "reused": reused,

@@ -16,6 +16,11 @@ SHORT_TOKENS = 56
 EAGER = {"RECENT_TOKENS": "0", "SINK_TOKENS": "0"}
 
 
+def tokens_of(merge: bool) -> int:
+    """A merge needs two full blocks beyond the prompt's."""
+    return SHORT_TOKENS + 40 if merge else SHORT_TOKENS
+
+
 def test_nothing_evicted_is_token_identical_to_stock_vllm_on_runner_v1(
     start_engine: Callable[..., RunningEngine], peer: ScriptedPeer, model: str
 ) -> None:
@@ -30,14 +35,16 @@ def test_nothing_evicted_is_token_identical_to_stock_vllm_on_runner_v2(model: st
     assert run_job(model, SHORT, 8, v2=True)["tokens"] == stock
 
 
-def test_both_runners_generate_the_same_tokens_when_blocks_are_evicted(
-    start_engine: Callable[..., RunningEngine], peer: ScriptedPeer, model: str
+@pytest.mark.parametrize(("keep", "merge"), [(0, False), (1, True)])
+def test_both_runners_generate_the_same_tokens_when_blocks_go(
+    start_engine: Callable[..., RunningEngine], peer: ScriptedPeer, model: str, keep: int, merge: bool
 ) -> None:
     engine = start_engine(EAGER)
-    peer.decide = keep_at_most(0, recent_tokens=0)
-    tokens = [output.tokens for output in engine.generate(SHORT, SHORT_TOKENS)]
+    peer.decide = keep_at_most(keep, recent_tokens=0, merge=merge)
+    tokens = [output.tokens for output in engine.generate(SHORT, tokens_of(merge))]
     evicted = [[list(entry) for entry in sorted(life.evicted.items())] for life in peer.requests]
     assert all(evicted)
-    v2 = run_job(model, SHORT, SHORT_TOKENS, keep=0, settings=EAGER, v2=True)
+    assert all(bool(life.merges) == merge for life in peer.requests)
+    v2 = run_job(model, SHORT, tokens_of(merge), keep=keep, merge=merge, settings=EAGER, v2=True)
     assert v2["evicted"] == evicted
     assert v2["tokens"] == tokens

@@ -11,7 +11,7 @@ from types import SimpleNamespace  # noqa: E402
 
 from crystal_kv_vllm.compact import compact  # noqa: E402
 from crystal_kv_vllm.compat import TESTED_VERSIONS, missing_names, version_refusals  # noqa: E402
-from crystal_kv_vllm.evict import Protection, RejectReason, choose, evictable_range  # noqa: E402
+from crystal_kv_vllm.evict import Protection, RejectReason, choose, evictable_range, merge_objections  # noqa: E402
 from crystal_kv_vllm.gen import policy_pb2 as pb  # noqa: E402
 from crystal_kv_vllm.masses import block_logsumexp, block_masses, log_codes, select_rows  # noqa: E402
 from crystal_kv_vllm.options import choice_index, request_options  # noqa: E402
@@ -47,6 +47,27 @@ class TestEvict:
     def test_a_block_shared_only_with_the_own_probe_may_go(self) -> None:
         row = [block(), block(2), block(3)]
         assert choose([1, 2], row, row, (1, 3)).evict == [1]
+
+
+class TestMergeObjections:
+    row = [block(), block(), block(null=True), block(2), block(), block()]  # noqa: RUF012
+
+    def test_private_full_blocks_beyond_the_prompt_may_be_merged(self) -> None:
+        assert merge_objections([4], [1], self.row, (1, 5)) == {}
+
+    def test_each_block_in_the_way_is_named_with_its_reason(self) -> None:
+        assert merge_objections([4, 0], [3, 2, 9], self.row, (1, 5)) == {
+            RejectReason.PROTECTED: [0],
+            RejectReason.NOT_RESIDENT: [2],
+            RejectReason.SHARED: [3],
+            RejectReason.OUT_OF_RANGE: [9],
+        }
+
+    @pytest.mark.parametrize(("into", "from_"), [([], [1]), ([1], []), ([1, 4], [4]), ([1, 1], [4])])
+    def test_a_merge_needs_a_block_to_keep_and_one_to_free_and_no_block_twice(
+        self, into: list[int], from_: list[int]
+    ) -> None:
+        assert list(merge_objections(into, from_, self.row, (1, 5))) == [RejectReason.INVALID_MERGE]
 
 
 class TestCompact:

@@ -1,0 +1,66 @@
+/** A way to manage the cache that is compared: a name in figures, a name for people, and the profile. */
+export interface Candidate {
+  key: string;
+  title: string;
+  profile: Readonly<Record<string, unknown>>;
+}
+
+/** What is published, on the same signals, protections and budgets. Half-lives are in tokens; 1.4 is the paper's decay. */
+export const BASELINES: readonly Candidate[] = [
+  { key: 'window', title: 'window', profile: { policy: 'window' } },
+  { key: 'random', title: 'random', profile: { policy: 'random' } },
+  { key: 'h2o', title: 'h2o', profile: { policy: 'h2o' } },
+  { key: 'h2o_norm', title: 'h2o-norm', profile: { policy: 'h2o-norm' } },
+  { key: 'tova', title: 'tova', profile: { policy: 'tova' } },
+  { key: 'snapkv', title: 'snapkv', profile: { policy: 'snapkv' } },
+  { key: 'raas', title: 'raas', profile: { policy: 'raas' } },
+  { key: 'lazy', title: 'lazy', profile: { policy: 'lazy' } },
+  { key: 'crf_1', title: 'crf, half-life 1.4', profile: { policy: 'crf', half_life_tokens: 1.36 } },
+  { key: 'crf_70', title: 'crf, half-life 70', profile: { policy: 'crf', half_life_tokens: 70 } },
+];
+
+/** As shipped. */
+export const CRYSTAL: Candidate = { key: 'crystal', title: 'crystal', profile: { policy: 'crystal' } };
+
+const evicting = { policy: 'crystal', merge: false };
+
+/** `crystal` with parts taken out. Merging makes the others idle, so they are taken out of what is left without it. */
+export const ABLATIONS: readonly Candidate[] = [
+  { key: 'crystal_evict', title: 'crystal without merging', profile: evicting },
+  {
+    key: 'no_probe',
+    title: 'without merging and probes',
+    profile: { ...evicting, probe: { max_extra_share: 0 } },
+  },
+  {
+    key: 'no_segments',
+    title: 'without merging and segments',
+    profile: { ...evicting, crystal: { segments: false } },
+  },
+  {
+    key: 'no_recurrence',
+    title: 'without merging and recurrence',
+    profile: { ...evicting, crystal: { recurrence: false } },
+  },
+  {
+    key: 'merge_only',
+    title: 'merging, blocks by age alone',
+    profile: { policy: 'window', merge: true },
+  },
+];
+
+/** What a sweep of the defaults tries; on other seeds than any table. */
+export const SWEEP: readonly Candidate[] = [
+  ...[1.36, 8, 32, 70, 150, 400].map((tokens) => ({
+    key: `crf_${Math.round(tokens)}`,
+    title: `crf, half-life ${tokens}`,
+    profile: { policy: 'crf', half_life_tokens: tokens },
+  })),
+  ...[32, 64, 128].flatMap((every) =>
+    [0.6, 0.8, 0.95].map((decay) => ({
+      key: `probe_${every}_${decay * 100}`,
+      title: `crystal without merging, probe every ${every}, decay ${decay}`,
+      profile: { ...evicting, probe: { every_tokens: every, decay } },
+    })),
+  ),
+];

@@ -1,0 +1,57 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ROOT } from '../../scripts/processes.ts';
+import { type Report, writeReport } from '../report.ts';
+import { round } from '../statistics.ts';
+import { BASELINES } from './candidates.ts';
+import type { Details } from './row.ts';
+import type { Part } from './setting.ts';
+
+export const RESULTS = join(ROOT, 'bench/results/eval.json');
+
+interface Results extends Report {
+  rows: readonly Details[];
+}
+
+/** The rows of the last run of every part; none where there was no run. */
+export function readResults(): Results {
+  if (!existsSync(RESULTS)) return { conditions: {}, figures: {}, rows: [] };
+  return JSON.parse(readFileSync(RESULTS, 'utf8')) as Results;
+}
+
+/** Puts a part's rows in the place of its last ones. Returns the path of the file. */
+export function writeResults(part: Part, conditions: Report['conditions'], rows: readonly Details[]): string {
+  const before = readResults();
+  const all = [...before.rows.filter((row) => row.part !== part), ...rows];
+  const own = Object.fromEntries(Object.entries(conditions).map(([name, value]) => [`${part}_${name}`, value]));
+  const others = Object.entries(before.conditions).filter(([name]) => !name.startsWith(`${part}_`));
+  return writeReport('eval', {
+    conditions: { ...Object.fromEntries(others), ...own },
+    figures: figures(all),
+    rows: all,
+  });
+}
+
+/** Of the verbose form, 40 lines, blocks of 16. */
+function figures(rows: readonly Details[]): Record<string, number> {
+  const main = rows.filter((row) => row.part === 'main');
+  const found = (key: string, share: number) => main.find((row) => row.key === key && row.share === share);
+  const full = found('full', 1);
+  if (full === undefined) return { rows: rows.length };
+  const result: Record<string, number> = { exact_full: full.exact };
+  for (const share of [0.25, 0.4]) {
+    const name = `${100 * share}`;
+    const crystal = found('crystal', share);
+    if (crystal !== undefined) {
+      result[`crystal_exact_${name}`] = crystal.exact;
+      result[`crystal_relative_${name}`] = round(crystal.exact / full.exact);
+      result[`crystal_to_full_low_${name}`] = crystal.to_full_low;
+      result[`extra_tokens_${name}`] = crystal.extra_tokens_share;
+    }
+    const baselines = BASELINES.flatMap(({ key }) => found(key, share)?.exact ?? []);
+    if (baselines.length > 0) result[`best_baseline_exact_${name}`] = Math.max(...baselines);
+    const oracle = found('oracle', share);
+    if (oracle !== undefined) result[`oracle_exact_${name}`] = oracle.exact;
+  }
+  return result;
+}
