@@ -9,6 +9,8 @@ import {
   type AttachResponse,
   type Hello,
   KvPolicyService,
+  Plan,
+  RequestPlan,
   type RequestStep,
   type Started,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
@@ -78,10 +80,11 @@ export async function startOracle(programs: readonly Program[], budgetBlocks: nu
           const evict = request === undefined ? [] : choose(request, entry, hello as Hello, budgetBlocks);
           for (const block of evict) request?.holes.add(block);
           if (evict.length === 0) return [];
-          return { handle: entry.handle, epoch: entry.epoch, evict, probe: false, releaseThinking: false, merges: [] };
+          return RequestPlan.fromPartial({ handle: entry.handle, epoch: entry.epoch, evict });
         });
         sequence += 1n;
-        stream.write({ message: { $case: 'plan', value: { sequence, basedOnStep: message.value.step, requests } } });
+        const value = Plan.fromPartial({ sequence, basedOnStep: message.value.step, requests });
+        stream.write({ message: { $case: 'plan', value } });
       }
     });
     stream.on('end', () => stream.end());

@@ -56,9 +56,7 @@ FIGURES = (
     Figure("kv_blocks", Kind.GAUGE, "KV blocks in the pool.", lambda s: s.total_blocks),
     Figure("kv_blocks_free", Kind.GAUGE, "KV blocks that nobody uses.", lambda s: s.free_blocks),
     Figure("kv_block_bytes", Kind.GAUGE, "Bytes of keys and values in a KV block.", lambda s: s.block_bytes),
-    Figure(
-        "blocks_evicted", Kind.COUNTER, "KV blocks evicted or freed by merges.", lambda s: s.plans.evicted_blocks
-    ),
+    Figure("blocks_evicted", Kind.COUNTER, "KV blocks evicted or freed by merges.", lambda s: s.plans.evicted_blocks),
     Figure("merges", Kind.COUNTER, "Merges of KV blocks.", lambda s: s.plans.merges),
     Figure("preemptions", Kind.COUNTER, "Preemptions of clients' requests.", lambda s: s.preemptions),
     Figure("plans", Kind.COUNTER, "Plans received.", lambda s: s.plans.applied),

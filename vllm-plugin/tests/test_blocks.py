@@ -41,7 +41,7 @@ def random_plan(rng: random.Random, engine: RunningEngine) -> pb.Plan:
             # most of them possible: two or more of the blocks that hold output
             first = -(-tracked.request.num_prompt_tokens // engine.manager.block_size)
             output = range(first, max(first, tracked.computed // engine.manager.block_size))
-            merged = rng.sample(output, min(len(output), 3)) if rng.random() < 0.5 else []
+            merged = rng.sample(output, min(len(output), 3)) if rng.random() < 0.15 else []
             merges = [pb.Merge(into=merged[1:], **{"from": merged[:1]})] if merged else []
             requests.append(
                 pb.RequestPlan(
