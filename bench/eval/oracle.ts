@@ -9,8 +9,6 @@ import {
   type AttachResponse,
   type Hello,
   KvPolicyService,
-  Plan,
-  RequestPlan,
   type RequestStep,
   type Started,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
@@ -80,10 +78,10 @@ export async function startOracle(programs: readonly Program[], budgetBlocks: nu
           const evict = request === undefined ? [] : choose(request, entry, hello as Hello, budgetBlocks);
           for (const block of evict) request?.holes.add(block);
           if (evict.length === 0) return [];
-          return RequestPlan.fromPartial({ handle: entry.handle, epoch: entry.epoch, evict });
+          return { handle: entry.handle, epoch: entry.epoch, evict, probe: false, releaseThinking: false, merges: [] };
         });
         sequence += 1n;
-        const value = Plan.fromPartial({ sequence, basedOnStep: message.value.step, requests });
+        const value = { sequence, basedOnStep: message.value.step, requests, stopProbes: [] };
         stream.write({ message: { $case: 'plan', value } });
       }
     });
