@@ -1,7 +1,6 @@
 import type { RequestListener, Server } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Registry } from 'prom-client';
 
 /** A listening server. `close` stops accepting and resolves when its last connection has ended. */
 export interface Listening {
@@ -34,8 +33,14 @@ function closeServer(server: Server): Promise<void> {
   });
 }
 
+/** What `/metrics` shows: a registry, or the sum of several processes'. */
+export interface MetricsSource {
+  readonly contentType: string;
+  metrics(): Promise<string>;
+}
+
 /** Answers `GET /metrics` in Prometheus' text format and `GET /health`; everything else is 404. */
-export function metricsHandler(registry: Registry): RequestListener {
+export function metricsHandler(registry: MetricsSource): RequestListener {
   return (request, response) => {
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.writeHead(405, { allow: 'GET, HEAD' }).end();

@@ -8,6 +8,10 @@ export interface Program<T> {
   name: string;
   summary: string;
   sections: { [K in keyof T]: { section: Section; schema: z.ZodType<T[K]> } };
+  /** Options of the command line that stand for an environment variable: `workers` for `--workers N`. */
+  flags?: Readonly<Record<string, string>>;
+  /** What stops it instead of SIGINT and SIGTERM, which are then left to its parent: they may reach both. */
+  stopWhen?: Promise<void> | undefined;
   /** Starts the program; the returned function stops it and resolves when nothing of it is left. */
   start(config: T): Promise<() => Promise<void>>;
 }
@@ -20,19 +24,24 @@ const DEFAULT_FILE = 'crystal-kv.yaml';
  */
 export async function runProgram<T>(program: Program<T>): Promise<void> {
   let config: T;
+  const flags = Object.entries(program.flags ?? {});
   try {
     const { values } = parseArgs({
       options: {
         config: { type: 'string' },
         check: { type: 'boolean', default: false },
         help: { type: 'boolean', short: 'h', default: false },
+        ...Object.fromEntries(flags.map(([flag]) => [flag, { type: 'string' } as const])),
       },
     });
     if (values.help) {
       process.stdout.write(helpText(program));
       return;
     }
-    config = loadProgramConfig(program, values.config, process.env);
+    const env = { ...process.env };
+    for (const [flag, name] of flags)
+      env[name] = ((values as Record<string, unknown>)[flag] as string | undefined) ?? env[name];
+    config = loadProgramConfig(program, values.config, env);
     if (values.check) {
       process.stdout.write(`${JSON.stringify(printable(program, config), null, 2)}\n`);
       return;
@@ -52,7 +61,9 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
   }
   await new Promise<void>((resolve) => {
     let signals = 0;
+    void program.stopWhen?.then(resolve);
     const onSignal = () => {
+      if (program.stopWhen !== undefined) return;
       signals += 1;
       if (signals === 1) resolve();
       else process.exit(130);
@@ -98,6 +109,9 @@ function helpText<T>(program: Program<T>): string {
     '  --config FILE   configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists)',
     '  --check         print the configuration that would be used, and stop',
     '  --help, -h      this text',
+    ...Object.entries(program.flags ?? {}).map(
+      ([flag, env]) => `  ${`--${flag} VALUE`.padEnd(15)} the same as ${env}=VALUE`,
+    ),
   ];
   for (const key in program.sections) {
     const { section, schema } = program.sections[key];

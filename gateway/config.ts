@@ -39,6 +39,9 @@ export const gatewaySchema = z.strictObject({
     .prefault({}),
   retries: retriesSchema,
   admission: admissionSchema,
+  workers: whole(1, 256)
+    .default(1)
+    .describe('Processes that share the port (1 to 256); what is kept in memory is kept by each of them'),
   drain_ms: whole(0, 3_600_000)
     .default(30_000)
     .describe('How long running requests may go on after the signal to stop (0 to 3600000)'),

@@ -1,5 +1,5 @@
 import { Registry } from 'prom-client';
-import { listen, metricsHandler } from '../common/http.ts';
+import { listen, type MetricsSource, metricsHandler } from '../common/http.ts';
 import type { Logger } from '../common/logger.ts';
 import { type Admission, createAdmission } from './admission/admission.ts';
 import { createAdmissionMetrics } from './admission/metrics.ts';
@@ -24,6 +24,8 @@ export interface GatewayDeps {
   profiles: readonly string[];
   /** Closed with the gateway; none: traces of clients and backends pass through. */
   tracing?: Tracing | undefined;
+  /** What `/metrics` shows instead of this process's own. */
+  metricsOf?: ((own: Registry) => MetricsSource) | undefined;
 }
 
 export interface Gateway {
@@ -88,7 +90,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   registerFleetMetrics(registry, fleet);
   const budget = createRetryBudget(() => config.retries);
   let draining = false;
-  const serveMetrics = metricsHandler(registry);
+  const serveMetrics = metricsHandler(deps.metricsOf?.(registry) ?? registry);
   const app = createApp({
     fleet,
     serve: createTries({ fleet, admission: gate, metrics, budget, retries: () => config.retries, responseIds }),

@@ -8,9 +8,19 @@ import { failure, type Outcome, type Say, type Suite, sum } from './outcome.ts';
 import { PythonError, pythonEnvironment, runPytest } from './python.ts';
 
 /** Folders of `test/` that must hold tests; others are found by themselves. */
-const REQUIRED = ['bench', 'engine', 'engine-http', 'gateway', 'model', 'policy-service', 'scripts', 'system'];
+const REQUIRED = [
+  'bench',
+  'engine',
+  'engine-http',
+  'gateway',
+  'gateway-proof',
+  'model',
+  'policy-service',
+  'scripts',
+  'system',
+];
 /** Folders whose tests start whole processes, one file after the other. */
-const SLOW = new Set(['system']);
+const SLOW = new Set(['system', 'gateway-proof']);
 const MODEL = join(ROOT, 'model');
 const VLLM_TIMEOUT_MS = 1_800_000;
 
