@@ -17,7 +17,7 @@ export interface Option {
   env: string;
   description: string;
   fallback: unknown;
-  /** Never printed (`.meta({ secret: true })`). */
+  /** Never printed (`.meta({ secret: true })`). The variable `<env>_FILE` may name a file that holds it. */
   secret: boolean;
   /** A plain string: the environment's text is taken as it is. */
   text: boolean;
@@ -93,9 +93,10 @@ export function loadSection<S extends z.ZodType>(
   const fromEnv = new Map<string, string>();
   const options = optionsOf(section, schema);
   for (const option of options) {
-    const text = env[option.env];
-    if (text === undefined) continue;
-    fromEnv.set(option.path.join('.'), option.env);
+    const given = fromEnvironment(option, env);
+    if (given === undefined) continue;
+    const { text, variable } = given;
+    fromEnv.set(option.path.join('.'), variable);
     setAt(input, option.path, option.text ? text : readScalar(text));
   }
   const result = schema.safeParse(input);
@@ -108,6 +109,23 @@ export function loadSection<S extends z.ZodType>(
     return `${at} is ${value ?? 'missing'}: ${issue.message}${source === undefined ? '' : ` (from ${source})`}`;
   });
   throw new ConfigError(lines.join('\n'));
+}
+
+/** What the environment says of an option, and by which variable. Throws ConfigError for a file that cannot be read. */
+function fromEnvironment(
+  { env: name, secret }: Option,
+  env: Readonly<Record<string, string | undefined>>,
+): { text: string; variable: string } | undefined {
+  const text = env[name];
+  const variable = `${name}_FILE`;
+  const file = secret ? env[variable] : undefined;
+  if (file === undefined || file === '') return text === undefined ? undefined : { text, variable: name };
+  if (text !== undefined) throw new ConfigError(`${name} and ${variable} are both set: set one of them`);
+  try {
+    return { text: readFileSync(file, 'utf8').trim(), variable };
+  } catch (cause) {
+    throw new ConfigError(`${variable} is ${JSON.stringify(file)}, which cannot be read: ${(cause as Error).message}`);
+  }
 }
 
 /** A copy of a value at `path` of a section, in which secrets are dots. */

@@ -119,7 +119,8 @@ function helpText<T>(program: Program<T>): string {
     for (const option of optionsOf(section, schema)) {
       if (option.path.length === 0) continue;
       const fallback = option.fallback === undefined ? '' : ` [${JSON.stringify(option.fallback)}]`;
-      lines.push(`  ${option.path.join('.')}  ${option.env}${fallback}`);
+      const file = option.secret ? ` or ${option.env}_FILE` : '';
+      lines.push(`  ${option.path.join('.')}  ${option.env}${file}${fallback}`);
       if (option.description !== '') lines.push(`      ${option.description}`);
     }
   }

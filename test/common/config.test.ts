@@ -38,6 +38,20 @@ test('a plain string from the environment stays as it is', () => {
   assert.equal(load({}, { CRYSTALKV_ENGINE_TOKEN: '1234567890' }).token, '1234567890');
 });
 
+test('a secret may come from a file that a variable names; nothing else may', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-secret-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, 'token');
+  writeFileSync(file, 'from-a-file\n');
+  assert.equal(load({}, { CRYSTALKV_ENGINE_TOKEN_FILE: file }).token, 'from-a-file');
+  assert.equal(load({}, { CRYSTALKV_ADDRESS_FILE: file }).address, 'here');
+  const both = { CRYSTALKV_ENGINE_TOKEN_FILE: file, CRYSTALKV_ENGINE_TOKEN: 'from-a-variable' };
+  assert.throws(() => load({}, both), /CRYSTALKV_ENGINE_TOKEN and CRYSTALKV_ENGINE_TOKEN_FILE are both set/);
+  assert.throws(() => load({}, { CRYSTALKV_ENGINE_TOKEN_FILE: `${file}-not` }), ConfigError);
+  writeFileSync(file, 'short');
+  assert.throws(() => load({}, { CRYSTALKV_ENGINE_TOKEN_FILE: file }), /from CRYSTALKV_ENGINE_TOKEN_FILE/);
+});
+
 test('an error names option, value, bounds and where the value came from', () => {
   assert.throws(
     () => load({ limits: { tokens: 0 } }, { CRYSTALKV_ENGINE_PORT: '99999' }),

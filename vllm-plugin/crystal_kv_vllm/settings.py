@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, get_type_hints
 
 
@@ -17,6 +18,7 @@ class Settings:
     enabled: Annotated[bool, "0: stock vLLM."] = True
     policy_address: Annotated[str, "host:port of the policy service; empty: none."] = "localhost:50051"
     policy_token: Annotated[str | None, "Shared token of the policy service."] = None
+    policy_token_file: Annotated[str | None, "File that holds the token."] = None
     policy_ca: Annotated[
         str | None, "PEM file of the authority that signed the service's certificate; turns TLS on."
     ] = None
@@ -133,13 +135,22 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     address = environ.get("CRYSTALKV_POLICY_ADDRESS", default.policy_address)
     if address and not address.rpartition(":")[2].isdigit():
         raise refuse("POLICY_ADDRESS", address, "host:port, or empty for none")
+    token, token_file = text("POLICY_TOKEN"), text("POLICY_TOKEN_FILE")
+    if token_file is not None:
+        if token is not None:
+            raise SettingsError("CRYSTALKV_POLICY_TOKEN and CRYSTALKV_POLICY_TOKEN_FILE are both set: set one of them")
+        try:
+            token = Path(token_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise refuse("POLICY_TOKEN_FILE", token_file, f"it cannot be read: {error.strerror}") from error
     engine_id = text("ENGINE_ID") or default.engine_id
     if len(engine_id) > 128:
         raise refuse("ENGINE_ID", engine_id, "at most 128 characters")
     return Settings(
         enabled=switch("ENABLED", default.enabled),
         policy_address=address,
-        policy_token=text("POLICY_TOKEN"),
+        policy_token=token,
+        policy_token_file=token_file,
         policy_ca=text("POLICY_CA"),
         metrics_port=integer("METRICS_PORT", 0, 65535),
         metrics_host=text("METRICS_HOST") or default.metrics_host,

@@ -13,7 +13,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
 
 
 def test_every_setting_is_read_from_its_variable() -> None:
-    values = {
+    values: dict[str, tuple[str, object]] = {
         "CRYSTALKV_ENABLED": ("0", False),
         "CRYSTALKV_POLICY_ADDRESS": ("", ""),
         "CRYSTALKV_POLICY_TOKEN": ("secret", "secret"),
@@ -29,12 +29,23 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "CRYSTALKV_END_OF_THINKING": ('["</think>", "</thought>"]', ("</think>", "</thought>")),
         "CRYSTALKV_SEGMENT_MARKERS": ("[]", ()),
     }
-    assert set(values) == {variable.name for variable in variables()}
+    assert set(values) | {"CRYSTALKV_POLICY_TOKEN_FILE"} == {variable.name for variable in variables()}
     for name, (text, wanted) in values.items():
         field = name.removeprefix("CRYSTALKV_").lower()
         assert getattr(Settings(), field) != wanted
         everything = dataclasses.asdict(Settings()) | {field: wanted}
         assert dataclasses.asdict(read_settings({name: text})) == everything
+
+
+def test_a_token_comes_from_a_file_too(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("from a file\n")
+    named = {"CRYSTALKV_POLICY_TOKEN_FILE": str(file)}
+    assert read_settings(named).policy_token == "from a file"
+    with pytest.raises(SettingsError, match="both set"):
+        read_settings({**named, "CRYSTALKV_POLICY_TOKEN": "secret"})
+    with pytest.raises(SettingsError, match="CRYSTALKV_POLICY_TOKEN_FILE is 'nowhere': it cannot be read"):
+        read_settings({"CRYSTALKV_POLICY_TOKEN_FILE": "nowhere"})
 
 
 def test_a_default_as_it_is_documented_is_the_default() -> None:
