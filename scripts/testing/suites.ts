@@ -10,6 +10,7 @@ import { PythonError, pythonEnvironment, runPytest } from './python.ts';
 /** Folders of `test/` that must hold tests; others are found by themselves. */
 const REQUIRED = [
   'bench',
+  'deploy',
   'engine',
   'engine-http',
   'gateway',
@@ -20,7 +21,7 @@ const REQUIRED = [
   'system',
 ];
 /** Folders whose tests start whole processes, one file after the other. */
-const SLOW = new Set(['system', 'gateway-proof']);
+const SLOW = new Set(['deploy', 'system', 'gateway-proof']);
 const MODEL = join(ROOT, 'model');
 const VLLM_TIMEOUT_MS = 1_800_000;
 
