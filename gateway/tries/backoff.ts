@@ -30,6 +30,7 @@ export function pause(ms: number, signal: AbortSignal): Promise<'elapsed' | 'sto
 export function retryAfterMs(value: string | undefined, nowMs = Date.now()): number | undefined {
   if (value === undefined) return undefined;
   if (/^\d{1,9}$/.test(value.trim())) return Number(value) * 1000;
-  const at = Date.parse(value);
+  // Each form of an HTTP date begins with the day's name; Date.parse takes much more for a date.
+  const at = /^[A-Za-z]{3}/.test(value) ? Date.parse(value) : Number.NaN;
   return Number.isNaN(at) ? undefined : Math.max(0, at - nowMs);
 }
