@@ -19,6 +19,8 @@ export interface Option {
   fallback: unknown;
   /** Never printed (`.meta({ secret: true })`). The variable `<env>_FILE` may name a file that holds it. */
   secret: boolean;
+  /** Names of members, at any depth of the value, that are never printed (`.meta({ hides: /.../ })`). */
+  hides: RegExp | undefined;
   /** A plain string: the environment's text is taken as it is. */
   text: boolean;
 }
@@ -42,6 +44,7 @@ export function optionsOf(section: Section, schema: z.ZodType, path: string[] = 
       description: meta.description ?? '',
       fallback: schema instanceof z.ZodDefault ? schema.def.defaultValue : undefined,
       secret: meta['secret'] === true,
+      hides: meta['hides'] instanceof RegExp ? meta['hides'] : undefined,
       text: inner instanceof z.ZodString,
     },
   ];
@@ -132,9 +135,21 @@ function fromEnvironment(
 export function withoutSecrets(value: unknown, options: readonly Option[], path: readonly string[] = []): unknown {
   const secret = options.some((option) => option.secret && option.path.join('.') === path.join('.'));
   if (secret && value !== undefined) return '...';
+  const hides = options.find(
+    (option) => option.hides !== undefined && option.path.every((part, index) => path[index] === part),
+  )?.hides;
+  if (hides !== undefined) return path.some((part) => hides.test(part)) ? '...' : withoutMembers(value, hides);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
   return Object.fromEntries(
     Object.entries(value).map(([key, child]) => [key, withoutSecrets(child, options, [...path, key])]),
+  );
+}
+
+function withoutMembers(value: unknown, hides: RegExp): unknown {
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map((item) => withoutMembers(item, hides));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, child]) => [key, hides.test(key) ? '...' : withoutMembers(child, hides)]),
   );
 }
 

@@ -3,12 +3,16 @@ import { answerErrors, notFound, otherMethods } from './answers.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { listModels } from './fleet/list-models.ts';
 import { type ForwardDeps, forward } from './forward.ts';
+import { authenticate, mayRead, refuseKey } from './keys/authenticate.ts';
+import type { Keyring } from './keys/keyring.ts';
 import { ready } from './ready.ts';
 import { keepRecords, type RecordDeps } from './record.ts';
 import { allowed, ROUTES } from './routes.ts';
 
 export interface AppDeps extends ForwardDeps, RecordDeps {
   fleet: Fleet;
+  /** Undefined: nobody is asked for a key. */
+  keyring: Keyring | undefined;
   /** Answers `/metrics`; undefined when it has a listener of its own. */
   metricsHandler: RequestHandler | undefined;
 }
@@ -21,16 +25,19 @@ export function createApp(deps: AppDeps): Express {
 
   app.get('/health', (_request, response) => void response.json({ status: 'ok' }));
   app.get('/ready', ready(deps.fleet, deps.draining));
-  if (deps.metricsHandler !== undefined) app.get('/metrics', deps.metricsHandler);
+  const { keyring, metricsHandler } = deps;
+  if (metricsHandler !== undefined) app.get('/metrics', mayRead(keyring), metricsHandler);
 
   app.use(keepRecords(deps));
+  if (metricsHandler !== undefined) app.get('/metrics', refuseKey('/metrics'));
   for (const route of ROUTES) {
     const single = forward(route, deps);
     const handler = route.path === '/v1/models' ? listModels(single, deps) : single;
-    if (route.method === 'GET') app.get(route.path, handler);
-    else app.post(route.path, handler);
+    const handlers = [authenticate(route.path, keyring), handler];
+    if (route.method === 'GET') app.get(route.path, handlers);
+    else app.post(route.path, handlers);
   }
-  const own = ['/health', '/ready', ...(deps.metricsHandler === undefined ? [] : ['/metrics'])];
+  const own = ['/health', '/ready', ...(metricsHandler === undefined ? [] : ['/metrics'])];
   const known = new Set([...ROUTES.map(({ path }) => path), ...own]);
   for (const path of known) app.all(path, otherMethods(path, allowed(path)));
 

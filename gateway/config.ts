@@ -4,20 +4,23 @@ import { LOG_LEVELS } from '../common/logger.ts';
 import { admissionSchema } from './admission/config.ts';
 import { whole } from './bounds.ts';
 import { fleetOptions } from './fleet/config.ts';
+import { exposureProblem, keysSchema } from './keys/config.ts';
+import { redisSchema } from './redis.ts';
 import { retriesSchema } from './tries/config.ts';
 
 const MIB = 1024 * 1024;
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
 
 /** The section `gateway`. Times are milliseconds, sizes bytes. */
-export const gatewaySchema = z.strictObject({
-  host: z
-    .string()
-    .regex(LOOPBACK, 'must be a loopback address: without API keys the gateway serves this machine only')
-    .default('127.0.0.1')
-    .describe('Address to listen on; loopback only'),
+const options = z.strictObject({
+  host: z.string().min(1).default('127.0.0.1').describe('Address to listen on; beyond loopback only with API keys'),
   port: whole(0, 65_535).default(8080).describe('Port to listen on, 0 for any free one'),
   ...fleetOptions,
+  keys: keysSchema,
+  redis: redisSchema,
+  allow_unauthenticated: z
+    .boolean('must be true or false')
+    .default(false)
+    .describe('true: listen beyond loopback without API keys, for everybody who can reach the address'),
   body_limit_bytes: whole(1024, 512 * MIB)
     .default(64 * MIB)
     .describe('Largest request body; more gets a 413 (1024 to 536870912)'),
@@ -65,6 +68,14 @@ export const gatewaySchema = z.strictObject({
     .enum(LOG_LEVELS)
     .default('info')
     .describe(`One of ${LOG_LEVELS.join(', ')}`),
+});
+
+export const gatewaySchema = options.superRefine((config, context) => {
+  const problem = exposureProblem(config);
+  if (problem !== undefined) context.addIssue({ code: 'custom', message: problem, path: ['host'] });
+  if (config.keys.store === 'redis' && config.redis.url === undefined) {
+    context.addIssue({ code: 'custom', message: 'needs gateway.redis.url', path: ['keys', 'store'] });
+  }
 });
 export type GatewayConfig = z.output<typeof gatewaySchema>;
 

@@ -1,5 +1,12 @@
 import { type OpenAiErrorBody, openAiError } from '../common/openai-error.ts';
 
+interface Row {
+  status: number;
+  message: string;
+  /** What OpenAI's own API has as `code`; without it that is the status, as in vLLM. */
+  name?: string;
+}
+
 /**
  * Every error that the gateway makes itself. In an answer the `type` is `gateway_` and the name of the row, so that it
  * can be told from an error of the backend, which is passed on as it is.
@@ -9,6 +16,8 @@ const TABLE = {
   malformed_url: { status: 400, message: 'the address is not a valid URL' },
   malformed_json: { status: 400, message: 'the body is not a JSON object' },
   invalid_option: { status: 400, message: 'an option has a wrong value' },
+  invalid_api_key: { status: 401, message: 'the API key is not valid', name: 'invalid_api_key' },
+  model_not_allowed: { status: 403, message: 'this API key is not for that model', name: 'model_not_allowed' },
   not_found: { status: 404, message: 'this path is not served here' },
   model_not_found: { status: 404, message: 'no backend serves this model' },
   response_not_found: { status: 404, message: 'no backend has this response' },
@@ -16,6 +25,8 @@ const TABLE = {
   request_timeout: { status: 408, message: 'the request did not arrive in time' },
   body_too_large: { status: 413, message: 'the body is too large' },
   unsupported_encoding: { status: 415, message: 'the body must be sent without a content encoding' },
+  rate_limited: { status: 429, message: 'a limit of this API key is reached', name: 'rate_limit_exceeded' },
+  quota_used: { status: 429, message: 'what this API key may use in a day is used', name: 'insufficient_quota' },
   queue_full: { status: 429, message: 'too many requests wait for a backend' },
   headers_too_large: { status: 431, message: 'the headers are larger than 16 KiB together' },
   internal: { status: 500, message: 'the gateway failed; its log has the request id' },
@@ -25,8 +36,9 @@ const TABLE = {
   overloaded: { status: 503, message: 'the gateway is overloaded' },
   queue_timeout: { status: 503, message: 'no backend became free in time' },
   draining: { status: 503, message: 'the gateway is stopping' },
+  limits_unavailable: { status: 503, message: 'the limits of this API key cannot be counted now' },
   upstream_timeout: { status: 504, message: 'the backend took too long' },
-} as const satisfies Record<string, { status: number; message: string }>;
+} as const satisfies Record<string, Row>;
 
 export type ErrorCode = keyof typeof TABLE;
 
@@ -60,7 +72,8 @@ export class GatewayError extends Error {
   }
 
   body(): OpenAiErrorBody {
-    return openAiError(this.status, this.type, this.message, this.param);
+    const { status, name }: Row = TABLE[this.code];
+    return openAiError(status, this.type, this.message, this.param, name ?? status);
   }
 }
 

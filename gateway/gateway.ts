@@ -11,8 +11,10 @@ import { createFleet } from './fleet/fleet.ts';
 import { registerFleetMetrics } from './fleet/metrics.ts';
 import { createResponseIds } from './fleet/response-ids.ts';
 import { createStick } from './fleet/sticky.ts';
+import { createOptionReader } from './keys/access.ts';
+import { createKeyring } from './keys/keyring.ts';
+import { openKeyStore } from './keys/open.ts';
 import { createMetrics } from './metrics.ts';
-import { createOptionParser } from './options.ts';
 import { createInflight } from './record.ts';
 import type { Tracing } from './tracing.ts';
 import { createRetryBudget } from './tries/budget.ts';
@@ -62,6 +64,9 @@ const FIXED = [
   'timeouts',
   'policy_token',
   'policy_ca',
+  'keys',
+  'redis',
+  'allow_unauthenticated',
 ] as const satisfies readonly (keyof GatewayConfig)[];
 
 /** Starts the gateway. Rejects when it cannot listen; the message names the address. */
@@ -72,6 +77,13 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   const registry = new Registry();
   const inflight = createInflight();
   const metrics = createMetrics(registry, () => inflight.size);
+  const keyring =
+    config.keys.store === 'off'
+      ? undefined
+      : await createKeyring(await openKeyStore(config.keys, config.redis), {
+          logger,
+          onFailure: () => metrics.keyFailures.inc(),
+        });
   const fleet = createFleet(config, {
     times: config.timeouts,
     policy: { token: config.policy_token, caFile: config.policy_ca },
@@ -101,9 +113,10 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     inflight,
     logger,
     tracing: deps.tracing,
+    keyring,
     request: {
       fleet,
-      parseOption: createOptionParser({
+      readOption: createOptionReader({
         budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
         profiles: deps.profiles,
       }),
@@ -117,6 +130,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   await fleet.ready();
   const closeParts = async () => {
     shedder.close();
+    keyring?.close();
     await fleet.close();
   };
   const main = await listen(app, config.host, config.port).catch(async (error: unknown) => {

@@ -21,14 +21,28 @@ const REQUEST_OWN: ReadonlySet<string> = new Set([
   'x-crystalkv-id',
 ]);
 
-const RESPONSE_OWN: ReadonlySet<string> = new Set(['x-request-id', 'x-crystalkv-id', 'x-accel-buffering']);
+/** A client's key for the gateway; no backend gets it. */
+const CREDENTIALS: ReadonlySet<string> = new Set([...REQUEST_OWN, 'authorization', 'x-api-key']);
+
+/** Who may read an answer in a browser is the gateway's to say; vLLM says everybody, unless it is told otherwise. */
+const RESPONSE_OWN: ReadonlySet<string> = new Set([
+  'x-request-id',
+  'x-crystalkv-id',
+  'x-accel-buffering',
+  'access-control-allow-origin',
+  'access-control-allow-credentials',
+  'access-control-expose-headers',
+]);
 
 /** Names and values in turn, as Node's `rawHeaders`: order, case and duplicates stay. */
 export type FlatHeaders = string[];
 
-/** A client's headers for the backend. Not compressed: an error event could not be put into a compressed stream. */
-export function upstreamHeaders(raw: readonly string[], requestId: string): FlatHeaders {
-  const headers = without(raw, REQUEST_OWN);
+/**
+ * A client's headers for the backend, without its credentials when they were meant for the gateway. Not compressed: an
+ * error event could not be put into a compressed stream.
+ */
+export function upstreamHeaders(raw: readonly string[], requestId: string, keyed: boolean): FlatHeaders {
+  const headers = without(raw, keyed ? CREDENTIALS : REQUEST_OWN);
   headers.push('accept-encoding', 'identity', 'x-request-id', requestId);
   return headers;
 }

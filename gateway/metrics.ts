@@ -83,6 +83,11 @@ export function createMetrics(registry: Registry, inflight: () => number) {
       labelNames: ['stage'] as const,
       registers,
     }),
+    keyFailures: new Counter({
+      name: 'crystalkv_gateway_key_store_failures_total',
+      help: 'Reads of the API keys that failed; the keys that were read last stay good',
+      registers,
+    }),
     brokenStreams: new Counter({
       name: 'crystalkv_gateway_broken_streams_total',
       help: 'Responses that broke off after they had begun, by what the client got: told, reset, or complete before',

@@ -14,6 +14,7 @@ export interface OptionLimits {
   budgetTokens: { min: number; max: number };
   /** The names that may be asked for; empty: any short plain name, and the policy service knows. */
   profiles: readonly string[];
+  modes?: readonly EvictionMode[] | undefined;
 }
 
 const SHOWN_CHARACTERS = 80;
@@ -22,6 +23,7 @@ const SHOWN_CHARACTERS = 80;
 export function createOptionParser(limits: OptionLimits): (value: unknown) => CrystalKvOption {
   const { min, max } = limits.budgetTokens;
   const known = limits.profiles;
+  const modes = limits.modes ?? MODES;
   const fields = {
     profile: {
       schema: z.string().refine((name) => (known.length === 0 ? PROFILE_NAME.test(name) : known.includes(name))),
@@ -31,7 +33,7 @@ export function createOptionParser(limits: OptionLimits): (value: unknown) => Cr
           : `one of ${known.join(', ')}`,
     },
     budget_tokens: { schema: z.int().min(min).max(max), must: `an integer from ${min} to ${max}` },
-    mode: { schema: z.enum(MODES), must: `one of ${MODES.join(', ')}` },
+    mode: { schema: z.enum(modes), must: `one of ${modes.join(', ')}` },
   };
   const names = Object.keys(fields).join(', ');
   const schema = z.strictObject({

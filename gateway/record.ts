@@ -1,6 +1,7 @@
 import type { RequestHandler, Response } from 'express';
 import type { Logger } from '../common/logger.ts';
 import { requestId } from './identity.ts';
+import type { KeyEntry } from './keys/entry.ts';
 import { type AbortStage, type Metrics, OTHER_ROUTE } from './metrics.ts';
 import type { RequestSpan, Tracing } from './tracing.ts';
 
@@ -23,6 +24,8 @@ export interface RequestRecord {
   route: string;
   /** The model that the client named; never a metric label. */
   model: string | undefined;
+  /** Whose request it is; undefined while nobody is asked for a key. */
+  key: KeyEntry | undefined;
   /** Those with a higher number leave a queue first; 0 unless a key says otherwise. */
   priority: number;
   backend: string | undefined;
@@ -30,6 +33,8 @@ export interface RequestRecord {
   broken: boolean;
   startedAt: number;
   firstByteAt: number | undefined;
+  /** Headers of the answer beside the ids, names and values in turn. */
+  readonly answerHeaders: string[];
 }
 
 const KEY = 'record';
@@ -42,6 +47,7 @@ export function recordOf(response: Response): RequestRecord {
 export function ownHeaders(record: RequestRecord): string[] {
   const headers = ['x-request-id', record.requestId];
   if (record.crystalKvId !== undefined) headers.push('x-crystalkv-id', record.crystalKvId);
+  headers.push(...record.answerHeaders);
   return headers;
 }
 
@@ -98,12 +104,14 @@ export function keepRecords(deps: RecordDeps): RequestHandler {
       crystalKvId: undefined,
       route: OTHER_ROUTE,
       model: undefined,
+      key: undefined,
       priority: 0,
       backend: undefined,
       stage: 'upload',
       broken: false,
       startedAt: performance.now(),
       firstByteAt: undefined,
+      answerHeaders: [],
     };
     response.locals[KEY] = record;
     inflight.add(record);
@@ -125,6 +133,7 @@ export function keepRecords(deps: RecordDeps): RequestHandler {
         {
           request_id: record.requestId,
           crystalkv_id: record.crystalKvId,
+          key: record.key?.name,
           method: request.method,
           route: record.route,
           backend: record.backend,

@@ -4,7 +4,7 @@ import type { Fleet } from './fleet/fleet.ts';
 import { prefixHash } from './fleet/prefix.ts';
 import { type FlatHeaders, replaced, upstreamHeaders } from './headers.ts';
 import { crystalKvId } from './identity.ts';
-import type { CrystalKvOption } from './options.ts';
+import { checkModel, type OptionReader } from './keys/access.ts';
 import type { RequestRecord } from './record.ts';
 import { type RequestBody, readRequestBody, renameModel, rewriteRequestBody, textMember } from './request-body.ts';
 import type { Route } from './routes.ts';
@@ -24,6 +24,8 @@ export interface UpstreamRequest {
   prefixHash: number | undefined;
   /** The response that this one goes on from. */
   previousResponse: string | undefined;
+  /** The client's own credential goes with it; else the backend gets the one that is configured for it. */
+  credential: 'client' | 'backend';
 }
 
 /** The request can be sent once more: nothing of its body is gone. */
@@ -32,7 +34,7 @@ export function mayRepeat({ body }: UpstreamRequest): boolean {
 }
 
 export interface UpstreamRequestDeps {
-  parseOption: (value: unknown) => CrystalKvOption;
+  readOption: OptionReader;
   fleet: Pick<Fleet, 'resolve' | 'looksAtModels' | 'prefixBytes'>;
 }
 
@@ -42,8 +44,8 @@ type Content = Pick<UpstreamRequest, 'body' | 'model' | 'prefixHash' | 'previous
 const UNREAD = { model: undefined, prefixHash: undefined, previousResponse: undefined } as const;
 
 /**
- * Makes the request for the backend from the client's. Throws `malformed_json`, `invalid_option` or `not_found`. The
- * gateway's id is on the record afterwards when it went into the body, and only then.
+ * Makes the request for the backend from the client's. Throws `malformed_json`, `invalid_option`, `model_not_allowed` or
+ * `not_found`. The gateway's id is on the record afterwards when it went into the body, and only then.
  */
 export function upstreamRequest(
   route: Route,
@@ -52,7 +54,8 @@ export function upstreamRequest(
   body: Buffer | Upload | null,
   deps: UpstreamRequestDeps,
 ): UpstreamRequest {
-  let headers = upstreamHeaders(request.rawHeaders, record.requestId);
+  const keyed = record.key !== undefined;
+  let headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
   if (record.span !== undefined) headers = replaced(headers, record.span.headers);
   // Without it an upload goes in chunks, as it does when the client did not say the length either.
   const length = request.headers['content-length'];
@@ -62,14 +65,26 @@ export function upstreamRequest(
     if (route.body === 'raw') return rawContent(record, body, deps.fleet);
     return rewritten(route, record, body, deps);
   };
+  if (record.key?.models !== undefined && usesModel(route)) checkModel(record.key, modelOf(body));
   const read = content();
   const path = pathAndQuery(request);
   return {
     method: route.method,
     path: route.path === MODEL_PATH && read.model !== undefined ? `/v1/models/${encodeURIComponent(read.model)}` : path,
     headers,
+    credential: keyed || request.headers.authorization === undefined ? 'backend' : 'client',
     ...read,
   };
+}
+
+/** All that is posted is for a model, except the question whether the server is there. */
+function usesModel({ method, path }: Route): boolean {
+  return method === 'POST' && path !== '/ping';
+}
+
+/** As the client names it, and the last of duplicates, as for every reader. */
+function modelOf(body: Buffer | Upload | null): string | undefined {
+  return Buffer.isBuffer(body) ? readRequestBody(body).model : undefined;
 }
 
 /** `/v1/models/:id` is for a backend that serves it. */
@@ -95,9 +110,9 @@ function rawContent(record: RequestRecord, bytes: Buffer, fleet: UpstreamRequest
 }
 
 function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: UpstreamRequestDeps): Content {
-  const { fleet, parseOption } = deps;
+  const { fleet, readOption } = deps;
   const body = readRequestBody(bytes);
-  const option = body.option === undefined ? {} : parseOption(body.option);
+  const option = readOption(body.option, record.key);
   record.model = body.model;
   const model = body.model === undefined ? undefined : fleet.resolve(body.model);
   const renamed = model === body.model ? undefined : model;

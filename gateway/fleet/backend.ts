@@ -12,6 +12,8 @@ export interface BackendSpec {
   policyAddress?: string | undefined;
   /** The models that it serves; undefined: it is asked. */
   models?: readonly string[] | undefined;
+  /** Its own credential. Never logged, never shown. */
+  apiKey?: string | undefined;
   /** The name that its certificate is for, where the address is not that name. */
   servername?: string | undefined;
 }
@@ -104,6 +106,12 @@ export class Backend {
     }
     this.#spec = spec;
     this.#configured = spec.models === undefined ? undefined : new Set(spec.models);
+  }
+
+  /** The header that it asks for, name and value; none when it asks for none. */
+  credential(): string[] {
+    const { apiKey } = this.#spec;
+    return apiKey === undefined ? [] : ['authorization', `Bearer ${apiKey}`];
   }
 
   begin(): Passage {

@@ -15,7 +15,13 @@ const backendUrl = z
   .refine((text) => !/\/v1\/?$/.test(new URL(text).pathname), 'must be the root of the server, without /v1')
   .transform((text) => text.replace(/\/+$/, ''));
 
-const staticEntry = z.strictObject({ url: backendUrl, policyAddress: z.string().min(1).optional(), models });
+/** What a server asks for, sent as `Authorization: Bearer`. */
+const apiKey = z
+  .string()
+  .regex(/^[\x21-\x7e]{1,4096}$/, 'must be 1 to 4096 printable characters without a space')
+  .optional();
+
+const staticEntry = z.strictObject({ url: backendUrl, policyAddress: z.string().min(1).optional(), models, apiKey });
 
 const dnsEntry = z.strictObject({
   dns: z
@@ -31,6 +37,7 @@ const dnsEntry = z.strictObject({
   interval_ms: whole(100, 3_600_000).default(10_000),
   policyPort: whole(1, 65_535).optional(),
   models,
+  apiKey,
 });
 
 type Entry = z.output<typeof staticEntry> | z.output<typeof dnsEntry>;
@@ -57,9 +64,11 @@ export const fleetOptions = {
     .max(256, 'must name at most 256 backends')
     .refine((list) => new Set(list.map(nameOf)).size === list.length, 'must not name a backend twice')
     .default([{ url: 'http://127.0.0.1:8000' }])
-    .describe(
-      'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m]}, ...], or names whose addresses are asked for again and again: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051}',
-    ),
+    .meta({
+      description:
+        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or names whose addresses are asked for again and again: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051}; apiKey is what the server asks for',
+      hides: /key|token|secret/i,
+    }),
   dns_servers: z
     .array(z.string().min(1))
     .max(8, 'must name at most 8 servers')

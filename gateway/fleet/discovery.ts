@@ -15,6 +15,7 @@ export interface DnsEntry {
   /** The port of the policy service beside each address. */
   policyPort?: number | undefined;
   models?: readonly string[] | undefined;
+  apiKey?: string | undefined;
 }
 
 export type BackendEntry = BackendSpec | DnsEntry;
@@ -117,11 +118,12 @@ export function resolverFor(servers: readonly string[]): Resolve {
   };
 }
 
-function specOf({ dns, port, scheme, path, policyPort, models }: DnsEntry, address: string): BackendSpec {
+function specOf({ dns, port, scheme, path, policyPort, models, apiKey }: DnsEntry, address: string): BackendSpec {
   const host = isIPv6(address) ? `[${address}]` : address;
   return {
     url: `${scheme}://${host}:${port}${path}`,
     models,
+    apiKey,
     ...(policyPort !== undefined && { policyAddress: `${host}:${policyPort}` }),
     ...(scheme === 'https' && { servername: dns }),
   };

@@ -29,8 +29,14 @@ export function listModels(single: RequestHandler, { fleet, draining }: ListMode
     record.route = '/v1/models';
     if (draining()) throw stopped('draining');
     record.stage = 'waiting';
-    const headers = upstreamHeaders(request.rawHeaders, record.requestId);
-    const answers = await Promise.all(fleet.all.map((backend) => get(backend, '/v1/models', LIST_MS, headers)));
+    const keyed = record.key !== undefined;
+    const headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
+    const own = keyed || request.headers.authorization === undefined;
+    const answers = await Promise.all(
+      fleet.all.map((backend) =>
+        get(backend, '/v1/models', LIST_MS, own ? [...headers, ...backend.credential()] : headers),
+      ),
+    );
     if (response.destroyed) return;
     const lists: ModelEntry[][] = [];
     for (const answer of answers) {

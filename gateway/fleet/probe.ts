@@ -10,11 +10,12 @@ export type Probe = { kind: 'answered'; status: number; body: string } | { kind:
 
 /** One GET of the gateway's own, with a bound on time and size. Never rejects. */
 export async function get(
-  { pool, prefix }: Backend,
+  backend: Backend,
   path: string,
   timeoutMs: number,
-  headers: string[] = ['user-agent', USER_AGENT],
+  headers: string[] = ['user-agent', USER_AGENT, ...backend.credential()],
 ): Promise<Probe> {
+  const { pool, prefix } = backend;
   try {
     const answer = await pool.request({
       method: 'GET',

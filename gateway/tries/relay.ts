@@ -122,7 +122,8 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
         settle(started ? { kind: 'broken', error } : { kind: 'failed', error });
       },
     };
-    const { method, path, headers } = sent;
+    const { method, path } = sent;
+    const headers = sent.credential === 'backend' ? [...sent.headers, ...backend.credential()] : sent.headers;
     try {
       const body = sent.body === null || Buffer.isBuffer(sent.body) ? sent.body : sent.body.open();
       backend.pool.dispatch({ method, path: backend.prefix + path, headers, body }, handler);

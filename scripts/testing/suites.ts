@@ -14,6 +14,7 @@ const REQUIRED = [
   'engine',
   'engine-http',
   'gateway',
+  'gateway-keys',
   'gateway-proof',
   'model',
   'policy-service',

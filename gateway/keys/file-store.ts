@@ -1,0 +1,116 @@
+import { randomBytes } from 'node:crypto';
+import { open, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { type KeyEntry, KeyError, readEntries } from './entry.ts';
+import type { KeyStore } from './store.ts';
+
+/** A lock that is older belongs to a process that was killed. */
+const STALE_LOCK_MS = 10_000;
+const LOCK_TRIES = 100;
+const LOCK_PAUSE_MS = 50;
+
+/**
+ * Keys in a JSON file: `{"keys": [...]}`. It is replaced as a whole, so that a reader never sees half of it, and only its
+ * owner can read it. A missing file holds no keys.
+ */
+export function createFileStore(path: string): KeyStore {
+  const store: KeyStore = {
+    place: path,
+    async load(mark) {
+      const now = await markOf(path);
+      if (now === mark) return undefined;
+      return { entries: await read(path), mark: now };
+    },
+    add: (entry) =>
+      locked(path, async () => {
+        const entries = await read(path);
+        const taken = entries.find(({ name, id }) => name === entry.name || id === entry.id);
+        if (taken !== undefined) throw new KeyError(`the name ${entry.name} is taken by the key ${taken.id}`);
+        await write(path, readEntries([...entries, entry], path));
+      }),
+    remove: (idOrName) =>
+      locked(path, async () => {
+        const entries = await read(path);
+        const found = entries.find(({ id, name }) => id === idOrName || name === idOrName);
+        if (found === undefined) throw new KeyError(`${path} holds no key with the id or name ${idOrName}`);
+        await write(
+          path,
+          entries.filter((entry) => entry !== found),
+        );
+        return found;
+      }),
+    close() {},
+  };
+  return store;
+}
+
+/** Changes with every replacement of the file. */
+async function markOf(path: string): Promise<string> {
+  try {
+    const { ino, mtimeNs, size } = await stat(path, { bigint: true });
+    return `${ino}-${mtimeNs}-${size}`;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'none';
+    throw new KeyError(`cannot read the keys in ${path}: ${(error as Error).message}`);
+  }
+}
+
+async function read(path: string): Promise<KeyEntry[]> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw new KeyError(`cannot read the keys in ${path}: ${(error as Error).message}`);
+  }
+  let content: unknown;
+  try {
+    content = JSON.parse(text);
+  } catch (error) {
+    throw new KeyError(`${path} is not valid JSON: ${(error as Error).message}`);
+  }
+  return readEntries((content as { keys?: unknown } | null)?.keys, `${path}: keys`);
+}
+
+async function write(path: string, entries: readonly KeyEntry[]): Promise<void> {
+  const draft = `${path}.${randomBytes(4).toString('hex')}`;
+  try {
+    const file = await open(draft, 'wx', 0o600);
+    try {
+      await file.writeFile(`${JSON.stringify({ keys: entries }, null, 2)}\n`);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(draft, path);
+  } catch (error) {
+    await unlink(draft).catch(() => {});
+    throw new KeyError(`cannot write the keys to ${path}: ${(error as Error).message}`);
+  }
+}
+
+/** One change at a time, also from several processes. */
+async function locked<T>(path: string, change: () => Promise<T>): Promise<T> {
+  const lock = `${path}.lock`;
+  for (let tries = 0; ; tries++) {
+    try {
+      await (await open(lock, 'wx', 0o600)).close();
+      break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
+        throw new KeyError(`cannot write beside ${path}: ${(error as Error).message}`);
+      }
+      if (tries === LOCK_TRIES) throw new KeyError(`${lock} is there: another process changes the keys`);
+      const age = await stat(lock).then(
+        ({ mtimeMs }) => Date.now() - mtimeMs,
+        () => 0,
+      );
+      if (age > STALE_LOCK_MS) await unlink(lock).catch(() => {});
+      else await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
+    }
+  }
+  try {
+    return await change();
+  } finally {
+    await unlink(lock).catch(() => {});
+  }
+}
