@@ -105,6 +105,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
         recentTokens: hello.recentTokens,
         headGroups: hello.headGroups,
         probeSuffixTokens: introduction.probeSuffixTokens,
+        canMerge: introduction.canMerge,
       },
       governanceOf({ options: started.options, canaryKey: canaryKeyOf(started) }, settings.current, (name) => {
         metrics.unknownProfiles.inc();

@@ -4,7 +4,7 @@ import type { Controller, Pool } from './controllers/controller.ts';
 import { createController } from './controllers/registry.ts';
 import type { Introduction } from './hello.ts';
 import { WARM_UP_TOKENS } from './measure-rate.ts';
-import { isMerging, planMerge } from './merge-plan.ts';
+import { planMerge } from './merge-plan.ts';
 import type { RequestState } from './request-state.ts';
 
 export interface DeciderDeps {
@@ -45,8 +45,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
 
   const wantsProbe = (state: RequestState, controller: Controller): boolean => {
     if (!introduction.canProbe || !state.definition.needsProbe || !state.isThinking) return false;
-    // what a merge keeps does not depend on what was read
-    if (isMerging(state, introduction)) return false;
+    if (state.merges) return false;
     const options = state.profile.probe;
     if (!state.schedule.isDue(state.progress, options)) return false;
     // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
@@ -66,7 +65,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       const quota = quotas[i]!;
       if (quota <= 0) continue;
       const state = members[i]!;
-      const merge = isMerging(state, introduction) ? planMerge(state, quota) : undefined;
+      const merge = state.merges ? planMerge(state, quota) : undefined;
       const blocks = merge?.from ?? state.leastValuable(quota);
       if (blocks.length === 0) continue;
       if (state.mode === 'shadow') {
@@ -117,7 +116,8 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
         }
         if (!request.definition.evicts) continue;
         const group = groupOf(request);
-        expected ||= group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
+        // what a merge keeps does not depend on what was read, so nothing has to be known before
+        expected ||= !request.merges && group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
         if (!request.cold && request.tokens >= request.backOffUntil) group.members.push(request);
         if (!wantsProbe(request, group.controller)) continue;
         request.schedule.asked(request.progress);

@@ -1,14 +1,8 @@
 import type { Merge } from '../proto/gen/crystalkv/v1/policy.ts';
-import type { Introduction } from './hello.ts';
 import type { RequestState } from './request-state.ts';
 
 /** Blocks that one merge looks at, at most: an engine compares the keys in them pair by pair. */
 export const MOST_MERGED_BLOCKS = 64;
-
-/** Whether a request gives up blocks by merging. Shadow mode cannot know what a merge would have dropped. */
-export function isMerging(state: RequestState, { canMerge }: Introduction): boolean {
-  return canMerge && state.profile.merge && state.mode === 'enforce';
-}
 
 /**
  * The merge that frees `n` blocks, or as many as there are but one: the least valuable ones are freed, and all others

@@ -32,6 +32,8 @@ export interface RequestStart {
   headGroups: number;
   /** Tokens of the longest end-of-thinking sequence: part of what a probe costs. */
   probeSuffixTokens: number;
+  /** Its engine can merge blocks. */
+  canMerge: boolean;
 }
 
 /** What a request is to be governed by; changes when the configuration is read again. */
@@ -142,6 +144,11 @@ export class RequestState implements Member, RequestFacts {
 
   get isThinking(): boolean {
     return this.phase === Phase.PHASE_THINKING;
+  }
+
+  /** Shadow mode cannot know what a merge would have dropped. */
+  get merges(): boolean {
+    return this.start.canMerge && this.profile.merge && this.mode === 'enforce';
   }
 
   get isAnswering(): boolean {

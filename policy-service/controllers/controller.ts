@@ -8,6 +8,8 @@ export interface Member {
   readonly budgetBlocks: number | undefined;
   /** The end of thinking was seen: from now on only the answer reads. */
   readonly isAnswering: boolean;
+  /** Its blocks are merged, not evicted: which of them give their places says nothing about what is kept. */
+  readonly merges: boolean;
   /**
    * Writes the values of keeping the blocks that may leave now to `out`, from index `at` on, and returns how many there
    * are; at most `table.liveCount`. In any order; they compare with those of other requests under the same policy.

@@ -12,6 +12,9 @@ export interface PressureOptions {
   floorShare: number;
   /** That share once it answers: what it thought is read for the last time. The tokens do not count any more. */
   answerFloorShare: number;
+  /** In the place of both while blocks are merged. */
+  mergeFloorTokens: number;
+  mergeFloorShare: number;
 }
 
 const schema = z
@@ -27,6 +30,9 @@ const schema = z
     floor_tokens: tokenCount.default(256),
     floor_share: share.default(0.75),
     answer_floor_share: share.default(0.5),
+    /** The same where blocks are merged, which loses far less. */
+    merge_floor_tokens: tokenCount.default(128),
+    merge_floor_share: share.default(0.2),
   })
   .refine((value) => value.low_free_share <= value.high_free_share, {
     message: 'low_free_share must not be above high_free_share',
@@ -44,6 +50,8 @@ export const pressure = defineController({
     floorTokens: config.floor_tokens,
     floorShare: config.floor_share,
     answerFloorShare: config.answer_floor_share,
+    mergeFloorTokens: config.merge_floor_tokens,
+    mergeFloorShare: config.merge_floor_share,
   }),
   create: createPressureController,
 });
@@ -68,12 +76,18 @@ export function createPressureController(options: PressureOptions): Controller {
     return active ? high - free : 0;
   };
 
+  const floorOf = ({ merges, isAnswering }: Member) => {
+    if (merges) return { tokens: options.mergeFloorTokens, share: options.mergeFloorShare };
+    if (isAnswering) return { tokens: 0, share: options.answerFloorShare };
+    return { tokens: options.floorTokens, share: options.floorShare };
+  };
+
   /** Blocks that a request may lose before it is down to its floor. */
   const spare = (member: Member): number => {
-    const { table, isAnswering } = member;
+    const { table } = member;
     const ever = outputBlocksEver(member, 1);
-    const share = isAnswering ? options.answerFloorShare : options.floorShare;
-    const floor = Math.max(isAnswering ? 0 : blocksOf(options.floorTokens, table), Math.ceil(share * ever));
+    const { tokens, share } = floorOf(member);
+    const floor = Math.max(blocksOf(tokens, table), Math.ceil(share * ever));
     return Math.max(0, Math.min(table.liveEvictable - table.pending - table.virtual, ever - table.gone - floor));
   };
 
@@ -98,11 +112,22 @@ export function createPressureController(options: PressureOptions): Controller {
     return offered;
   };
 
+  /** A merge compares all keys of a request whatever it frees: few large ones are better than many small ones. */
+  const takeFromLongest = (members: readonly Member[], needed: number, quotas: number[]) => {
+    const spares = members.map((member, i) => ({ i, blocks: spare(member) })).sort((a, b) => b.blocks - a.blocks);
+    let left = needed;
+    for (const { i, blocks } of spares) {
+      quotas[i] = Math.min(blocks, left);
+      left -= quotas[i];
+    }
+  };
+
   return {
     quotas(members, pool, quotas) {
       for (let i = 0; i < members.length; i += 1) quotas[i] = 0;
       const needed = need(pool);
       if (needed <= 0) return;
+      if (members.every(({ merges }) => merges)) return takeFromLongest(members, needed, quotas);
       let offered = 0;
       for (let i = 0; i < members.length; i += 1) offered += offer(members[i]!, i, offered);
       const given = takeLowest(owners, values, offered, Math.min(needed, offered));

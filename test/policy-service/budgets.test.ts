@@ -14,6 +14,7 @@ class Request implements Member {
   readonly table = new BlockTable({ blockSize: 16, promptTokens: 32, sinkTokens: 0, recentTokens: 32 });
   readonly budgetBlocks = undefined;
   readonly isAnswering = false;
+  readonly merges = false;
   wants = 1;
 
   comparableValues(): number {

@@ -6,16 +6,20 @@ import type { Controller, Member, Pool } from '../../policy-service/controllers/
 import { createFixedController } from '../../policy-service/controllers/fixed.ts';
 import { createPressureController } from '../../policy-service/controllers/pressure.ts';
 
-type Facts = Partial<Pick<Member, 'budgetBlocks' | 'isAnswering'>> & { value?: (block: number) => number };
+type Facts = Partial<Pick<Member, 'budgetBlocks' | 'isAnswering' | 'merges'>> & { value?: (block: number) => number };
 
 /** A request with a prompt of two blocks, whose blocks are worth their index unless `value` says otherwise. */
-function member(outputBlocks: number, { budgetBlocks, isAnswering = false, value = (b) => b }: Facts = {}): Member {
+function member(
+  outputBlocks: number,
+  { budgetBlocks, isAnswering = false, merges = false, value = (b) => b }: Facts = {},
+): Member {
   const table = new BlockTable({ blockSize: 16, promptTokens: 32, sinkTokens: 0, recentTokens: 32 });
   table.advance(32 + outputBlocks * 16);
   return {
     table,
     budgetBlocks,
     isAnswering,
+    merges,
     comparableValues(out, at) {
       const blocks = new Int32Array(table.liveCount);
       const count = table.candidates(blocks);
@@ -43,6 +47,8 @@ const watermarks = {
   floorTokens: 64,
   floorShare: 0,
   answerFloorShare: 0,
+  mergeFloorTokens: 64,
+  mergeFloorShare: 0.5,
 };
 
 test('fixed: the next block is made room for before it is allocated', () => {
@@ -103,6 +109,14 @@ test('pressure: the least valuable blocks go, whoever has them', () => {
   assert.deepEqual(quotas(createPressureController(watermarks), [rich, poor], pool(8)), [0, 12]);
   const options = { ...watermarks, highFreeShare: 0.4 };
   assert.deepEqual(quotas(createPressureController(options), [rich, poor], pool(8)), [5, 27]);
+});
+
+test('pressure: merges take from the longest requests, down to a floor of their own', () => {
+  const members = [member(8, { merges: true }), member(30, { merges: true }), member(20, { merges: true })];
+  assert.deepEqual(quotas(createPressureController(watermarks), members, pool(9)), [0, 11, 0]);
+  // 31, 21 and 9 blocks when the next token is there; half of them are the floor
+  const options = { ...watermarks, highFreeShare: 0.6 };
+  assert.deepEqual(quotas(createPressureController(options), members, pool(9)), [4, 15, 10]);
 });
 
 test('pressure: requests whose blocks are worth the same give alike', () => {

@@ -47,6 +47,7 @@ function request(policy: PolicyName, start: Partial<RequestStart> = {}): Request
       recentTokens: 32,
       headGroups: GROUPS,
       probeSuffixTokens: 1,
+      canMerge: false,
       ...start,
     },
     { profile, controller: profile.controller, mode: 'enforce', canary: false },
