@@ -13,6 +13,8 @@ export interface AppDeps extends ForwardDeps, RecordDeps {
   fleet: Fleet;
   /** Undefined: nobody is asked for a key. */
   keyring: Keyring | undefined;
+  /** The gateway described, for `/openapi.json`. */
+  openApi: Readonly<Record<string, unknown>>;
   /** Answers `/metrics`; undefined when it has a listener of its own. */
   metricsHandler: RequestHandler | undefined;
 }
@@ -24,6 +26,7 @@ export function createApp(deps: AppDeps): Express {
   app.enable('case sensitive routing').enable('strict routing').set('query parser', false);
 
   app.get('/health', (_request, response) => void response.json({ status: 'ok' }));
+  app.get('/openapi.json', (_request, response) => void response.json(deps.openApi));
   app.get('/ready', ready(deps.fleet, deps.draining));
   const { keyring, metricsHandler } = deps;
   if (metricsHandler !== undefined) app.get('/metrics', mayRead(keyring), metricsHandler);
@@ -37,7 +40,7 @@ export function createApp(deps: AppDeps): Express {
     if (route.method === 'GET') app.get(route.path, handlers);
     else app.post(route.path, handlers);
   }
-  const own = ['/health', '/ready', ...(metricsHandler === undefined ? [] : ['/metrics'])];
+  const own = ['/health', '/ready', '/openapi.json', ...(metricsHandler === undefined ? [] : ['/metrics'])];
   const known = new Set([...ROUTES.map(({ path }) => path), ...own]);
   for (const path of known) app.all(path, otherMethods(path, allowed(path)));
 

@@ -42,6 +42,15 @@ const TABLE = {
 
 export type ErrorCode = keyof typeof TABLE;
 
+/** Every status of an error of the gateway's own, with the messages of its rows. */
+export function errorStatuses(): Map<number, string[]> {
+  const statuses = new Map<number, string[]>();
+  for (const { status, message } of Object.values(TABLE)) {
+    statuses.set(status, [...(statuses.get(status) ?? []), message]);
+  }
+  return new Map([...statuses].sort(([a], [b]) => a - b));
+}
+
 interface Details {
   /** Instead of the row's own text. */
   message?: string;

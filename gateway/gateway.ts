@@ -15,6 +15,7 @@ import { createOptionReader } from './keys/access.ts';
 import { createKeyring } from './keys/keyring.ts';
 import { openKeyStore } from './keys/open.ts';
 import { createMetrics } from './metrics.ts';
+import { openApiDocument } from './openapi/document.ts';
 import { createInflight } from './record.ts';
 import type { Tracing } from './tracing.ts';
 import { createRetryBudget } from './tries/budget.ts';
@@ -103,7 +104,12 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   const budget = createRetryBudget(() => config.retries);
   let draining = false;
   const serveMetrics = metricsHandler(deps.metricsOf?.(registry) ?? registry);
+  const limits = {
+    budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
+    profiles: deps.profiles,
+  };
   const app = createApp({
+    openApi: openApiDocument(limits),
     fleet,
     serve: createTries({ fleet, admission: gate, metrics, budget, retries: () => config.retries, responseIds }),
     stick: createStick(fleet, responseIds),
@@ -116,10 +122,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     keyring,
     request: {
       fleet,
-      readOption: createOptionReader({
-        budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
-        profiles: deps.profiles,
-      }),
+      readOption: createOptionReader(limits),
     },
     bodyLimit: config.body_limit_bytes,
     totalMs: () => config.timeouts.total_ms,

@@ -19,14 +19,13 @@ export interface OptionLimits {
 
 const SHOWN_CHARACTERS = 80;
 
-/** Makes the function that checks an option. It throws `invalid_option`, which names field, value and bounds. */
-export function createOptionParser(limits: OptionLimits): (value: unknown) => CrystalKvOption {
+function optionFields(limits: OptionLimits) {
   const { min, max } = limits.budgetTokens;
   const known = limits.profiles;
   const modes = limits.modes ?? MODES;
-  const fields = {
+  return {
     profile: {
-      schema: z.string().refine((name) => (known.length === 0 ? PROFILE_NAME.test(name) : known.includes(name))),
+      schema: known.length === 0 ? z.string().regex(PROFILE_NAME) : z.enum(known),
       must:
         known.length === 0
           ? 'a name of 1 to 64 letters, digits, dots, dashes or underscores'
@@ -35,12 +34,23 @@ export function createOptionParser(limits: OptionLimits): (value: unknown) => Cr
     budget_tokens: { schema: z.int().min(min).max(max), must: `an integer from ${min} to ${max}` },
     mode: { schema: z.enum(modes), must: `one of ${modes.join(', ')}` },
   };
-  const names = Object.keys(fields).join(', ');
-  const schema = z.strictObject({
-    profile: fields.profile.schema.optional(),
-    budget_tokens: fields.budget_tokens.schema.optional(),
-    mode: fields.mode.schema.optional(),
+}
+
+/** What an option may look like within these limits. */
+export function optionSchema(limits: OptionLimits) {
+  const { profile, budget_tokens, mode } = optionFields(limits);
+  return z.strictObject({
+    profile: profile.schema.optional(),
+    budget_tokens: budget_tokens.schema.optional(),
+    mode: mode.schema.optional(),
   });
+}
+
+/** Makes the function that checks an option. It throws `invalid_option`, which names field, value and bounds. */
+export function createOptionParser(limits: OptionLimits): (value: unknown) => CrystalKvOption {
+  const fields = optionFields(limits);
+  const names = Object.keys(fields).join(', ');
+  const schema = optionSchema(limits);
 
   return function parseOption(value) {
     const result = schema.safeParse(value);
