@@ -5,6 +5,7 @@ import { admissionSchema } from './admission/config.ts';
 import { whole } from './bounds.ts';
 import { fleetOptions } from './fleet/config.ts';
 import { exposureProblem, keysSchema } from './keys/config.ts';
+import { limitsSchema } from './limits/config.ts';
 import { redisSchema } from './redis.ts';
 import { retriesSchema } from './tries/config.ts';
 
@@ -17,6 +18,7 @@ const options = z.strictObject({
   ...fleetOptions,
   keys: keysSchema,
   redis: redisSchema,
+  limits: limitsSchema,
   allow_unauthenticated: z
     .boolean('must be true or false')
     .default(false)

@@ -4,6 +4,7 @@ import { readBody } from './body.ts';
 import { createDownstream } from './downstream.ts';
 import { GatewayError } from './errors.ts';
 import type { Stick } from './fleet/sticky.ts';
+import type { LimitGate } from './limits/gate.ts';
 import { ownHeaders, recordOf, type StopReason } from './record.ts';
 import type { Route } from './routes.ts';
 import { type Job, stopped } from './tries/tries.ts';
@@ -18,6 +19,8 @@ export interface ForwardDeps {
   stick: Stick;
   shedder: LoadShedder;
   onShed: () => void;
+  /** Undefined: nobody has limits. */
+  limits: LimitGate | undefined;
   /** Bytes. */
   bodyLimit: number;
   /** Milliseconds for all tries on backends together, with the whole response. */
@@ -41,7 +44,8 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
     record.stage = 'waiting';
     const sent = upstreamRequest(route, record, request, body, deps.request);
     const only = route.sticky === undefined ? undefined : await deps.stick(route, request, sent);
-    // The client left while it was asked where its response is.
+    await deps.limits?.enter(record, sent, response);
+    // The client left while it was asked where its response is, or what its limits are.
     if (response.destroyed) return;
     const downstream = createDownstream(request, response, route.form, ownHeaders(record));
     const totalMs = deps.totalMs();

@@ -14,6 +14,7 @@ import { createStick } from './fleet/sticky.ts';
 import { createOptionReader } from './keys/access.ts';
 import { createKeyring } from './keys/keyring.ts';
 import { openKeyStore } from './keys/open.ts';
+import { openLimits } from './limits/open.ts';
 import { createMetrics } from './metrics.ts';
 import { openApiDocument } from './openapi/document.ts';
 import { createInflight } from './record.ts';
@@ -67,6 +68,7 @@ const FIXED = [
   'policy_ca',
   'keys',
   'redis',
+  'limits',
   'allow_unauthenticated',
 ] as const satisfies readonly (keyof GatewayConfig)[];
 
@@ -85,6 +87,10 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
           logger,
           onFailure: () => metrics.keyFailures.inc(),
         });
+  const limits =
+    keyring === undefined
+      ? undefined
+      : await openLimits({ redis: config.redis, limits: config.limits, registry, logger });
   const fleet = createFleet(config, {
     times: config.timeouts,
     policy: { token: config.policy_token, caFile: config.policy_ca },
@@ -104,12 +110,12 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   const budget = createRetryBudget(() => config.retries);
   let draining = false;
   const serveMetrics = metricsHandler(deps.metricsOf?.(registry) ?? registry);
-  const limits = {
+  const optionLimits = {
     budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
     profiles: deps.profiles,
   };
   const app = createApp({
-    openApi: openApiDocument(limits),
+    openApi: openApiDocument(optionLimits),
     fleet,
     serve: createTries({ fleet, admission: gate, metrics, budget, retries: () => config.retries, responseIds }),
     stick: createStick(fleet, responseIds),
@@ -120,9 +126,10 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     logger,
     tracing: deps.tracing,
     keyring,
+    limits,
     request: {
       fleet,
-      readOption: createOptionReader(limits),
+      readOption: createOptionReader(optionLimits),
     },
     bodyLimit: config.body_limit_bytes,
     totalMs: () => config.timeouts.total_ms,
@@ -134,6 +141,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   const closeParts = async () => {
     shedder.close();
     keyring?.close();
+    await limits?.close();
     await fleet.close();
   };
   const main = await listen(app, config.host, config.port).catch(async (error: unknown) => {

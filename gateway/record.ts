@@ -33,6 +33,8 @@ export interface RequestRecord {
   broken: boolean;
   startedAt: number;
   firstByteAt: number | undefined;
+  /** What the response says it took so far, or what is estimated where it does not. */
+  readonly tokens: { input: number; output: number };
   /** Headers of the answer beside the ids, names and values in turn. */
   readonly answerHeaders: string[];
 }
@@ -111,6 +113,7 @@ export function keepRecords(deps: RecordDeps): RequestHandler {
       broken: false,
       startedAt: performance.now(),
       firstByteAt: undefined,
+      tokens: { input: 0, output: 0 },
       answerHeaders: [],
     };
     response.locals[KEY] = record;

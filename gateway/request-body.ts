@@ -95,6 +95,31 @@ function rewriteDictionary(bytes: Buffer, member: Member, text: string): Edit[] 
   return isNull && text !== '' ? [{ start: member.valueStart, end: member.end, text: `{${text}}` }] : [];
 }
 
+/** How much output a request asks for, in tokens for each of its choices. */
+export interface WantedOutput {
+  /** Undefined: it names no limit. */
+  most: number | undefined;
+  choices: number;
+}
+
+/** The names of that limit: of chat completions, of text completions and messages, of responses. */
+const OUTPUT_LIMITS = ['max_completion_tokens', 'max_tokens', 'max_output_tokens'];
+
+export function wantedOutput(body: RequestBody): WantedOutput {
+  const most = OUTPUT_LIMITS.map((name) => countMember(body, name)).find((count) => count !== undefined);
+  return { most, choices: Math.max(1, countMember(body, 'n') ?? 1) };
+}
+
+/** The last member of that name when it is a whole number. */
+function countMember({ bytes, object }: RequestBody, key: string): number | undefined {
+  const member = object.members.findLast((candidate) => candidate.key === key);
+  const text =
+    member === undefined
+      ? ''
+      : bytes.toString('latin1', member.valueStart, Math.min(member.end, member.valueStart + 12));
+  return /^\d{1,9}$/.test(text) ? Number(text) : undefined;
+}
+
 /** The last member of that name, parsed; undefined when it is absent. */
 function memberValue(bytes: Buffer, object: ObjectRange, key: string): unknown {
   const member = object.members.findLast((candidate) => candidate.key === key);

@@ -6,7 +6,15 @@ import { type FlatHeaders, replaced, upstreamHeaders } from './headers.ts';
 import { crystalKvId } from './identity.ts';
 import { checkModel, type OptionReader } from './keys/access.ts';
 import type { RequestRecord } from './record.ts';
-import { type RequestBody, readRequestBody, renameModel, rewriteRequestBody, textMember } from './request-body.ts';
+import {
+  type RequestBody,
+  readRequestBody,
+  renameModel,
+  rewriteRequestBody,
+  textMember,
+  type WantedOutput,
+  wantedOutput,
+} from './request-body.ts';
 import type { Route } from './routes.ts';
 import type { Upload } from './upload.ts';
 
@@ -24,6 +32,10 @@ export interface UpstreamRequest {
   prefixHash: number | undefined;
   /** The response that this one goes on from. */
   previousResponse: string | undefined;
+  /** It is for a model: it counts where requests are limited. */
+  costs: boolean;
+  /** The output that it asks for; undefined: it makes none. */
+  output: WantedOutput | undefined;
   /** The client's own credential goes with it; else the backend gets the one that is configured for it. */
   credential: 'client' | 'backend';
 }
@@ -40,8 +52,8 @@ export interface UpstreamRequestDeps {
 
 const MODEL_PATH = '/v1/models/:id';
 
-type Content = Pick<UpstreamRequest, 'body' | 'model' | 'prefixHash' | 'previousResponse'>;
-const UNREAD = { model: undefined, prefixHash: undefined, previousResponse: undefined } as const;
+type Content = Pick<UpstreamRequest, 'body' | 'model' | 'prefixHash' | 'previousResponse' | 'output'>;
+const UNREAD = { model: undefined, prefixHash: undefined, previousResponse: undefined, output: undefined } as const;
 
 /**
  * Makes the request for the backend from the client's. Throws `malformed_json`, `invalid_option`, `model_not_allowed` or
@@ -72,6 +84,7 @@ export function upstreamRequest(
     method: route.method,
     path: route.path === MODEL_PATH && read.model !== undefined ? `/v1/models/${encodeURIComponent(read.model)}` : path,
     headers,
+    costs: usesModel(route),
     credential: keyed || request.headers.authorization === undefined ? 'backend' : 'client',
     ...read,
   };
@@ -131,6 +144,7 @@ function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: Ups
     body: result.bytes,
     model,
     prefixHash: prefixBytes === undefined ? undefined : prefixHash(bytes, body.object, prefixBytes),
+    output: wantedOutput(body),
     previousResponse: route.sticky === 'makes' ? textMember(body, 'previous_response_id') : undefined,
   };
 }

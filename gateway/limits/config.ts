@@ -1,0 +1,15 @@
+import { z } from 'zod';
+import { whole } from '../bounds.ts';
+
+/** The part `gateway.limits` of the configuration: how tokens of running requests are counted before they are known. */
+export const limitsSchema = z
+  .strictObject({
+    reserve_prompt_max: whole(0, 10_000_000)
+      .default(8_192)
+      .describe('Most tokens that are reserved for a prompt; a quarter of its bytes is (0 to 10000000)'),
+    reserve_output: whole(0, 10_000_000)
+      .default(1_024)
+      .describe('Tokens that are reserved for the output of a request that names no limit (0 to 10000000)'),
+  })
+  .prefault({});
+export type LimitsConfig = z.output<typeof limitsSchema>;

@@ -1,0 +1,97 @@
+import type { Response } from 'express';
+import { GatewayError } from '../errors.ts';
+import type { KeyEntry } from '../keys/entry.ts';
+import type { RequestRecord } from '../record.ts';
+import type { UpstreamRequest } from '../upstream-request.ts';
+import type { LimitsConfig } from './config.ts';
+import { limitHeaders, retryHeaders } from './headers.ts';
+import type { LimitName, Limits } from './limiter.ts';
+import type { ResilientLimiter } from './resilient.ts';
+
+/** Lets a request with a key pass when its limits have room. */
+export interface LimitGate {
+  /** Throws `rate_limited`, `quota_used` or `limits_unavailable`. What was taken is counted when the response has closed. */
+  enter(record: RequestRecord, sent: UpstreamRequest, response: Response): Promise<void>;
+  /** Resolves when all that ended has been counted, or could not be. */
+  close(): Promise<void>;
+}
+
+export interface LimitGateDeps {
+  limiter: ResilientLimiter;
+  config: LimitsConfig;
+  onLimited: (key: string, limit: LimitName) => void;
+}
+
+export function createLimitGate({ limiter, config, onLimited }: LimitGateDeps): LimitGate {
+  const settling = new Set<Promise<void>>();
+  return {
+    async enter(record, sent, response) {
+      const { key } = record;
+      if (key === undefined || !sent.costs) return;
+      const limits = limitsOf(key);
+      if (limits === undefined) return;
+      const lease = { key: key.id, id: `${record.requestId}.${nextLease()}`, reserve: reserveOf(sent, config) };
+      const admission = await limiter.admit(lease, limits);
+      if (admission.kind === 'unavailable')
+        throw new GatewayError('limits_unavailable', { headers: { 'retry-after': '1' } });
+      record.answerHeaders.push(...limitHeaders(limits, admission.counts));
+      if (admission.kind === 'refused') {
+        onLimited(key.name, admission.limit);
+        throw refusal(key, admission.limit, admission.retryMs);
+      }
+      const settle = () => {
+        const settled = limiter.settle(lease, record.tokens.input + record.tokens.output);
+        settling.add(settled);
+        void settled.then(() => settling.delete(settled));
+      };
+      // The client left while its limits were asked.
+      if (response.closed) settle();
+      else response.once('close', settle);
+    },
+    async close() {
+      await Promise.all(settling);
+      limiter.close();
+    },
+  };
+}
+
+/** Undefined: the key has no limit, so there is nothing to ask. */
+function limitsOf(key: KeyEntry): Limits | undefined {
+  const limits: Limits = {
+    requestsPerMinute: key.requests_per_minute,
+    tokensPerMinute: key.tokens_per_minute,
+    concurrentRequests: key.concurrent_requests,
+    tokensPerDay: key.tokens_per_day,
+  };
+  return Object.values(limits).every((limit) => limit === undefined) ? undefined : limits;
+}
+
+/** Tokens that a request may take: its prompt by its bytes, and all the output that it asks for. */
+function reserveOf({ body, output }: UpstreamRequest, config: LimitsConfig): number {
+  const prompt = Buffer.isBuffer(body) ? Math.min(Math.ceil(body.length / 4), config.reserve_prompt_max) : 0;
+  return prompt + (output === undefined ? 0 : (output.most ?? config.reserve_output) * output.choices);
+}
+
+const MESSAGES: Readonly<Record<LimitName, (key: KeyEntry) => string>> = {
+  concurrent_requests: (key) => `this API key may have ${key.concurrent_requests} requests at the same time`,
+  requests_per_minute: (key) => `this API key may make ${key.requests_per_minute} requests in a minute`,
+  tokens_per_minute: (key) =>
+    `this API key may use ${key.tokens_per_minute} tokens in a minute, those that running requests reserve included`,
+  tokens_per_day: (key) =>
+    `this API key may use ${key.tokens_per_day} tokens in a day of UTC, those that running requests reserve included`,
+};
+
+function refusal(key: KeyEntry, limit: LimitName, retryMs: number): GatewayError {
+  return new GatewayError(limit === 'tokens_per_day' ? 'quota_used' : 'rate_limited', {
+    message: MESSAGES[limit](key),
+    headers: retryHeaders(retryMs),
+  });
+}
+
+/** Request ids are the client's to choose, and may come twice. */
+const process36 = Math.floor(Math.random() * 36 ** 8).toString(36);
+let leases = 0;
+function nextLease(): string {
+  leases += 1;
+  return `${process36}.${leases.toString(36)}`;
+}
