@@ -6,7 +6,7 @@ import {
   type RequestAck,
 } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { Introduction } from './hello.ts';
-import { type PlanOutcome, type ProbeOutcome, phaseLabel, rejectLabel } from './labels.ts';
+import { type BadMessageReason, type PlanOutcome, type ProbeOutcome, phaseLabel, rejectLabel } from './labels.ts';
 import type { Metrics } from './metrics.ts';
 import type { Asked, PlanLedger } from './plan-ledger.ts';
 import type { RequestState } from './request-state.ts';
@@ -82,7 +82,7 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
 
   return {
     /** Returns why the message was dropped. */
-    read(ack: Ack): string | undefined {
+    read(ack: Ack): BadMessageReason | undefined {
       if (ack.planSequence >= ledger.next || ack.planSequence === 0n) return 'unknown_plan';
       const { asked = [], lost } = ledger.settle(ack.planSequence);
       for (const plan of lost) {

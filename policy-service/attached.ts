@@ -17,6 +17,7 @@ import type { Settings } from './config.ts';
 import { createDecider } from './decide.ts';
 import { governanceOf } from './governance.ts';
 import type { Introduction, Refusal } from './hello.ts';
+import type { BadMessageReason } from './labels.ts';
 import { MeasureRate } from './measure-rate.ts';
 import { type Metrics, openRequest } from './metrics.ts';
 import { PlanLedger } from './plan-ledger.ts';
@@ -65,7 +66,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
   const engine = hello.engineId;
   const requests = new Map<number, RequestState>();
   const ledger = new PlanLedger();
-  const bad = (reason: string) => metrics.badMessages.inc({ reason });
+  const bad = (reason: BadMessageReason) => metrics.badMessages.inc({ reason });
   const probes = createProbeDesk({ introduction, requests, metrics });
   const acks = createAckReader({ introduction, requests, ledger, metrics });
   const rate = new MeasureRate();

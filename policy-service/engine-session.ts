@@ -1,6 +1,7 @@
 import type { AttachRequest } from '../proto/gen/crystalkv/v1/policy.ts';
 import { type Attached, createAttached, type EngineSession, type SessionDeps } from './attached.ts';
 import { negotiate } from './hello.ts';
+import type { BadMessageReason } from './labels.ts';
 
 /**
  * One Attach stream. `receive` takes whatever the engine sends: what makes no sense is counted and dropped, and the
@@ -8,7 +9,7 @@ import { negotiate } from './hello.ts';
  */
 export function createEngineSession(deps: SessionDeps) {
   const { metrics, logger } = deps;
-  const bad = (reason: string) => metrics.badMessages.inc({ reason });
+  const bad = (reason: BadMessageReason) => metrics.badMessages.inc({ reason });
   let attached: Attached | undefined;
   let ended = false;
 

@@ -31,6 +31,27 @@ export type PlanOutcome = (typeof PLAN_OUTCOMES)[number];
 export const PROBE_OUTCOMES = ['finished', 'partial', 'dropped', 'no_room', 'unsupported', 'unanswered'] as const;
 export type ProbeOutcome = (typeof PROBE_OUTCOMES)[number];
 
+/** Why a message, or a part of one, was dropped. */
+export const BAD_MESSAGE_REASONS = [
+  'before_hello',
+  'second_hello',
+  'late_snapshot',
+  'undecodable',
+  'duplicate_handle',
+  'unknown_handle',
+  'unknown_parent',
+  'unknown_plan',
+  'stale_epoch',
+  'too_long',
+  'tokens_went_back',
+  'step_out_of_order',
+  'mass_length',
+  'mass_code',
+  'probe_mass_length',
+  'internal_error',
+] as const;
+export type BadMessageReason = (typeof BAD_MESSAGE_REASONS)[number];
+
 /** Metric label of a reason; reasons of newer engines share one. */
 export function rejectLabel(reason: Reject): string {
   return REJECT_LABELS.get(reason) ?? 'unknown';

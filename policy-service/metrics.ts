@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { PLAN_OUTCOMES, PROBE_OUTCOMES, REJECT_REASONS } from './labels.ts';
+import { BAD_MESSAGE_REASONS, PLAN_OUTCOMES, PROBE_OUTCOMES, REJECT_REASONS } from './labels.ts';
 import { createStateMetrics, type EngineReading } from './state-metrics.ts';
 
 export type Metrics = ReturnType<typeof createMetrics>;
@@ -137,6 +137,9 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
     metrics.shadowSteps,
   );
 
+  for (const reason of BAD_MESSAGE_REASONS) metrics.badMessages.inc({ reason }, 0);
+  for (const outcome of ['accepted', 'refused']) metrics.streams.inc({ outcome }, 0);
+  for (const outcome of ['applied', 'refused']) metrics.reloads.inc({ outcome }, 0);
   return { registry, ...metrics };
 }
 
@@ -161,6 +164,7 @@ export function openRequest(metrics: Metrics, labels: Readonly<Record<(typeof RE
       one.inc(labels, 0);
     }
   } else if (mode === 'enforce') {
+    metrics.merges.inc({ engine: labels.engine, policy: labels.policy }, 0);
     for (const phase of ['thinking', 'answer']) {
       metrics.blocksEvicted.inc({ ...evicted, phase }, 0);
       metrics.bytesFreed.inc({ ...evicted, phase }, 0);

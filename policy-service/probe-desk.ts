@@ -1,5 +1,6 @@
 import { type Finished, FinishReason, type RequestStep, type Started } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { Introduction } from './hello.ts';
+import type { BadMessageReason } from './labels.ts';
 import type { Metrics } from './metrics.ts';
 import { ProbeRun } from './probe.ts';
 import type { RequestState } from './request-state.ts';
@@ -39,7 +40,7 @@ export function createProbeDesk({ introduction, requests, metrics }: ProbeDeskDe
     },
 
     /** Adds a fork's step; returns why it was dropped. */
-    step(row: RequestStep): string | undefined {
+    step(row: RequestStep): BadMessageReason | undefined {
       if (!runs.has(row.handle)) return 'unknown_handle';
       const run = runs.get(row.handle);
       if (run === undefined || row.masses.length === 0) return undefined;

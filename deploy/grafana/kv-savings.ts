@@ -1,0 +1,241 @@
+import { BytesIEC, CountsPerSecond, PercentUnit, Short } from '@grafana/grafana-foundation-sdk/units';
+import { mul, sub } from '@grafana/promql-builder';
+import { attachedEngines, choiceVariable, type DashboardSpec } from './dashboard.ts';
+import { chart, figure } from './panel.ts';
+import { inRange, ofEngines, perSecond, type Query, ratio, series, sumBy, withModel } from './query.ts';
+
+const BY = ['$by'];
+const LINE = '{{$by}}';
+const now = (metric: string): Query => withModel(ofEngines(metric));
+const blocksSaved = (): Query => sub(now('crystalkv_blocks_full'), now('crystalkv_blocks_resident'));
+const bytesSaved = (): Query =>
+  mul(blocksSaved(), series('crystalkv_block_bytes')).on(['instance', 'engine']).groupLeft([]);
+const enforced = (metric: string) => ofEngines(metric, { mode: 'enforce' });
+/** Requests with a full cache: shadowed ones lose nothing either. */
+const whole = (metric: string) => ofEngines(metric, { mode: '~shadow|off' });
+const rated = (metric: string): Query => sumBy(BY, withModel(perSecond(ofEngines(metric))));
+const grown = (vector: ReturnType<typeof ofEngines>, by: string[]): Query => sumBy(by, withModel(inRange(vector)));
+
+/** Mean length of finished answers with evictions, over that with a full cache, in the whole time range. */
+const lengthRatio = (by: string[]): Query => {
+  const mean = (of: typeof enforced) =>
+    ratio(grown(of('crystalkv_finished_tokens_total'), by), grown(of('crystalkv_finished_requests_total'), by));
+  return ratio(mean(enforced), mean(whole));
+};
+const peakShare = (by: string[]): Query =>
+  ratio(grown(enforced('crystalkv_peak_blocks_total'), by), grown(enforced('crystalkv_full_peak_blocks_total'), by));
+
+export const kvSavings: DashboardSpec = {
+  name: 'kv-savings',
+  title: 'KV savings',
+  description: 'What evictions save, and what they cost beside it.',
+  variables: [
+    ...attachedEngines(),
+    choiceVariable('by', 'Split by', ['profile', 'policy', 'phase', 'engine', 'model']),
+  ],
+  rows: [
+    {
+      title: 'At a glance',
+      panels: [
+        figure({
+          title: 'Blocks saved now',
+          description: 'KV blocks that the running requests would hold with full caches, less those that they hold.',
+          unit: Short,
+          queries: [[sumBy([], blocksSaved()), 'blocks']],
+        }),
+        figure({
+          title: 'Memory saved now',
+          description: 'The same in bytes of keys and values.',
+          unit: BytesIEC,
+          queries: [[sumBy([], bytesSaved()), 'memory']],
+        }),
+        figure({
+          title: 'Share of full caches held',
+          description: 'Blocks in the cache over blocks of full caches, for the requests that run. Lower saves more.',
+          unit: PercentUnit,
+          max: 1,
+          queries: [
+            [ratio(sumBy([], now('crystalkv_blocks_resident')), sumBy([], now('crystalkv_blocks_full'))), 'held'],
+          ],
+        }),
+        figure({
+          title: 'Share of the full-cache peak',
+          description:
+            'Most blocks that a request held at a time, over what a full cache would have needed; requests with evictions that ended in the time range.',
+          unit: PercentUnit,
+          max: 1,
+          queries: [[peakShare([]), 'peak']],
+        }),
+        figure({
+          title: 'Freed in this time range',
+          description:
+            'Bytes of keys and values that evictions gave back; what is used again and freed again counts again.',
+          unit: BytesIEC,
+          queries: [[grown(ofEngines('crystalkv_bytes_freed_total'), []), 'freed']],
+        }),
+        figure({
+          title: 'Length ratio',
+          description:
+            'Mean tokens of answers with evictions over those with a full cache (shadow or off) in the time range. Above 1 the model thinks longer for what it lost. Known only where both kinds of requests ended.',
+          unit: Short,
+          badFrom: 1.3,
+          queries: [[lengthRatio([]), 'ratio']],
+        }),
+      ],
+    },
+    {
+      title: 'What is saved',
+      panels: [
+        chart({
+          title: 'Blocks in the cache, and with full caches',
+          description: 'The distance between the two lines of a colour is what is saved.',
+          unit: Short,
+          queries: [
+            [sumBy(BY, now('crystalkv_blocks_resident')), `held, ${LINE}`],
+            [sumBy(BY, now('crystalkv_blocks_full')), `full, ${LINE}`],
+          ],
+        }),
+        chart({
+          title: 'Memory saved',
+          description: 'Bytes of keys and values that full caches would hold beyond what is held.',
+          unit: BytesIEC,
+          stack: true,
+          queries: [[sumBy(BY, bytesSaved()), LINE]],
+        }),
+        chart({
+          title: 'Share of the full-cache peak',
+          description:
+            'Most blocks that requests held at a time, over what full caches would have needed; requests with evictions, by when they ended, over the whole time range before each point.',
+          unit: PercentUnit,
+          max: 1,
+          queries: [[peakShare(BY), LINE]],
+        }),
+        chart({
+          title: 'Blocks evicted',
+          description: 'Blocks per second that engines reported as evicted, or freed by merging.',
+          unit: CountsPerSecond,
+          stack: true,
+          queries: [[rated('crystalkv_blocks_evicted_total'), LINE]],
+        }),
+        chart({
+          title: 'Memory freed',
+          description: 'Bytes of keys and values per second that evictions gave back to the pool.',
+          unit: 'binBps',
+          stack: true,
+          queries: [[rated('crystalkv_bytes_freed_total'), LINE]],
+        }),
+        chart({
+          title: 'Requests by mode',
+          description:
+            'enforce: evicted from; shadow: only decided about, which is where regret comes from; off: left alone.',
+          unit: Short,
+          stack: true,
+          queries: [[sumBy(['profile', 'mode'], now('crystalkv_requests')), '{{profile}}, {{mode}}']],
+        }),
+      ],
+    },
+    {
+      title: 'What it costs',
+      panels: [
+        chart({
+          title: 'Regret',
+          description:
+            'Share of the blocks that shadowed requests would have lost and that a later measured step read. Exact, since their caches are whole.',
+          unit: PercentUnit,
+          max: 1,
+          badFrom: 0.3,
+          queries: [
+            [
+              ratio(rated('crystalkv_shadow_regretted_blocks_total'), rated('crystalkv_shadow_evicted_blocks_total')),
+              LINE,
+            ],
+          ],
+        }),
+        chart({
+          title: 'Missed mass',
+          description:
+            'Mean share of attention on blocks that would have been gone, over the measured steps of shadowed requests.',
+          unit: PercentUnit,
+          max: 1,
+          queries: [[ratio(rated('crystalkv_shadow_missed_mass_total'), rated('crystalkv_shadow_steps_total')), LINE]],
+        }),
+        chart({
+          title: 'Length ratio',
+          description:
+            'Mean tokens of answers with evictions over those with a full cache, over the whole time range before each point. Known only where both kinds of requests ended.',
+          unit: Short,
+          badFrom: 1.3,
+          queries: [[lengthRatio(BY), LINE]],
+        }),
+        chart({
+          title: "Probes' tokens",
+          description: 'Tokens per second that engines computed for answer probes: time that clients do not get.',
+          unit: CountsPerSecond,
+          columns: 4,
+          queries: [[sumBy(['engine'], perSecond(ofEngines('crystalkv_probe_tokens_total'))), '{{engine}}']],
+        }),
+        chart({
+          title: "Probes' share of the tokens",
+          description:
+            'Tokens of answer probes over tokens that finished requests generated. Profiles bound it (max_extra_share).',
+          unit: PercentUnit,
+          columns: 4,
+          queries: [
+            [
+              ratio(
+                sumBy(['engine'], inRange(ofEngines('crystalkv_probe_tokens_total'))),
+                sumBy(['engine'], inRange(ofEngines('crystalkv_finished_tokens_total'))),
+              ),
+              '{{engine}}',
+            ],
+          ],
+        }),
+        chart({
+          title: 'Preemptions',
+          description:
+            'Requests per second whose whole cache was thrown away for want of blocks. Evictions should make this rare.',
+          unit: CountsPerSecond,
+          columns: 4,
+          queries: [[sumBy(['engine'], perSecond(ofEngines('crystalkv_preemptions_total'))), '{{engine}}']],
+        }),
+        chart({
+          title: 'Running and waiting',
+          description: 'Requests as the engine counts them. What waits has no memory, or no slot in the batch.',
+          unit: Short,
+          columns: 4,
+          queries: [[sumBy(['engine', 'state'], ofEngines('crystalkv_pool_requests')), '{{engine}}, {{state}}']],
+        }),
+      ],
+    },
+    {
+      title: 'Memory',
+      panels: [
+        chart({
+          title: 'Share of the pool in use',
+          description:
+            'KV blocks that somebody uses, cached prompts not among them. Throughput rises by evictions only where this is near 1.',
+          unit: PercentUnit,
+          max: 1,
+          columns: 2,
+          queries: [
+            [
+              ratio(
+                sumBy(['engine'], ofEngines('crystalkv_pool_blocks', { state: 'used' })),
+                sumBy(['engine'], ofEngines('crystalkv_pool_blocks')),
+              ),
+              '{{engine}}',
+            ],
+          ],
+        }),
+        chart({
+          title: 'Requests that are spared',
+          description:
+            'Cold requests: met after a reconnect, so their history is lost, and nothing of them is evicted before it is known again.',
+          unit: Short,
+          columns: 2,
+          queries: [[sumBy(['engine'], ofEngines('crystalkv_cold_requests')), '{{engine}}']],
+        }),
+      ],
+    },
+  ],
+};

@@ -1,0 +1,35 @@
+const NODE = 'for a closer look at a Node process; CPU, memory and event-loop delay are shown';
+const SINCE_START = 'over the whole life of the process; panels show the same over a time window, from the counters';
+
+/** Metrics that no panel and no rule reads, and why they are exported all the same. */
+export const NOT_SHOWN: Readonly<Record<string, string>> = {
+  crystalkv_regret_ratio: SINCE_START,
+  crystalkv_missed_mass_ratio: SINCE_START,
+  process_cpu_user_seconds_total: NODE,
+  process_cpu_system_seconds_total: NODE,
+  process_start_time_seconds: NODE,
+  process_virtual_memory_bytes: NODE,
+  process_heap_bytes: NODE,
+  process_open_fds: NODE,
+  process_max_fds: NODE,
+  nodejs_eventloop_lag_seconds: NODE,
+  nodejs_eventloop_lag_min_seconds: NODE,
+  nodejs_eventloop_lag_max_seconds: NODE,
+  nodejs_eventloop_lag_mean_seconds: NODE,
+  nodejs_eventloop_lag_stddev_seconds: NODE,
+  nodejs_eventloop_lag_p90_seconds: NODE,
+  nodejs_active_resources: NODE,
+  nodejs_active_resources_total: NODE,
+  nodejs_active_handles: NODE,
+  nodejs_active_handles_total: NODE,
+  nodejs_active_requests: NODE,
+  nodejs_active_requests_total: NODE,
+  nodejs_heap_size_total_bytes: NODE,
+  nodejs_heap_size_used_bytes: NODE,
+  nodejs_external_memory_bytes: NODE,
+  nodejs_heap_space_size_total_bytes: NODE,
+  nodejs_heap_space_size_used_bytes: NODE,
+  nodejs_heap_space_size_available_bytes: NODE,
+  nodejs_version_info: NODE,
+  nodejs_gc_duration_seconds: NODE,
+};
