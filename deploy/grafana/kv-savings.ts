@@ -11,8 +11,8 @@ const blocksSaved = (): Query => sub(now('crystalkv_blocks_full'), now('crystalk
 const bytesSaved = (): Query =>
   mul(blocksSaved(), series('crystalkv_block_bytes')).on(['instance', 'engine']).groupLeft([]);
 const enforced = (metric: string) => ofEngines(metric, { mode: 'enforce' });
-/** Requests with a full cache: shadowed ones lose nothing either. */
-const whole = (metric: string) => ofEngines(metric, { mode: '~shadow|off' });
+/** Requests with a full cache: shadowed ones and canaries lose nothing either. */
+const whole = (metric: string) => ofEngines(metric, { mode: '~shadow|canary|off' });
 const rated = (metric: string): Query => sumBy(BY, withModel(perSecond(ofEngines(metric))));
 const grown = (vector: ReturnType<typeof ofEngines>, by: string[]): Query => sumBy(by, withModel(inRange(vector)));
 
@@ -31,7 +31,7 @@ export const kvSavings: DashboardSpec = {
   description: 'What evictions save, and what they cost beside it.',
   variables: [
     ...attachedEngines(),
-    choiceVariable('by', 'Split by', ['profile', 'policy', 'phase', 'engine', 'model']),
+    choiceVariable('by', 'Split by', ['profile', 'policy', 'mode', 'phase', 'engine', 'model']),
   ],
   rows: [
     {
@@ -76,7 +76,7 @@ export const kvSavings: DashboardSpec = {
         figure({
           title: 'Length ratio',
           description:
-            'Mean tokens of answers with evictions over those with a full cache (shadow or off) in the time range. Above 1 the model thinks longer for what it lost. Known only where both kinds of requests ended.',
+            'Mean tokens of answers with evictions over those with a full cache (shadow, canary, off) in the time range. Above 1 the model thinks longer for what it lost. Known only where both kinds of requests ended.',
           unit: Short,
           badFrom: 1.3,
           queries: [[lengthRatio([]), 'ratio']],
@@ -127,7 +127,7 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Requests by mode',
           description:
-            'enforce: evicted from; shadow: only decided about, which is where regret comes from; off: left alone.',
+            'enforce: evicted from; shadow, canary: only decided about, which is where regret comes from; off: left alone.',
           unit: Short,
           stack: true,
           queries: [[sumBy(['profile', 'mode'], now('crystalkv_requests')), '{{profile}}, {{mode}}']],

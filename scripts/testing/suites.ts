@@ -10,6 +10,7 @@ import { PythonError, pythonEnvironment, runPytest } from './python.ts';
 /** Folders of `test/` that must hold tests; others are found by themselves. */
 const REQUIRED = [
   'bench',
+  'dashboards',
   'deploy',
   'engine',
   'engine-http',
