@@ -42,6 +42,7 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
     // The client left; its record is closed already.
     if (body === undefined) return;
     record.stage = 'waiting';
+    record.receivedAt = performance.now();
     const sent = upstreamRequest(route, record, request, body, deps.request);
     const only = route.sticky === undefined ? undefined : await deps.stick(route, request, sent);
     await deps.limits?.enter(record, sent, response);

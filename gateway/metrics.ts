@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { createTraffic } from './fleet/traffic.ts';
 import { ROUTES } from './routes.ts';
 import { FAILURE_REASONS } from './tries/failure.ts';
 import { DENIED_REASONS, RETRY_REASONS } from './tries/retry.ts';
@@ -39,6 +40,12 @@ export function createMetrics(registry: Registry, inflight: () => number) {
       help: 'From the head of a request to the first byte of the body that a backend answered',
       labelNames: ['route'] as const,
       buckets: SECONDS,
+      registers,
+    }),
+    addedSeconds: new Histogram({
+      name: 'crystalkv_gateway_added_seconds',
+      help: 'From the end of a request to its first sending to a backend, where it waited for no place: what the gateway adds',
+      buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1],
       registers,
     }),
     upstreamErrors: new Counter({
@@ -108,10 +115,15 @@ export function createMetrics(registry: Registry, inflight: () => number) {
   for (const reason of DENIED_REASONS) metrics.retriesDenied.inc({ reason }, 0);
   for (const { path } of ROUTES) {
     metrics.requests.inc({ route: path, status: '200', outcome: 'ok' }, 0);
+    metrics.requests.inc({ route: path, status: '502', outcome: 'server_error' }, 0);
+    metrics.requests.inc({ route: path, status: '200', outcome: 'broken' }, 0);
+    metrics.requests.inc({ route: path, status: '499', outcome: 'client_abort' }, 0);
     for (const end of BROKEN_ENDS) metrics.brokenStreams.inc({ route: path, end }, 0);
   }
+  const traffic = createTraffic(registry, SECONDS);
   return {
     ...metrics,
+    traffic,
     /** A backend has come: its series start. */
     addBackend(backend: string) {
       metrics.failovers.inc({ backend }, 0);
@@ -121,6 +133,7 @@ export function createMetrics(registry: Registry, inflight: () => number) {
     },
     /** It has gone, and its series go. */
     removeBackend(backend: string) {
+      traffic.forget(backend);
       metrics.failovers.remove({ backend });
       metrics.breakerOpened.remove({ backend });
       for (const reason of FAILURE_REASONS) metrics.upstreamErrors.remove({ backend, reason });

@@ -22,7 +22,7 @@ export interface RequestRecord {
   /** Undefined: no traces are made. */
   readonly span: RequestSpan | undefined;
   route: string;
-  /** The model that the client named; never a metric label. */
+  /** The model that the client named. */
   model: string | undefined;
   /** Whose request it is; undefined while nobody is asked for a key. */
   key: KeyEntry | undefined;
@@ -32,6 +32,8 @@ export interface RequestRecord {
   stage: AbortStage;
   broken: boolean;
   startedAt: number;
+  /** When its body was there, and it began to be worked on; undefined before, and once a backend was asked. */
+  receivedAt: number | undefined;
   firstByteAt: number | undefined;
   /** What the response says it took so far, or what is estimated where it does not. */
   readonly tokens: { input: number; output: number };
@@ -112,6 +114,7 @@ export function keepRecords(deps: RecordDeps): RequestHandler {
       stage: 'upload',
       broken: false,
       startedAt: performance.now(),
+      receivedAt: undefined,
       firstByteAt: undefined,
       tokens: { input: 0, output: 0 },
       answerHeaders: [],
@@ -130,6 +133,7 @@ export function keepRecords(deps: RecordDeps): RequestHandler {
       const seconds = (performance.now() - record.startedAt) / 1000;
       metrics.requests.inc({ route: record.route, status: String(status), outcome });
       metrics.requestSeconds.observe({ route: record.route }, seconds);
+      if (record.backend !== undefined) metrics.traffic.ended(record.backend, record.model, outcome, seconds);
       const failed = record.broken || status >= 500;
       record.span?.end({ ...record, status, outcome, failed });
       logger.info(

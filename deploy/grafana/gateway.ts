@@ -117,10 +117,17 @@ export const gateway: DashboardSpec = {
           queries: percentiles('crystalkv_gateway_first_byte_seconds', ['route'], '{{route}}'),
         }),
         chart({
+          title: 'Added by the gateway',
+          description:
+            'From the end of a request to its first sending to a backend, where it waited for no place. Answers pass through as they come.',
+          unit: Seconds,
+          badFrom: 0.05,
+          queries: percentiles('crystalkv_gateway_added_seconds', [], 'added'),
+        }),
+        chart({
           title: 'Time to first token',
           description: 'As the engines measure it, by model: without the gateway.',
           unit: Seconds,
-          columns: 2,
           queries: [0.5, 0.99].map((q) => [
             quantile(q, ofModels('vllm:time_to_first_token_seconds_bucket'), ['model_name']),
             `{{model_name}} ${q * 100} %`,
@@ -130,7 +137,6 @@ export const gateway: DashboardSpec = {
           title: 'Time between tokens',
           description: 'As the engines measure it, by model.',
           unit: Seconds,
-          columns: 2,
           queries: [0.5, 0.99].map((q) => [
             quantile(q, ofModels('vllm:inter_token_latency_seconds_bucket'), ['model_name']),
             `{{model_name}} ${q * 100} %`,
@@ -139,8 +145,63 @@ export const gateway: DashboardSpec = {
       ],
     },
     {
-      title: 'Backends',
+      title: 'Models and backends',
       panels: [
+        chart({
+          title: 'Requests by model and backend',
+          description:
+            'Requests per second that a backend was asked for. other: no model, or one that no backend has answered for.',
+          unit: RequestsPerSecond,
+          stack: true,
+          queries: [[rated('crystalkv_gateway_backend_requests_total', ['model', 'backend']), '{{model}} {{backend}}']],
+        }),
+        chart({
+          title: 'Errors by model and backend',
+          description: 'Share of requests that failed by no fault of the client, by the backend that was asked last.',
+          unit: PercentUnit,
+          max: 1,
+          badFrom: 0.001,
+          queries: [
+            [
+              ratio(
+                rated('crystalkv_gateway_backend_requests_total', ['model', 'backend'], FAILED),
+                rated('crystalkv_gateway_backend_requests_total', ['model', 'backend']),
+              ),
+              '{{model}} {{backend}}',
+            ],
+          ],
+        }),
+        chart({
+          title: 'Duration by model and backend',
+          description: 'From the head of a request to the end of its response.',
+          unit: Seconds,
+          queries: percentiles('crystalkv_gateway_backend_seconds', ['model', 'backend'], '{{model}} {{backend}}'),
+        }),
+        chart({
+          title: 'Breakers',
+          description: 'Not closed: the backend failed, and gets no requests (open) or one to try (half_open).',
+          unit: Short,
+          max: 1,
+          queries: [
+            [
+              sumBy(['backend', 'state'], series('crystalkv_gateway_breaker_state', { state: '~open|half_open' })),
+              '{{backend}} {{state}}',
+            ],
+          ],
+        }),
+        chart({
+          title: 'Breakers that opened',
+          description: 'Times per second that the breaker of a backend opened, or opened again after a failed test.',
+          unit: CountsPerSecond,
+          queries: [[rated('crystalkv_gateway_breaker_opened_total', ['backend']), '{{backend}}']],
+        }),
+        chart({
+          title: 'Healthy backends',
+          description: '0: health checks say that the backend is down. Requests go elsewhere.',
+          unit: Short,
+          max: 1,
+          queries: [[sumBy(['backend'], series('crystalkv_gateway_backend_healthy')), '{{backend}}']],
+        }),
         chart({
           title: 'Requests at backends',
           description: 'Sent to a backend and not ended.',
@@ -189,15 +250,40 @@ export const gateway: DashboardSpec = {
       ],
     },
     {
+      title: 'Admission',
+      panels: [
+        chart({
+          title: 'Queue',
+          description:
+            'Requests that wait for a place at a backend. 0 unless backends have a bound (admission.concurrency).',
+          unit: Short,
+          queries: [[sumBy(['instance'], series('crystalkv_gateway_queue_depth')), '{{instance}}']],
+        }),
+        chart({
+          title: 'Time in the queue',
+          description: 'How long requests waited for a place; those that did not wait are not in it.',
+          unit: Seconds,
+          queries: percentiles('crystalkv_gateway_queue_seconds', [], 'waited'),
+        }),
+        chart({
+          title: 'Turned away',
+          description:
+            'Requests per second that got no place: the queue was full, the wait too long, a higher priority came, or the event loop was late.',
+          unit: CountsPerSecond,
+          queries: [[rated('crystalkv_gateway_shed_total', ['reason']), '{{reason}}']],
+        }),
+      ],
+    },
+    {
       title: 'Process',
       panels: [
         chart({
           title: 'Event-loop delay',
-          description: 'How late the gateway runs its timers, by instance.',
+          description: 'How late the gateway runs its timers, by instance. By the mean over a second it sheds load.',
           unit: Seconds,
           badFrom: 0.1,
           queries: [
-            [sumBy(['instance'], node('nodejs_eventloop_lag_p50_seconds')), '{{instance}}, 50 %'],
+            [sumBy(['instance'], series('crystalkv_gateway_event_loop_delay_seconds')), '{{instance}}, mean'],
             [sumBy(['instance'], node('nodejs_eventloop_lag_p99_seconds')), '{{instance}}, 99 %'],
           ],
         }),

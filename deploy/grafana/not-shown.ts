@@ -5,6 +5,9 @@ const SINCE_START = 'over the whole life of the process; panels show the same ov
 export const NOT_SHOWN: Readonly<Record<string, string>> = {
   crystalkv_regret_ratio: SINCE_START,
   crystalkv_missed_mass_ratio: SINCE_START,
+  crystalkv_gateway_dns_lookups_total: 'only where backends are found by DNS; failures are in the log too',
+  crystalkv_gateway_backend_kv_free_ratio:
+    'only with the balancing rule kv_headroom; KV savings shows the pools themselves',
   process_cpu_user_seconds_total: NODE,
   process_cpu_system_seconds_total: NODE,
   process_start_time_seconds: NODE,

@@ -95,6 +95,7 @@ export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
       signal: record.stop.signal,
       onQueued() {
         record.stage = 'queued';
+        record.receivedAt = undefined;
       },
     });
     if (!(place instanceof Promise)) return place;
@@ -154,6 +155,10 @@ export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
     let judged = false;
     let tap: ((chunk: Buffer) => void) | undefined;
     record.backend = url;
+    if (record.receivedAt !== undefined) {
+      metrics.addedSeconds.observe((performance.now() - record.receivedAt) / 1000);
+      record.receivedAt = undefined;
+    }
     const note = (good: boolean) => {
       if (good) breaker.succeed(judged ? PLAIN : passage);
       else if (breaker.fail(judged ? PLAIN : passage)) metrics.breakerOpened.inc({ backend: url });
