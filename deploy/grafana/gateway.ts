@@ -250,10 +250,11 @@ export const gateway: DashboardSpec = {
       ],
     },
     {
-      title: 'Admission',
+      title: 'Admission and keys',
       panels: [
         chart({
           title: 'Queue',
+          columns: 4,
           description:
             'Requests that wait for a place at a backend. 0 unless backends have a bound (admission.concurrency).',
           unit: Short,
@@ -261,16 +262,25 @@ export const gateway: DashboardSpec = {
         }),
         chart({
           title: 'Time in the queue',
+          columns: 4,
           description: 'How long requests waited for a place; those that did not wait are not in it.',
           unit: Seconds,
           queries: percentiles('crystalkv_gateway_queue_seconds', [], 'waited'),
         }),
         chart({
           title: 'Turned away',
+          columns: 4,
           description:
             'Requests per second that got no place: the queue was full, the wait too long, a higher priority came, or the event loop was late.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_gateway_shed_total', ['reason']), '{{reason}}']],
+        }),
+        chart({
+          title: 'Key store failures',
+          columns: 4,
+          description: 'Reads of the API keys per second that failed. The keys that were read last stay good.',
+          unit: CountsPerSecond,
+          queries: [[rated('crystalkv_gateway_key_store_failures_total', []), 'failures']],
         }),
       ],
     },
