@@ -9,6 +9,7 @@ import { answerClientErrors } from './client-errors.ts';
 import type { GatewayConfig } from './config.ts';
 import { createFleet } from './fleet/fleet.ts';
 import { registerFleetMetrics } from './fleet/metrics.ts';
+import { createRedisResponseIds } from './fleet/redis-response-ids.ts';
 import { createResponseIds } from './fleet/response-ids.ts';
 import { createStick } from './fleet/sticky.ts';
 import { createOptionReader } from './keys/access.ts';
@@ -18,6 +19,7 @@ import { openLimits } from './limits/open.ts';
 import { createMetrics } from './metrics.ts';
 import { openApiDocument } from './openapi/document.ts';
 import { createInflight } from './record.ts';
+import { connectRedis } from './redis.ts';
 import type { Tracing } from './tracing.ts';
 import { createRetryBudget } from './tries/budget.ts';
 import { createTries } from './tries/tries.ts';
@@ -105,7 +107,19 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   const admissionMetrics = createAdmissionMetrics(registry, { depth: () => admission?.depth ?? 0, shedder });
   const gate = createAdmission(fleet, () => config.admission, admissionMetrics);
   admission = gate;
-  const responseIds = createResponseIds(() => config.responses);
+  const { url: redisUrl } = config.redis;
+  const redis = redisUrl === undefined ? undefined : connectRedis({ ...config.redis, url: redisUrl });
+  const localIds = createResponseIds(() => config.responses);
+  const responseIds =
+    redis === undefined
+      ? localIds
+      : createRedisResponseIds({
+          redis,
+          prefix: config.redis.prefix,
+          local: localIds,
+          settings: () => config.responses,
+          onFailure: () => metrics.responseIdFailures.inc(),
+        });
   registerFleetMetrics(registry, fleet);
   const budget = createRetryBudget(() => config.retries);
   let draining = false;
@@ -142,6 +156,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     shedder.close();
     keyring?.close();
     await limits?.close();
+    redis?.disconnect();
     await fleet.close();
   };
   const main = await listen(app, config.host, config.port).catch(async (error: unknown) => {

@@ -84,6 +84,11 @@ export function createMetrics(registry: Registry, inflight: () => number) {
       labelNames: ['name', 'result'] as const,
       registers,
     }),
+    responseIdFailures: new Counter({
+      name: 'crystalkv_gateway_response_id_failures_total',
+      help: 'Times that Redis could not say or keep which backend made a response; this process remembers its own',
+      registers,
+    }),
     clientAborts: new Counter({
       name: 'crystalkv_gateway_client_aborts_total',
       help: 'Clients that left before the end, by what their request was doing',

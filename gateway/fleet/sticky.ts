@@ -10,6 +10,8 @@ import type { ResponseIds } from './response-ids.ts';
 /** Says which backend must get a request; undefined: any may. Throws `response_not_found`. */
 export type Stick = (route: Route, request: Request, sent: UpstreamRequest) => Promise<string | undefined>;
 
+/** Nothing else can have been made by a backend, and nothing else is looked up. */
+const RESPONSE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 /** For a backend to say whether it has a response. */
 const ASK_MS = 2_000;
 
@@ -18,20 +20,23 @@ const ASK_MS = 2_000;
  * remembered (another gateway made it, this one was started again) is asked for at every backend.
  */
 export function createStick(fleet: Fleet, ids: ResponseIds): Stick {
-  const ask = async (id: string, headers: string[]): Promise<Backend | undefined> => {
+  const ask = async (id: string, sent: UpstreamRequest): Promise<Backend | undefined> => {
     const backends = [...fleet.all];
     const path = `/v1/responses/${encodeURIComponent(id)}`;
-    const answers = await Promise.all(backends.map((backend) => get(backend, path, ASK_MS, headers)));
+    const answers = await Promise.all(
+      backends.map((backend) => get(backend, path, ASK_MS, credentials(sent, backend))),
+    );
     return backends.find((_, i) => {
       const answer = answers[i];
       return answer?.kind === 'answered' && answer.status === 200;
     });
   };
 
-  const find = async (id: string, headers: string[]): Promise<string | undefined> => {
+  const find = async (id: string, sent: UpstreamRequest): Promise<string | undefined> => {
+    if (!RESPONSE_ID.test(id)) return undefined;
     const known = await ids.find(id);
     if (known !== undefined && fleet.all.some(({ url }) => url === known)) return known;
-    const found = await ask(id, headers);
+    const found = await ask(id, sent);
     if (found !== undefined) ids.remember(id, found.url);
     return found?.url;
   };
@@ -40,17 +45,18 @@ export function createStick(fleet: Fleet, ids: ResponseIds): Stick {
     // One backend has all there is, and says itself what it has not.
     if (fleet.all.length < 2) return undefined;
     if (route.sticky === 'makes') {
-      return sent.previousResponse === undefined ? undefined : await find(sent.previousResponse, credentials(sent));
+      return sent.previousResponse === undefined ? undefined : await find(sent.previousResponse, sent);
     }
     const id = String(request.params['id']);
-    const found = await find(id, credentials(sent));
+    const found = await find(id, sent);
     if (found !== undefined) return found;
     throw new GatewayError('response_not_found', { message: `Response with id '${id.slice(0, 128)}' not found.` });
   };
 }
 
 /** Those that the request itself brings the backend. */
-function credentials({ headers }: UpstreamRequest): string[] {
+function credentials({ headers, credential }: UpstreamRequest, backend: Backend): string[] {
+  if (credential === 'backend') return backend.credential();
   const kept: string[] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const [name, value] = [headers[i] as string, headers[i + 1] as string];

@@ -9,7 +9,11 @@ const merging = { policy: 'window', merge: true, controller: { type: 'fixed', bu
 const profiles = {
   merging,
   probing: { ...merging, policy: 'crystal' },
-  pressure: { policy: 'window', merge: true, controller: { type: 'pressure', merge_floor_tokens: 16, merge_floor_share: 0 } },
+  pressure: {
+    policy: 'window',
+    merge: true,
+    controller: { type: 'pressure', merge_floor_tokens: 16, merge_floor_share: 0 },
+  },
 };
 const asked = (profile: string, mode: Mode = Mode.MODE_UNSPECIFIED) => ({ options: { profile, mode } });
 
