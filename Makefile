@@ -3,7 +3,7 @@ NPM_RUN := npm run --silent
 INSTALLED := node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint gen model demo bench clean
+.PHONY: help run test test-fast lint gen model demo bench soak clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench: $(INSTALLED) ## engine and policy service speed, and the table of policie
 	@$(NPM_RUN) bench:engine
 	@$(NPM_RUN) bench:policy
 	@$(NPM_RUN) eval
+
+soak: $(INSTALLED) ## 10 minutes of mixed traffic with aborts and faults through the gateway
+	@$(NPM_RUN) soak
 
 clean: ## remove what was installed and made
 	rm -rf node_modules
