@@ -234,7 +234,7 @@ function conditionsOf(sizes: Sizes) {
       CORES === undefined
         ? 'not pinned'
         : `load generator and upstream: ${CORES.load}; every gateway: ${CORES.target}, one process (nginx: one worker)`,
-    gateway: 'metrics and logs on (one line a request, to a file), no API keys',
+    gateway: 'API keys, metrics and logs on (one line a request, to a file)',
     nginx: 'Debian, one worker, access log on, proxy_buffering off, kept connections to the upstream',
     portkey: '@portkey-ai/gateway 1.15.2 on the same Node, no logs',
     litellm: 'litellm[proxy] 1.105.5, one worker, master key, no database; the newest that installed',

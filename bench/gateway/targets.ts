@@ -68,11 +68,16 @@ const peer = (name: string, signal: AbortSignal) => output([PEERS, name], signal
 
 /** Each as its documentation says for one process, without what the others do not do either. */
 const STARTERS: Record<Exclude<TargetName, 'direct'>, Starter> = {
-  gateway: async ({ upstreamUrl, folder, port }) => {
-    const config = write(folder, 'crystal-kv.yaml', stringify({ gateway: { port, backends: [{ url: upstreamUrl }] } }));
+  gateway: async ({ upstreamUrl, folder, port, signal }) => {
+    const keys = { store: 'file', file: join(folder, 'keys.json') };
+    const section = { gateway: { port, keys, backends: [{ url: upstreamUrl }] } };
+    const config = write(folder, 'crystal-kv.yaml', stringify(section));
+    const create = [process.execPath, join(ROOT, 'scripts/keys.ts'), 'create', 'bench', '--config', config];
+    const [secret = ''] = (await output(create, signal)).split('\n');
     return {
       command: [process.execPath, join(ROOT, 'gateway/main.ts'), '--config', config],
       env: { NODE_ENV: 'production' },
+      headers: { authorization: `Bearer ${secret}` },
       ready: '/ready',
     };
   },
