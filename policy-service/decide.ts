@@ -1,4 +1,5 @@
 import type { PoolState, RequestPlan } from '../proto/gen/crystalkv/v1/policy.ts';
+import { untouchedBlocks } from './answer-release.ts';
 import type { Settings } from './config.ts';
 import type { Controller, Pool } from './controllers/controller.ts';
 import { createController } from './controllers/registry.ts';
@@ -21,6 +22,8 @@ export interface Decision {
   /** Whether some request may lose blocks within its next tokens, or lose them in shadow mode. */
   expected: boolean;
 }
+
+type PlanFor = (state: RequestState) => RequestPlan;
 
 interface Group {
   controller: Controller;
@@ -53,7 +56,36 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
     return controller.expectsEviction(state, pool, ahead);
   };
 
-  const take = (group: Group, planFor: (state: RequestState) => RequestPlan, shadowed: Map<RequestState, number>) => {
+  /** Asks for blocks, or only says that it would have. */
+  const give = (state: RequestState, blocks: number[], planFor: PlanFor, shadowed: Map<RequestState, number>) => {
+    if (blocks.length === 0) return;
+    if (state.mode === 'shadow') {
+      for (const block of blocks) state.table.markVirtual(block);
+      state.shadow.evicted += blocks.length;
+      shadowed.set(state, (shadowed.get(state) ?? 0) + blocks.length);
+    } else {
+      for (const block of blocks) state.table.markPending(block);
+      pool.promisedBlocks += blocks.length;
+      const plan = planFor(state);
+      plan.evict = plan.evict.concat(blocks).sort((a, b) => a - b);
+    }
+  };
+
+  /** Once, when a request has begun to answer and blocks are scarce: for it, or for all. */
+  const releaseAtAnswer = (
+    state: RequestState,
+    controller: Controller,
+    planFor: PlanFor,
+    shadowed: Map<RequestState, number>,
+  ) => {
+    if (state.answerReleased || !state.isAnswering || !state.profile.answerRelease) return;
+    if (state.table.gone === 0 && !controller.expectsEviction(state, pool, 0)) return;
+    if (state.merges) return;
+    state.answerReleased = true;
+    give(state, untouchedBlocks(state), planFor, shadowed);
+  };
+
+  const take = (group: Group, planFor: PlanFor, shadowed: Map<RequestState, number>) => {
     const { controller, members, quotas } = group;
     // To requests that are shadowed together, what they would have given is free. Canaries free nothing for the others.
     let virtual = 0;
@@ -66,17 +98,11 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       if (quota <= 0) continue;
       const state = members[i]!;
       const merge = state.merges ? planMerge(state, quota) : undefined;
-      const blocks = merge?.from ?? state.leastValuable(quota);
-      if (blocks.length === 0) continue;
-      if (state.mode === 'shadow') {
-        for (const block of blocks) state.table.markVirtual(block);
-        state.shadow.evicted += blocks.length;
-        shadowed.set(state, blocks.length);
-      } else {
-        for (const block of blocks) state.table.markPending(block);
-        pool.promisedBlocks += blocks.length;
-        if (merge === undefined) planFor(state).evict = blocks;
-        else planFor(state).merges = [merge];
+      if (merge === undefined) give(state, state.leastValuable(quota), planFor, shadowed);
+      else {
+        for (const block of merge.from) state.table.markPending(block);
+        pool.promisedBlocks += merge.from.length;
+        planFor(state).merges = [merge];
       }
     }
   };
@@ -98,7 +124,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
       pool.promisedBlocks = 0;
       for (const group of groups.values()) group.members.length = 0;
       const entries = new Map<number, RequestPlan>();
-      const planFor = ({ handle, epoch }: RequestState): RequestPlan => {
+      const planFor: PlanFor = ({ handle, epoch }) => {
         let entry = entries.get(handle);
         if (entry === undefined) {
           entry = { handle, epoch, evict: [], probe: false, releaseThinking: false, merges: [] };
@@ -118,7 +144,10 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
         const group = groupOf(request);
         // what a merge keeps does not depend on what was read, so nothing has to be known before
         expected ||= !request.merges && group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
-        if (!request.cold && request.tokens >= request.backOffUntil) group.members.push(request);
+        if (!request.cold && request.tokens >= request.backOffUntil) {
+          releaseAtAnswer(request, group.controller, planFor, shadowed);
+          group.members.push(request);
+        }
         if (!wantsProbe(request, group.controller)) continue;
         request.schedule.asked(request.progress);
         planFor(request).probe = true;

@@ -32,6 +32,8 @@ const profileSchema = z.strictObject({
     .prefault({}),
   /** Blocks are not evicted but merged, where the engine can: their least repeated tokens stay. Default: as the policy. */
   merge: z.boolean().optional(),
+  /** At the end of thinking, blocks that neither probes nor the newest reasoning read go at once. */
+  answer_release: z.boolean().default(false),
   /** What a request thought leaves the prefix cache when it ends; default: if the policy evicts nothing. */
   release_thinking: z.boolean().optional(),
   probe: z
@@ -81,6 +83,7 @@ export interface Profile {
   probe: ProbeOptions;
   coldSteps: number;
   releaseThinking: boolean;
+  answerRelease: boolean;
   merge: boolean;
 }
 
@@ -113,6 +116,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
     },
     coldSteps: config.cold_steps,
     merge: config.merge ?? POLICIES[config.policy].merges,
+    answerRelease: config.answer_release && POLICIES[config.policy].needsProbe,
     releaseThinking: config.release_thinking ?? !POLICIES[config.policy].evicts,
   };
 }

@@ -21,6 +21,11 @@ export class ReadCounts {
     }
   }
 
+  /** Tokens in the cache when the block was last read; 0: never, as far as was counted. */
+  lastRead(block: number): number {
+    return this.#lastTokens[block] ?? 0;
+  }
+
   /** For each of `blocks` logical blocks; both empty while nothing was counted. Tokens: those in the cache at the read. */
   counts(blocks: number): { hits: number[]; lastTokens: number[] } {
     if (this.#hits.length === 0) return { hits: [], lastTokens: [] };

@@ -86,6 +86,8 @@ export class RequestState implements Member, RequestFacts {
   /** Blocks that a full cache held at its largest. */
   peakFull = 0;
   measuredSteps = 0;
+  /** What the answer does not need was given up. */
+  answerReleased = false;
   /** The engine was told what becomes of the request's blocks when it ends. */
   releaseAsked = false;
   /** Nothing is asked of the request before it has this many tokens: the engine refused it as a whole. */
@@ -181,6 +183,7 @@ export class RequestState implements Member, RequestFacts {
     this.budgetBlocks =
       controller.type === 'fixed' ? Math.ceil(controller.budgetTokens / this.table.blockSize) : undefined;
     if (mode !== 'shadow') this.table.clearVirtual();
+    if (mode !== 'off' && profile.answerRelease) this.reads.wanted = true;
   }
 
   /** The cache was thrown away. Scores and probes stay: the indices will mean the same tokens again. */
@@ -189,6 +192,7 @@ export class RequestState implements Member, RequestFacts {
     this.table.reset();
     this.shadow.reset();
     this.backOffUntil = 0;
+    this.answerReleased = false;
   }
 
   advance(tokens: number, phase: Phase, segmentStarts: readonly number[]): void {

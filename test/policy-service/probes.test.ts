@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { promisify } from 'node:util';
 import type { PolicyServer } from '../../policy-service/server.ts';
-import { Capability, type GetRequestResponse, ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { Capability, type GetRequestResponse, Phase, ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { masses, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { options, profiles } from './session-profiles.ts';
 
@@ -13,7 +13,10 @@ suite('answer probes of an attached engine', () => {
 
   before(async () => {
     const settling = { ...profiles.crystal, probe: { ...profiles.crystal.probe, stop_after: 2 } };
-    server = await startService({}, { ...profiles, settling });
+    // ten blocks at first, then 85 % of what there was
+    const keeping = { ...profiles.crystal, controller: { type: 'ratio', share: 0.85, floor_tokens: 160 } };
+    const releasing = { ...keeping, answer_release: true };
+    server = await startService({}, { ...profiles, settling, keeping, releasing });
   });
   after(() => server.close());
 
@@ -70,6 +73,36 @@ suite('answer probes of an attached engine', () => {
     engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 4, probeTokens: 5 } });
     // what it read until then counts
     assert.deepEqual((await engine.step(7, [row(1, 193)])).requests[0]?.evict, [3]);
+  });
+
+  test('releases what neither a probe nor the newest reasoning read when the thinking ends, once', async () => {
+    for (const profile of ['releasing', 'keeping'] as const) {
+      engine = another();
+      await engine.greet({ engineId: profile });
+      engine.start(started(1, options(profile)));
+      engine.obey(await engine.step(1, [row(1, 176)]));
+      engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
+      await engine.step(2, [row(9, 177, { masses: masses(12, [3]) })]);
+      engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 1, probeTokens: 2 } });
+      // Block 4 is read long ago, block 5 lately.
+      await engine.step(3, [row(1, 180, { masses: masses(12, [4]) })]);
+      const tokens = 480;
+      const given = await engine.step(4, [row(1, tokens, { masses: masses(30, [5]) })]);
+      engine.obey(given);
+      const gone = given.requests[0]?.evict ?? [];
+      assert.equal(gone.length, 4);
+      const answering = await engine.step(5, [row(1, tokens, { phase: Phase.PHASE_ANSWER })]);
+      const released = answering.requests.flatMap(({ evict }) => evict);
+      if (profile === 'keeping') {
+        assert.deepEqual(released, []);
+        continue;
+      }
+      const untouched = [2, 4, 6, 7, 8, 9, 10].filter((block) => !gone.includes(block));
+      assert.ok(untouched.length > 0);
+      assert.deepEqual(released, untouched);
+      engine.obey(answering);
+      assert.deepEqual((await engine.step(6, [row(1, tokens + 1, { phase: Phase.PHASE_ANSWER })])).requests, []);
+    }
   });
 
   test('warms a cold request up with one probe', async () => {
