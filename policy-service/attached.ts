@@ -13,12 +13,14 @@ import {
   type Step,
 } from '../proto/gen/crystalkv/v1/policy.ts';
 import { createAckReader } from './acks.ts';
+import { type CalibrationOptions, createCalibrator } from './calibration/calibrator.ts';
 import type { Settings } from './config.ts';
 import { createDecider } from './decide.ts';
 import { governanceOf } from './governance.ts';
 import type { Introduction, Refusal } from './hello.ts';
 import type { BadMessageReason } from './labels.ts';
 import { MeasureRate } from './measure-rate.ts';
+import { MeasuredGroups } from './measured-groups.ts';
 import { type Metrics, openRequest } from './metrics.ts';
 import { PlanLedger } from './plan-ledger.ts';
 import { createProbeDesk } from './probe-desk.ts';
@@ -28,6 +30,8 @@ export interface SessionDeps {
   settings: { current: Settings };
   metrics: Metrics;
   logger: Logger;
+  /** undefined: every head group is measured always. */
+  calibration: CalibrationOptions | undefined;
   send(message: AttachResponse): void;
   /** Whether what was sent has not been read yet: the engine is slower than its plans. */
   isBlocked(): boolean;
@@ -67,10 +71,18 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
   const requests = new Map<number, RequestState>();
   const ledger = new PlanLedger();
   const bad = (reason: BadMessageReason) => metrics.badMessages.inc({ reason });
-  const probes = createProbeDesk({ introduction, requests, metrics });
+  const measured = new MeasuredGroups(hello.headGroups);
+  const probes = createProbeDesk({ introduction, requests, metrics, measured });
   const acks = createAckReader({ introduction, requests, ledger, metrics });
   const rate = new MeasureRate();
-  const decider = createDecider({ introduction, requests, settings });
+  const calibrator = createCalibrator({
+    introduction,
+    measured,
+    options: deps.calibration,
+    logger,
+    onChosen: () => configure(),
+  });
+  const decider = createDecider({ introduction, requests, settings, isCalibrating: () => calibrator.isSampling });
   let pool: PoolState = { ...EMPTY_POOL, totalBlocks: hello.poolBlocks, freeBlocks: hello.poolBlocks };
   let lastStep: bigint | undefined;
   let openStep: bigint | undefined;
@@ -93,6 +105,8 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
       if (!probes.start(started, started.parentHandle)) bad('unknown_parent');
       return;
     }
+    const calibrates = !cold && calibrator.wantsRequest;
+    const governed = { options: started.options, canaryKey: canaryKeyOf(started), calibrates };
     const state = new RequestState(
       {
         handle: started.handle,
@@ -107,8 +121,9 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
         headGroups: hello.headGroups,
         probeSuffixTokens: introduction.probeSuffixTokens,
         canMerge: introduction.canMerge,
+        measured,
       },
-      governanceOf({ options: started.options, canaryKey: canaryKeyOf(started) }, settings.current, (name) => {
+      governanceOf(governed, settings.current, (name) => {
         metrics.unknownProfiles.inc();
         unknownProfile(logger, name);
       }),
@@ -117,6 +132,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     state.table.advance(started.computedTokens);
     state.table.markHoles(started.evicted);
     requests.set(started.handle, state);
+    calibrator.watch(state);
     openRequest(metrics, labelsOf(state));
   };
 
@@ -199,6 +215,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     const state = requests.get(finished.handle);
     if (state !== undefined) {
       requests.delete(finished.handle);
+      calibrator.ended(state, ENDED.has(finished.reason));
       if (ENDED.has(finished.reason)) countFinished(state, finished.generatedTokens);
       return;
     }
@@ -222,8 +239,9 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     govern() {
       decider.forget();
       for (const state of requests.values()) {
-        const { options, start } = state;
-        state.govern(governanceOf({ options, canaryKey: canaryKeyOf(start) }, settings.current));
+        const { options, start, sample } = state;
+        const governed = { options, canaryKey: canaryKeyOf(start), calibrates: sample !== undefined };
+        state.govern(governanceOf(governed, settings.current));
       }
       configure();
     },
@@ -238,8 +256,14 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
   const configure = () => {
     const measureEvery = rate.every(settings.current);
     const { maxTokens: probeTokens } = settings.current.defaultProfile.probe;
-    if (configured?.measureEvery === measureEvery && configured.probeTokens === probeTokens) return;
-    const value = { headGroups: [], measureEvery, probeTokens };
+    const headGroups = measured.selected;
+    if (
+      configured?.measureEvery === measureEvery &&
+      configured.probeTokens === probeTokens &&
+      configured.headGroups === headGroups
+    )
+      return;
+    const value = { headGroups: headGroups as number[], measureEvery, probeTokens };
     configured = value;
     probes.expectTokens(value.probeTokens);
     deps.send({ message: { $case: 'configure', value } });
@@ -273,7 +297,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
     }
   };
 
-  return { session, receive, configure };
+  return { session, receive, configure, close: calibrator.close };
 }
 
 /** Requests that did not come through a gateway are told apart by their handles. */

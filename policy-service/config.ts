@@ -1,8 +1,12 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../common/config.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
 import type { MeasureIntervals } from './measure-rate.ts';
 import { DEFAULT_PROFILE, type Profile, type ProfileConfig, toProfile } from './profiles.ts';
+
+export const CALIBRATION_MODES = ['auto', 'off'] as const;
 
 const interval = z.int().min(0).max(10_000);
 const port = z.int().min(0).max(65_535);
@@ -30,6 +34,22 @@ export const policyServiceSchema = z.strictObject({
   measure_every_idle: interval
     .default(64)
     .meta({ description: 'the same while memory is free and no request is near its budget' }),
+  calibration: z
+    .strictObject({
+      mode: z.enum(CALIBRATION_MODES).default('off').meta({
+        description: 'auto: measure the head groups that tell the most, found out for each model; off: measure all',
+      }),
+      groups: z.int().min(1).max(4096).default(8).meta({ description: 'most head groups to measure then' }),
+      requests: z.int().min(1).max(1000).default(8).meta({
+        description: 'requests that keep their whole cache, to be looked at, while it is not known which',
+      }),
+      cache_dir: z
+        .string()
+        .min(1)
+        .default(join(homedir(), '.cache', 'crystal-kv', 'calibration'))
+        .meta({ description: 'folder in which what was found out is kept, a file for each model' }),
+    })
+    .prefault({}),
   auth_token: z.string().min(16).optional().meta({
     description: 'shared token of at least 16 characters, sent as metadata authorization: Bearer',
     secret: true,

@@ -12,6 +12,8 @@ export interface DeciderDeps {
   introduction: Introduction;
   requests: ReadonlyMap<number, RequestState>;
   settings: { current: Settings };
+  /** Some request keeps its whole cache so that head groups can be chosen by it: all are measured as if they would lose. */
+  isCalibrating?(): boolean;
 }
 
 export interface Decision {
@@ -32,7 +34,7 @@ interface Group {
 }
 
 /** What to ask of one engine after a step: controllers say how many, policies say which. */
-export function createDecider({ introduction, requests, settings }: DeciderDeps) {
+export function createDecider({ introduction, requests, settings, isCalibrating }: DeciderDeps) {
   const { hello } = introduction;
   const groups = new Map<string, Group>();
   const pool: Pool = { freeBlocks: 0, totalBlocks: 0, waiting: 0, promisedBlocks: 0 };
@@ -53,7 +55,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
     if (!state.schedule.isDue(state.progress, options)) return false;
     // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
     const ahead = options.maxTokens + introduction.probeSuffixTokens + hello.blockSize;
-    return controller.expectsEviction(state, pool, ahead);
+    return state.sample !== undefined || controller.expectsEviction(state, pool, ahead);
   };
 
   /** Asks for blocks, or only says that it would have. */
@@ -116,7 +118,7 @@ export function createDecider({ introduction, requests, settings }: DeciderDeps)
     decide(state: PoolState): Decision {
       const plans: RequestPlan[] = [];
       const shadowed = new Map<RequestState, number>();
-      let expected = false;
+      let expected = isCalibrating?.() ?? false;
       if (!settings.current.enabled || !introduction.canEvict) return { plans, shadowed, expected };
       pool.freeBlocks = state.freeBlocks;
       pool.totalBlocks = state.totalBlocks;

@@ -25,6 +25,7 @@ export function createEngineSession(deps: SessionDeps) {
     metrics.streams.inc({ outcome: 'accepted' });
     attached = createAttached(deps, result, () => {
       ended = true;
+      attached?.close();
     });
     deps.onAttached(attached.session);
     deps.send({ message: { $case: 'welcome', value: { protocol: result.protocol } } });
@@ -46,6 +47,7 @@ export function createEngineSession(deps: SessionDeps) {
     /** The stream is over; returns what was attached. */
     close(): EngineSession | undefined {
       ended = true;
+      attached?.close();
       return attached?.session;
     },
   };

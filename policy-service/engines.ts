@@ -2,6 +2,7 @@ import { status } from '@grpc/grpc-js';
 import type { Logger } from '../common/logger.ts';
 import type { AttachRequest, AttachResponse } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { EngineSession } from './attached.ts';
+import type { CalibrationOptions } from './calibration/calibrator.ts';
 import type { Settings } from './config.ts';
 import { createEngineSession } from './engine-session.ts';
 import type { Refusal } from './hello.ts';
@@ -26,8 +27,13 @@ export interface Engines {
 }
 
 /** The engines that are attached. Nothing is shared between them. The newest stream of an engine id wins. */
-export function createEngines(deps: { settings: { current: Settings }; logger: Logger }): Engines {
-  const { settings, logger } = deps;
+export function createEngines(deps: {
+  settings: { current: Settings };
+  logger: Logger;
+  /** undefined: every head group is measured always. */
+  calibration?: CalibrationOptions | undefined;
+}): Engines {
+  const { settings, logger, calibration } = deps;
   const attached = new Map<string, EngineSession>();
   const metrics = createMetrics(() => [...attached.values()].map(readingOf));
 
@@ -53,7 +59,7 @@ export function createEngines(deps: { settings: { current: Settings }; logger: L
     metrics,
     attached,
     open(stream) {
-      const session = createEngineSession({ settings, metrics, logger, onAttached, ...stream });
+      const session = createEngineSession({ settings, metrics, logger, calibration, onAttached, ...stream });
       return {
         receive: session.receive,
         close() {

@@ -9,15 +9,18 @@ export interface Governed {
   options: RequestOptions | undefined;
   /** Decides whether the request is a canary: the gateway's id, so that it stays one after a reconnect. */
   canaryKey: string;
+  /** It is to keep its whole cache, so that head groups can be chosen by it. */
+  calibrates?: boolean;
 }
 
 /**
  * What governs a request: its profile, or the default one when it names none or an unknown one; its own mode before the
  * profile's; its own budget, clamped to the service's bounds, before the profile's controller. The switch of the whole
- * service comes before everything. Of the requests that leave enforcing to their profile, its share of canaries is shadowed.
+ * service comes before everything. Of the requests that leave enforcing to their profile, its share of canaries is shadowed,
+ * and those that calibrate.
  */
 export function governanceOf(
-  { options, canaryKey }: Governed,
+  { options, canaryKey, calibrates = false }: Governed,
   settings: Settings,
   onUnknownProfile: (name: string) => void = () => {},
 ): Governance {
@@ -27,7 +30,8 @@ export function governanceOf(
   const profile = named ?? settings.defaultProfile;
   const asked = options && evictionMode(options.mode);
   const planned = settings.enabled ? (asked ?? profile.mode) : 'off';
-  const canary = planned === 'enforce' && asked === undefined && isCanary(canaryKey, profile.canaryShare);
+  const canary =
+    planned === 'enforce' && asked === undefined && (calibrates || isCanary(canaryKey, profile.canaryShare));
   const mode = canary ? 'shadow' : planned;
   const { minBudgetTokens, maxBudgetTokens } = settings.limits;
   const clamp = (tokens: number) => Math.min(maxBudgetTokens, Math.max(minBudgetTokens, tokens));

@@ -163,6 +163,34 @@ export function raisePeaks(
   }
 }
 
+/** `peaks[column * groups + group]` becomes at least what the group puts on the column, for the first `width` columns. */
+export function raiseGroupPeaks(
+  codes: Uint8Array,
+  groups: number,
+  columns: number,
+  width: number,
+  peaks: Float64Array,
+): void {
+  for (let column = 0; column < width; column += 1) {
+    for (let group = 0; group < groups; group += 1) {
+      const mass = LINEAR[codes[group * columns + column]!]!;
+      if (mass > peaks[column * groups + group]!) peaks[column * groups + group] = mass;
+    }
+  }
+}
+
+/** Adds what each head group puts on one column to `sums[at..at + groups)`. */
+export function addLinear(
+  codes: Uint8Array,
+  groups: number,
+  columns: number,
+  column: number,
+  sums: Float64Array,
+  at: number,
+): void {
+  for (let group = 0; group < groups; group += 1) sums[at + group]! += LINEAR[codes[group * columns + column]!]!;
+}
+
 let sorted = new Float64Array(256);
 
 /** `hits[i]` becomes 1 for the half (rounded up) of `mass[0..count)` with the most mass; of equal ones the newest. */

@@ -1,6 +1,7 @@
 import { type Finished, FinishReason, type RequestStep, type Started } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { Introduction } from './hello.ts';
 import type { BadMessageReason } from './labels.ts';
+import type { MeasuredGroups } from './measured-groups.ts';
 import type { Metrics } from './metrics.ts';
 import { ProbeRun } from './probe.ts';
 import type { RequestState } from './request-state.ts';
@@ -9,12 +10,13 @@ export interface ProbeDeskDeps {
   introduction: Introduction;
   requests: ReadonlyMap<number, RequestState>;
   metrics: Metrics;
+  measured: MeasuredGroups;
 }
 
 /** The forks of one engine that are writing a probed answer, from their start to their end. */
-export function createProbeDesk({ introduction, requests, metrics }: ProbeDeskDeps) {
+export function createProbeDesk({ introduction, requests, metrics, measured }: ProbeDeskDeps) {
   const engine = introduction.hello.engineId;
-  const { blockSize, headGroups } = introduction.hello;
+  const { blockSize } = introduction.hello;
   /** undefined: a fork of a request that is not known; it is followed so that its messages are no errors. */
   const runs = new Map<number, ProbeRun | undefined>();
   let wantedSteps = 1;
@@ -34,7 +36,8 @@ export function createProbeDesk({ introduction, requests, metrics }: ProbeDeskDe
       const parent = requests.get(parentHandle);
       const { handle, computedTokens, evicted } = started;
       const readShare = parent?.profile.hits.share ?? 1;
-      runs.set(handle, parent && new ProbeRun(parentHandle, computedTokens, evicted, blockSize, readShare));
+      const apart = parent?.sample === undefined ? 0 : measured.all;
+      runs.set(handle, parent && new ProbeRun(parentHandle, computedTokens, evicted, blockSize, readShare, apart));
       parent?.schedule.started(parent.tokens);
       return parent !== undefined;
     },
@@ -44,7 +47,7 @@ export function createProbeDesk({ introduction, requests, metrics }: ProbeDeskDe
       if (!runs.has(row.handle)) return 'unknown_handle';
       const run = runs.get(row.handle);
       if (run === undefined || row.masses.length === 0) return undefined;
-      if (!run.add(row.masses, row.computedTokens, headGroups)) return 'probe_mass_length';
+      if (!run.add(row.masses, row.computedTokens, measured)) return 'probe_mass_length';
       const stopAfter = requests.get(run.parent)?.profile.probe.stopAfter ?? 0;
       // once only: an engine that cannot stop it lets it end by itself
       if (stopAfter > 0 && run.unchangedSteps === stopAfter) settled.push(row.handle);

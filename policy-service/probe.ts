@@ -1,4 +1,5 @@
-import { raisePeaks } from './masses.ts';
+import { raiseGroupPeaks, raisePeaks } from './masses.ts';
+import type { MeasuredGroups } from './measured-groups.ts';
 import { type ProbeReading, withRoomFor } from './policies/policy.ts';
 import type { ProbeOptions } from './probe-schedule.ts';
 
@@ -41,6 +42,8 @@ export class ProbeRun {
   readonly columns: number;
   /** The most attention that one head group put on each of them at one step. */
   readonly peaks: Float64Array;
+  /** The same for each head group, `groups` numbers for each of them, where somebody wants to know. */
+  readonly groupPeaks: Float64Array | undefined;
   steps = 0;
   /** Steps since the blocks that it read became more; 0 as long as it has read none. */
   unchangedSteps = 0;
@@ -50,8 +53,18 @@ export class ProbeRun {
   readonly #holes: number;
   readonly #blockSize: number;
 
-  /** @param readShare a block is read when one head group puts at least this share of its attention on it */
-  constructor(parent: number, sharedTokens: number, holes: readonly number[], blockSize: number, readShare: number) {
+  /**
+   * @param readShare a block is read when one head group puts at least this share of its attention on it
+   * @param groupPeaks head groups to keep apart as well
+   */
+  constructor(
+    parent: number,
+    sharedTokens: number,
+    holes: readonly number[],
+    blockSize: number,
+    readShare: number,
+    groupPeaks = 0,
+  ) {
     this.parent = parent;
     this.shared = Math.floor(sharedTokens / blockSize);
     this.#blockSize = blockSize;
@@ -62,13 +75,18 @@ export class ProbeRun {
     this.blocks = Int32Array.from({ length: this.shared }, (_, block) => block).filter((block) => !gone.has(block));
     this.columns = this.blocks.length;
     this.peaks = new Float64Array(this.columns);
+    this.groupPeaks = groupPeaks === 0 ? undefined : new Float64Array(this.columns * groupPeaks);
   }
 
   /** Adds a step of the fork. false, and nothing added, when the length of `codes` does not fit. */
-  add(codes: Uint8Array, computedTokens: number, groups: number): boolean {
+  add(codes: Uint8Array, computedTokens: number, measured: MeasuredGroups): boolean {
     const columns = Math.ceil(computedTokens / this.#blockSize) - this.#holes;
-    if (columns < this.columns || codes.length !== groups * columns) return false;
+    const groups = measured.in(codes.length, columns);
+    if (columns < this.columns || groups === undefined) return false;
     raisePeaks(codes, groups, columns, 0, this.columns, this.peaks);
+    if (this.groupPeaks?.length === this.columns * groups) {
+      raiseGroupPeaks(codes, groups, columns, this.columns, this.groupPeaks);
+    }
     this.steps += 1;
     let read = 0;
     for (let i = 0; i < this.columns; i += 1) if (this.peaks[i]! >= this.#readShare) read += 1;

@@ -1,11 +1,13 @@
 import type { EvictionMode } from '../common/cache-options.ts';
 import { Phase, type RequestOptions } from '../proto/gen/crystalkv/v1/policy.ts';
 import { BlockTable } from './block-table.ts';
+import type { CalibrationSample } from './calibration/sample.ts';
 import { comparableShift, demandOf } from './comparable.ts';
 import type { Member } from './controllers/controller.ts';
 import { type Controlling, groupKey } from './controllers/registry.ts';
 import type { ModeLabel } from './labels.ts';
 import { findHits, meanMass, topHalfHits } from './masses.ts';
+import { MeasuredGroups } from './measured-groups.ts';
 import type { Measurement, Policy, PolicyDefinition, RequestFacts } from './policies/policy.ts';
 import { ProbeMemory, type ProbeRun } from './probe.ts';
 import { ProbeSchedule, type Progress } from './probe-schedule.ts';
@@ -30,6 +32,8 @@ export interface RequestStart {
   sinkTokens: number;
   recentTokens: number;
   headGroups: number;
+  /** What is measured of them, where that may change. */
+  measured?: MeasuredGroups;
   /** Tokens of the longest end-of-thinking sequence: part of what a probe costs. */
   probeSuffixTokens: number;
   /** Its engine can merge blocks. */
@@ -78,6 +82,8 @@ export class RequestState implements Member, RequestFacts {
   readonly schedule: ProbeSchedule;
   readonly shadow = new ShadowTally();
   readonly reads = new ReadCounts();
+  /** What its head groups say of its blocks, where it is looked at to choose head groups. */
+  sample: CalibrationSample | undefined;
   epoch: number;
   phase: Phase = Phase.PHASE_UNSPECIFIED;
   segmentStarts: number[] = [];
@@ -95,6 +101,7 @@ export class RequestState implements Member, RequestFacts {
   group = '';
   budgetBlocks: number | undefined;
   #governance: Governance;
+  readonly #measured: MeasuredGroups;
   readonly #policy: Policy;
   #admitted: number;
   /** Segment starts that lie beyond the middle of the last admitted block. */
@@ -105,6 +112,7 @@ export class RequestState implements Member, RequestFacts {
     this.start = start;
     this.options = options;
     this.epoch = start.epoch;
+    this.#measured = start.measured ?? new MeasuredGroups(start.headGroups);
     this.identity = start.crystalkvId === '' ? `handle ${start.handle}` : `${start.crystalkvId} ${start.choiceIndex}`;
     this.table = new BlockTable(start);
     this.definition = governance.profile.definition;
@@ -212,8 +220,8 @@ export class RequestState implements Member, RequestFacts {
   measure(codes: Uint8Array): 'mass_length' | 'mass_code' | undefined {
     const { table } = this;
     const columns = table.resident;
-    const groups = this.start.headGroups;
-    if (codes.length !== groups * columns) return 'mass_length';
+    const groups = this.#measured.in(codes.length, columns);
+    if (groups === undefined) return 'mass_length';
     const { hits: rule, mass: wantsMass } = this.definition;
     const shadowed = this.mode === 'shadow' && table.virtual > 0;
     reserveScratch(columns);
@@ -231,6 +239,7 @@ export class RequestState implements Member, RequestFacts {
       meanMass(codes, groups, columns, 0, columns, massScratch);
       this.shadow.observe(table, hits, evictable, massScratch, from);
     }
+    if (groups === this.start.headGroups) this.sample?.observe(codes, columns, from, table);
     if (this.#policy.observe === undefined) return undefined;
     if (wantsMass || rule === 'top_half') meanMass(codes, groups, columns, from, columns, massScratch);
     if (rule === 'top_half') topHalfHits(massScratch, evictable, hits);
@@ -307,6 +316,7 @@ export class RequestState implements Member, RequestFacts {
 
   foldProbe(run: ProbeRun): void {
     this.probe.fold(run, this.profile.probe);
+    this.sample?.fold(run, this.profile.probe.decay);
   }
 
   /** The keep value of the logical blocks `[from, to)`, holes included. Not for every step. */

@@ -9,6 +9,8 @@ import { ConfigError } from '../common/config.ts';
 import { listen, metricsHandler } from '../common/http.ts';
 import type { Logger } from '../common/logger.ts';
 import { requireToken } from './auth.ts';
+import { createCalibrationCache } from './calibration/cache.ts';
+import type { CalibrationOptions } from './calibration/calibrator.ts';
 import { type Config, checkExposure, type PolicyServiceConfig, settingsOf } from './config.ts';
 import { tolerantService } from './decode.ts';
 import { createEngines } from './engines.ts';
@@ -43,7 +45,7 @@ export async function createServer({ config, logger }: { config: Config; logger:
   checkExposure(options);
   const settings = { current: settingsOf(config) };
   const credentials = credentialsOf(options);
-  const engines = createEngines({ settings, logger });
+  const engines = createEngines({ settings, logger, calibration: calibrationOf(options, logger) });
   const service = createService({ engines, settings });
 
   const server = new Server({
@@ -91,6 +93,13 @@ export async function createServer({ config, logger }: { config: Config; logger:
       await metrics.close();
     },
   };
+}
+
+/** Read at the start only: what an engine measures does not change with the profiles. */
+function calibrationOf({ calibration }: PolicyServiceConfig, logger: Logger): CalibrationOptions | undefined {
+  if (calibration.mode === 'off') return undefined;
+  const { groups, requests, cache_dir } = calibration;
+  return { groups, requests, cache: createCalibrationCache(cache_dir, logger) };
 }
 
 function credentialsOf({ tls }: PolicyServiceConfig): ServerCredentials {

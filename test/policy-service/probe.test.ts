@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { linearMass } from '../../policy-service/masses.ts';
+import { MeasuredGroups } from '../../policy-service/measured-groups.ts';
 import { ProbeMemory, ProbeRun } from '../../policy-service/probe.ts';
 import { ProbeSchedule, type Progress } from '../../policy-service/probe-schedule.ts';
 
@@ -22,12 +23,13 @@ function at(tokens: number, generated: number, completedBlocks: number, goneBloc
 }
 
 const READ = 0.2;
+const ONE_GROUP = new MeasuredGroups(1);
 
 /** One head group; code 0 is a mass of about 0.84. */
 function probed(sharedTokens: number, holes: number[], ...steps: number[][]): ProbeRun {
   const run = new ProbeRun(1, sharedTokens, holes, 16, READ);
   for (const codes of steps) {
-    assert.ok(run.add(Uint8Array.from(codes), (codes.length + holes.length) * 16, 1));
+    assert.ok(run.add(Uint8Array.from(codes), (codes.length + holes.length) * 16, ONE_GROUP));
   }
   return run;
 }
@@ -56,8 +58,8 @@ test('holes of the fork have no column, and keep what earlier probes found of th
 
 test('masses that do not fit the blocks of the fork are refused', () => {
   const run = new ProbeRun(1, 32, [], 16, READ);
-  assert.equal(run.add(Uint8Array.from([1, 2]), 48, 1), false);
-  assert.equal(run.add(Uint8Array.from([1]), 16, 1), false);
+  assert.equal(run.add(Uint8Array.from([1, 2]), 48, ONE_GROUP), false);
+  assert.equal(run.add(Uint8Array.from([1]), 16, ONE_GROUP), false);
   assert.equal(run.steps, 0);
 });
 
@@ -139,7 +141,7 @@ test('whatever probes cost, their share is never above the bound, prefill of the
 test('a probe is settled when it has read something, and nothing more for a while', () => {
   const run = new ProbeRun(1, 48, [], 16, READ);
   const step = (...codes: number[]) => {
-    assert.ok(run.add(Uint8Array.from([...codes, 31]), 49, 1));
+    assert.ok(run.add(Uint8Array.from([...codes, 31]), 49, ONE_GROUP));
     return run.unchangedSteps;
   };
   assert.equal(step(31, 31, 31), 0, 'nothing was read yet');

@@ -1,0 +1,80 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import type { Logger } from '../../common/logger.ts';
+
+const VERSION = 1;
+
+/** What a choice of head groups is for. */
+export interface Geometry {
+  model: string;
+  layers: number;
+  headGroups: number;
+}
+
+const entrySchema = z
+  .object({
+    version: z.literal(VERSION),
+    model: z.string(),
+    layers: z.int(),
+    head_groups: z.int(),
+    groups: z.array(z.int().min(0)).min(1),
+    quality: z.number(),
+    quality_of_all: z.number(),
+    requests: z.int(),
+  })
+  .refine(
+    ({ groups, head_groups }) => groups.every((group, i) => group < head_groups && group > (groups[i - 1] ?? -1)),
+    {
+      message: 'groups must be ascending and below head_groups',
+      path: ['groups'],
+    },
+  );
+
+export type CalibrationEntry = z.output<typeof entrySchema>;
+
+export interface CalibrationCache {
+  /** undefined: nothing usable is there. What is malformed is logged and counts as nothing. */
+  load(geometry: Geometry): Promise<CalibrationEntry | undefined>;
+  /** Replaces what is there as a whole. A folder that cannot be written is logged. */
+  save(
+    geometry: Geometry,
+    found: Omit<CalibrationEntry, 'version' | 'model' | 'layers' | 'head_groups'>,
+  ): Promise<void>;
+}
+
+/** One file for each model and geometry, whose name is their hash: model names may be paths. */
+export function createCalibrationCache(folder: string, logger: Logger): CalibrationCache {
+  const fileOf = ({ model, layers, headGroups }: Geometry) => {
+    const hash = createHash('sha256').update(`${model}\n${layers}\n${headGroups}`).digest('hex');
+    return join(folder, `${hash.slice(0, 32)}.json`);
+  };
+  return {
+    async load(geometry) {
+      const file = fileOf(geometry);
+      try {
+        const entry = entrySchema.parse(JSON.parse(await readFile(file, 'utf8')));
+        if (entry.model === geometry.model && entry.head_groups === geometry.headGroups) return entry;
+        logger.warn({ file }, 'this calibration is of another model; it is not used');
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+        const reason = error instanceof z.ZodError ? z.prettifyError(error) : (error as Error).message;
+        logger.warn({ file, reason }, 'this calibration cannot be used');
+      }
+      return undefined;
+    },
+    async save({ model, layers, headGroups }, found) {
+      const file = fileOf({ model, layers, headGroups });
+      const entry: CalibrationEntry = { version: VERSION, model, layers, head_groups: headGroups, ...found };
+      try {
+        await mkdir(folder, { recursive: true });
+        const draft = `${file}.${process.pid}`;
+        await writeFile(draft, `${JSON.stringify(entry, null, 2)}\n`);
+        await rename(draft, file);
+      } catch (error) {
+        logger.warn({ file, reason: (error as Error).message }, 'the calibration cannot be kept');
+      }
+    },
+  };
+}

@@ -1,0 +1,122 @@
+import type { Logger } from '../../common/logger.ts';
+import type { Introduction } from '../hello.ts';
+import type { MeasuredGroups } from '../measured-groups.ts';
+import type { RequestState } from '../request-state.ts';
+import type { CalibrationCache } from './cache.ts';
+import { chooseGroups } from './choose.ts';
+import { CalibrationSample, type Rows } from './sample.ts';
+
+export interface CalibrationOptions {
+  /** Most head groups that are measured once it is known which. */
+  groups: number;
+  /** Requests that are looked at before. */
+  requests: number;
+  cache: CalibrationCache;
+}
+
+export interface CalibratorDeps {
+  introduction: Introduction;
+  measured: MeasuredGroups;
+  /** undefined: all head groups are measured always. */
+  options: CalibrationOptions | undefined;
+  logger: Logger;
+  /** Called when other head groups are to be measured from now on. */
+  onChosen(): void;
+}
+
+export type Calibrator = ReturnType<typeof createCalibrator>;
+
+/**
+ * Finds out which head groups of an engine's model to measure: from the cache, or else from the first requests that keep
+ * their whole cache. Until then all are measured. What calibration cannot find out changes nothing.
+ */
+export function createCalibrator({ introduction, measured, options, logger, onChosen }: CalibratorDeps) {
+  const { engineId, model, layers, headGroups } = introduction.hello;
+  const geometry = { model, layers, headGroups };
+  const running = new Map<number, RequestState>();
+  const done: { rows: Rows; answerWeight: number }[] = [];
+  let state: 'idle' | 'loading' | 'sampling' | 'choosing' | 'closed' = 'idle';
+
+  const adopt = (groups: readonly number[]) => {
+    state = 'idle';
+    measured.select(groups);
+    onChosen();
+  };
+
+  const load = async ({ cache }: CalibrationOptions) => {
+    state = 'loading';
+    const known = await cache.load(geometry);
+    if (state !== 'loading') return;
+    if (known === undefined) state = 'sampling';
+    else adopt(known.groups);
+  };
+
+  const choose = async ({ groups, cache }: CalibrationOptions) => {
+    state = 'choosing';
+    const samples = done.splice(0);
+    const answerWeight = samples[0]!.answerWeight;
+    const choice = await chooseGroups(
+      samples.map(({ rows }) => rows),
+      { groups, answerWeight },
+    );
+    if (state !== 'choosing') return;
+    if (choice === undefined) {
+      state = 'sampling';
+      logger.warn({ engine: engineId, model }, 'nothing could be told from these requests; calibration begins anew');
+      return;
+    }
+    const { quality, qualityOfAll } = choice;
+    await cache.save(geometry, {
+      groups: choice.groups,
+      quality,
+      quality_of_all: qualityOfAll,
+      requests: samples.length,
+    });
+    if (state !== 'choosing') return;
+    logger.info({ engine: engineId, model, ...choice }, 'head groups chosen');
+    adopt(choice.groups);
+  };
+
+  const fail = (error: unknown) => {
+    state = 'closed';
+    logger.error({ err: error, engine: engineId }, 'calibration failed; all head groups are measured');
+  };
+
+  if (options !== undefined && headGroups > options.groups) load(options).catch(fail);
+
+  return {
+    /** Whether one more request should keep its whole cache, to be looked at. */
+    get wantsRequest(): boolean {
+      return state === 'sampling' && options !== undefined && running.size + done.length < options.requests;
+    },
+
+    get isSampling(): boolean {
+      return running.size > 0;
+    },
+
+    /** Looks at a request from its beginning, if it keeps its whole cache and there is need of it. */
+    watch(request: RequestState): void {
+      if (!this.wantsRequest || request.start.cold || request.mode === 'off') return;
+      if (request.mode === 'enforce' && request.definition.evicts) return;
+      request.sample = new CalibrationSample(headGroups);
+      request.reads.wanted = true;
+      running.set(request.handle, request);
+    },
+
+    /** The request is over. One that was given up says nothing of what would have been read. */
+    ended(request: RequestState, complete: boolean): void {
+      if (!running.delete(request.handle) || request.sample === undefined || options === undefined) return;
+      if (state !== 'sampling' || !complete) return;
+      const rows = request.sample.rows((block) => request.reads.lastRead(block));
+      if (rows.looks.length < 2) return;
+      done.push({ rows, answerWeight: request.profile.parameters.answerWeight });
+      if (done.length >= options.requests) choose(options).catch(fail);
+    },
+
+    close(): void {
+      state = 'closed';
+      running.clear();
+      done.length = 0;
+    },
+  };
+}

@@ -1,0 +1,125 @@
+import { setImmediate as yieldToOthers } from 'node:timers/promises';
+import type { Rows } from './sample.ts';
+
+/** Milliseconds after which other work gets its turn. */
+const TURN_MS = 4;
+/** Groups that are tried as the second and further ones: the best of those tried alone. */
+const CANDIDATES = 48;
+
+export interface Choice {
+  /** Ascending. */
+  groups: number[];
+  /** How well these groups tell what will be read, and how well all together do: area under the ROC curve. */
+  quality: number;
+  qualityOfAll: number;
+}
+
+export interface ChooseOptions {
+  /** Most head groups to choose. */
+  groups: number;
+  /** What attention in probed answers counts beside that of the reasoning, as in the policy. */
+  answerWeight: number;
+}
+
+/**
+ * The few head groups that tell best which blocks a later step reads, so that giving up the others is regretted least.
+ * Greedy: the best one, then whichever helps it most, and so on. A block's value is what the policy crystal would make of
+ * these groups alone. undefined: nothing was read later, or everything was, so that nothing can be told.
+ */
+export async function chooseGroups(samples: readonly Rows[], options: ChooseOptions): Promise<Choice | undefined> {
+  const evaluation = new Evaluation(samples, options.answerWeight);
+  if (!evaluation.tells) return undefined;
+  const { groups } = samples[0]!;
+  const everyGroup = Array.from({ length: groups }, (_, group) => group);
+  const qualityOfAll = evaluation.with(everyGroup);
+  let began = performance.now();
+  const chosen: number[] = [];
+  let candidates = everyGroup;
+  let quality = 0;
+  while (chosen.length < Math.min(options.groups, groups)) {
+    const tried: { group: number; quality: number }[] = [];
+    for (const group of candidates) {
+      tried.push({ group, quality: evaluation.with([...chosen, group]) });
+      if (performance.now() - began < TURN_MS) continue;
+      await yieldToOthers();
+      began = performance.now();
+    }
+    tried.sort((a, b) => b.quality - a.quality || a.group - b.group);
+    const best = tried[0]!;
+    chosen.push(best.group);
+    quality = best.quality;
+    candidates = tried.slice(1, CANDIDATES).map(({ group }) => group);
+  }
+  return { groups: chosen.sort((a, b) => a - b), quality, qualityOfAll };
+}
+
+class Evaluation {
+  readonly #samples: readonly Rows[];
+  readonly #answerWeight: number;
+  #read = new Float64Array(64);
+  #unread = new Float64Array(64);
+
+  constructor(samples: readonly Rows[], answerWeight: number) {
+    this.#samples = samples;
+    this.#answerWeight = answerWeight;
+  }
+
+  /** Whether some look has blocks of both kinds. */
+  get tells(): boolean {
+    return this.#samples.some(({ looks, read }) =>
+      looks.some((from, i) => {
+        const kinds = new Set(read.subarray(from, looks[i + 1] ?? from));
+        return kinds.size === 2;
+      }),
+    );
+  }
+
+  /** The share of pairs of a block that was read later and one of the same look that was not which values order right. */
+  with(groups: readonly number[]): number {
+    let right = 0;
+    let pairs = 0;
+    for (const { groups: width, looks, history, probed, read } of this.#samples) {
+      for (let look = 0; look + 1 < looks.length; look += 1) {
+        const to = looks[look + 1]!;
+        let reads = 0;
+        let others = 0;
+        this.#reserve(to - looks[look]!);
+        for (let row = looks[look]!; row < to; row += 1) {
+          let sum = 0;
+          let most = 0;
+          for (const group of groups) {
+            sum += history[row * width + group]!;
+            most = Math.max(most, probed[row * width + group]!);
+          }
+          const value = sum / groups.length + this.#answerWeight * most;
+          if (read[row] === 1) this.#read[reads++] = value;
+          else this.#unread[others++] = value;
+        }
+        if (reads === 0 || others === 0) continue;
+        pairs += reads * others;
+        right += ordered(this.#read.subarray(0, reads).sort(), this.#unread.subarray(0, others).sort());
+      }
+    }
+    return pairs === 0 ? 0 : right / pairs;
+  }
+
+  #reserve(rows: number): void {
+    if (rows <= this.#read.length) return;
+    this.#read = new Float64Array(rows * 2);
+    this.#unread = new Float64Array(rows * 2);
+  }
+}
+
+/** Pairs in which the number of `high` is above that of `low`, both ascending; equal ones count half. */
+function ordered(high: Float64Array, low: Float64Array): number {
+  let pairs = 0;
+  let below = 0;
+  let upTo = 0;
+  for (const value of high) {
+    while (below < low.length && low[below]! < value) below += 1;
+    upTo = Math.max(upTo, below);
+    while (upTo < low.length && low[upTo]! <= value) upTo += 1;
+    pairs += (below + upTo) / 2;
+  }
+  return pairs;
+}

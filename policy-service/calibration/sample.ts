@@ -1,0 +1,115 @@
+import type { BlockTable } from '../block-table.ts';
+import { addLinear } from '../masses.ts';
+import type { ProbeRun } from '../probe.ts';
+
+/** Blocks that have to be evictable before the first look, and by how much they grow from one look to the next. */
+const FIRST_LOOK = 4;
+const LOOK_GROWTH = 1.25;
+/** Most numbers that one request's rows take. */
+const MAX_NUMBERS = 1 << 20;
+/** Looks between which the rows are shared out: enough for a request of a thousand blocks. */
+const LOOKS = 24;
+
+/** What was known of one block at one look, and whether it was read later: `groups` numbers each. */
+export interface Rows {
+  readonly groups: number;
+  /** Rows of look i: from `looks[i]` to `looks[i + 1]`. They compare with each other only. */
+  readonly looks: readonly number[];
+  /** Mean attention of each head group since the block's birth. */
+  readonly history: Float32Array;
+  /** The most attention of each head group in answer probes, decayed. */
+  readonly probed: Float32Array;
+  /** 1: a later step read the block. */
+  readonly read: Uint8Array;
+}
+
+/**
+ * Records what each head group says of the blocks of one request that keeps its whole cache. Looks are taken while the
+ * reasoning grows; what a block was worth to whom is known when the request ends.
+ */
+export class CalibrationSample {
+  readonly #groups: number;
+  readonly #blocksPerLook: number;
+  #sums = new Float64Array(0);
+  #steps = new Float64Array(0);
+  #peaks = new Float64Array(0);
+  #history: number[] = [];
+  #probed: number[] = [];
+  #blocks: number[] = [];
+  #tokens: number[] = [];
+  #looks: number[] = [0];
+  #nextLook = FIRST_LOOK;
+
+  constructor(groups: number) {
+    this.#groups = groups;
+    this.#blocksPerLook = Math.max(8, Math.floor(MAX_NUMBERS / (2 * groups * LOOKS)));
+  }
+
+  /** Takes in a step on which all groups were measured; `from` is the first column that belongs to `table.live`. */
+  observe(codes: Uint8Array, columns: number, from: number, table: BlockTable): void {
+    const { live, liveCount } = table;
+    if (liveCount === 0) return;
+    this.#reserve(live[liveCount - 1]! + 1);
+    for (let i = 0; i < liveCount; i += 1) {
+      const block = live[i]!;
+      this.#steps[block]! += 1;
+      addLinear(codes, this.#groups, columns, from + i, this.#sums, block * this.#groups);
+    }
+    const evictable = table.liveEvictable;
+    if (evictable < this.#nextLook || this.#looks.length > LOOKS) return;
+    this.#nextLook = Math.ceil(evictable * LOOK_GROWTH);
+    this.#look(live, evictable, table.tokens);
+  }
+
+  /** Takes in a probe of the request that kept what each head group put on its blocks. */
+  fold(run: ProbeRun, decay: number): void {
+    const { groupPeaks } = run;
+    if (groupPeaks === undefined) return;
+    this.#reserve(run.shared);
+    for (let i = 0; i < this.#peaks.length; i += 1) this.#peaks[i]! *= decay;
+    for (let column = 0; column < run.columns; column += 1) {
+      for (let group = 0; group < this.#groups; group += 1) {
+        const at = run.blocks[column]! * this.#groups + group;
+        this.#peaks[at] = Math.max(this.#peaks[at]!, groupPeaks[column * this.#groups + group]!);
+      }
+    }
+  }
+
+  /** `lastRead`: tokens in the cache when a block was last read. */
+  rows(lastRead: (block: number) => number): Rows {
+    return {
+      groups: this.#groups,
+      looks: this.#looks,
+      history: Float32Array.from(this.#history),
+      probed: Float32Array.from(this.#probed),
+      read: Uint8Array.from(this.#blocks, (block, i) => (lastRead(block) > this.#tokens[i]! ? 1 : 0)),
+    };
+  }
+
+  #look(live: Int32Array, evictable: number, tokens: number): void {
+    const stride = Math.ceil(evictable / this.#blocksPerLook);
+    for (let i = 0; i < evictable; i += stride) {
+      const block = live[i]!;
+      const at = block * this.#groups;
+      for (let group = 0; group < this.#groups; group += 1) {
+        this.#history.push(this.#sums[at + group]! / this.#steps[block]!);
+        this.#probed.push(this.#peaks[at + group]!);
+      }
+      this.#blocks.push(block);
+      this.#tokens.push(tokens);
+    }
+    this.#looks.push(this.#blocks.length);
+  }
+
+  #reserve(blocks: number): void {
+    if (blocks <= this.#steps.length) return;
+    const grown = (old: Float64Array, length: number) => {
+      const array = new Float64Array(length);
+      array.set(old);
+      return array;
+    };
+    this.#steps = grown(this.#steps, blocks * 2);
+    this.#sums = grown(this.#sums, blocks * 2 * this.#groups);
+    this.#peaks = grown(this.#peaks, blocks * 2 * this.#groups);
+  }
+}
