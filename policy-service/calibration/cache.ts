@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { Logger } from '../../common/logger.ts';
@@ -35,8 +36,11 @@ const entrySchema = z
 export type CalibrationEntry = z.output<typeof entrySchema>;
 
 export interface CalibrationCache {
-  /** undefined: nothing usable is there. What is malformed is logged and counts as nothing. */
-  load(geometry: Geometry): Promise<CalibrationEntry | undefined>;
+  /**
+   * undefined: nothing usable is there. What is malformed is logged and counts as nothing. Reads a small file while an
+   * engine attaches, so that its first Configure says what is known.
+   */
+  load(geometry: Geometry): CalibrationEntry | undefined;
   /** Replaces what is there as a whole. A folder that cannot be written is logged. */
   save(
     geometry: Geometry,
@@ -51,10 +55,10 @@ export function createCalibrationCache(folder: string, logger: Logger): Calibrat
     return join(folder, `${hash.slice(0, 32)}.json`);
   };
   return {
-    async load(geometry) {
+    load(geometry) {
       const file = fileOf(geometry);
       try {
-        const entry = entrySchema.parse(JSON.parse(await readFile(file, 'utf8')));
+        const entry = entrySchema.parse(JSON.parse(readFileSync(file, 'utf8')));
         if (entry.model === geometry.model && entry.head_groups === geometry.headGroups) return entry;
         logger.warn({ file }, 'this calibration is of another model; it is not used');
       } catch (error) {

@@ -20,7 +20,7 @@ export interface CalibratorDeps {
   /** undefined: all head groups are measured always. */
   options: CalibrationOptions | undefined;
   logger: Logger;
-  /** Called when other head groups are to be measured from now on. */
+  /** Called when other head groups are to be measured from now on, never before this returns. */
   onChosen(): void;
 }
 
@@ -35,21 +35,7 @@ export function createCalibrator({ introduction, measured, options, logger, onCh
   const geometry = { model, layers, headGroups };
   const running = new Map<number, RequestState>();
   const done: { rows: Rows; answerWeight: number }[] = [];
-  let state: 'idle' | 'loading' | 'sampling' | 'choosing' | 'closed' = 'idle';
-
-  const adopt = (groups: readonly number[]) => {
-    state = 'idle';
-    measured.select(groups);
-    onChosen();
-  };
-
-  const load = async ({ cache }: CalibrationOptions) => {
-    state = 'loading';
-    const known = await cache.load(geometry);
-    if (state !== 'loading') return;
-    if (known === undefined) state = 'sampling';
-    else adopt(known.groups);
-  };
+  let state: 'idle' | 'sampling' | 'choosing' | 'closed' = 'idle';
 
   const choose = async ({ groups, cache }: CalibrationOptions) => {
     state = 'choosing';
@@ -74,7 +60,9 @@ export function createCalibrator({ introduction, measured, options, logger, onCh
     });
     if (state !== 'choosing') return;
     logger.info({ engine: engineId, model, ...choice }, 'head groups chosen');
-    adopt(choice.groups);
+    state = 'idle';
+    measured.select(choice.groups);
+    onChosen();
   };
 
   const fail = (error: unknown) => {
@@ -82,7 +70,11 @@ export function createCalibrator({ introduction, measured, options, logger, onCh
     logger.error({ err: error, engine: engineId }, 'calibration failed; all head groups are measured');
   };
 
-  if (options !== undefined && headGroups > options.groups) load(options).catch(fail);
+  if (options !== undefined && headGroups > options.groups) {
+    const known = options.cache.load(geometry);
+    if (known === undefined) state = 'sampling';
+    else measured.select(known.groups);
+  }
 
   return {
     /** Whether one more request should keep its whole cache, to be looked at. */
