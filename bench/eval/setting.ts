@@ -2,7 +2,7 @@ import { FORMS, type Form } from '../../model/form.ts';
 import { ABLATIONS, BASELINES, type Candidate, CRYSTAL, SWEEP } from './candidates.ts';
 
 /** Parts of the evaluation, each with a seed of its own and its own rows in the results. */
-export const PARTS = ['main', 'ablation', 'grid', 'sweep'] as const;
+export const PARTS = ['main', 'ablation', 'grid', 'sweep', 'vllm'] as const;
 export type Part = (typeof PARTS)[number];
 
 /** Programs of one kind under every candidate and share. */
@@ -36,6 +36,11 @@ export function settingsOf(part: Part, programs: number | undefined, only: reado
       return narrowed([{ part, ...MAIN, programs: 64, candidates: [CRYSTAL, ...ABLATIONS], oracle: false }]);
     case 'sweep':
       return narrowed([{ part, ...MAIN, programs: 32, candidates: SWEEP, oracle: false }]);
+    case 'vllm':
+      // blocks of 32 are the smallest that vLLM's kernels for CPUs take
+      return narrowed([
+        { part, ...MAIN, blockSize: 32, programs: 32, candidates: [CRYSTAL, ...BASELINES], oracle: false },
+      ]);
     case 'grid':
       return narrowed(
         FORMS.flatMap((form) =>
