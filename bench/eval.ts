@@ -16,6 +16,7 @@ policy at a share of the thinking cache. Prints Markdown tables, and writes benc
                    main      verbose, 40 lines, blocks of 16, 25 and 40 %, all policies and the oracle, 200 programs
                    ablation  the same with parts of the policy crystal taken out, 64 programs
                    grid      both forms, 24, 32 and 40 lines, 15 to 60 %, blocks of 16 and 32, 32 programs each
+                   pressure  a pool for a half and a third of what runs: nothing evicted, and the default profile
                    sweep     half-lives, probe intervals and decays, 32 programs; use a seed of its own
   --backend NAME embedded (default), or vllm: on the CPU, verbose, 40 lines, blocks of 32, 25 and 40 %, 32 programs
   --seed N       programs to send (default: fresh ones; the seed is printed)
@@ -77,7 +78,7 @@ async function main(): Promise<void> {
     const { form, lines, blockSize } = setting;
     process.stdout.write(`${markdown(`${form}, ${lines} lines, blocks of ${blockSize}`, rows.slice(first))}\n`);
   }
-  if (rows.some((row) => row.budget_blocks !== null) && rows.every((row) => row.evicted_blocks === 0)) {
+  if (rows.some((row) => row.share < 1) && rows.every((row) => row.evicted_blocks === 0)) {
     throw new Error('no block was evicted: the policy service decided nothing');
   }
   log(`wrote ${path} and ${writePlot()}\n`);

@@ -31,9 +31,9 @@ export const serviceConfig = (candidates: readonly Candidate[]) => ({
 });
 
 /** Configuration of the embedded engine. */
-export const engineConfig = (blockSize: number) => ({
+export const engineConfig = (blockSize: number, poolBlocks = 65_536 / blockSize) => ({
   block_size: blockSize,
-  pool_blocks: 65_536 / blockSize,
+  pool_blocks: poolBlocks,
   sink_tokens: SINK_TOKENS,
   recent_tokens: RECENT_TOKENS,
   lockstep: true,
@@ -41,10 +41,15 @@ export const engineConfig = (blockSize: number) => ({
   log_level: 'warn',
 });
 
-/** The whole system with the embedded engine. */
-export async function startEmbedded(candidates: readonly Candidate[], blockSize: number): Promise<Backend> {
+/** The whole system with the embedded engine; its pool is ample unless `poolBlocks` says otherwise. */
+export async function startEmbedded(
+  candidates: readonly Candidate[],
+  blockSize: number,
+  poolBlocks?: number,
+): Promise<Backend> {
+  const engine = engineConfig(blockSize, poolBlocks);
   const cluster = await startCluster({
-    config: { ...serviceConfig(candidates), engine: engineConfig(blockSize), gateway: { log_level: 'warn' } },
+    config: { ...serviceConfig(candidates), engine, gateway: { log_level: 'warn' } },
   });
   return {
     run: ({ programs, profile, budgetTokens, maxTokens }) => {

@@ -1,6 +1,7 @@
 import { startCluster } from '../../scripts/cluster.ts';
-import { budgetBlocks } from '../ask.ts';
+import { type Answer, budgetBlocks } from '../ask.ts';
 import { countExact, type Round, runRound } from '../rounds.ts';
+import { mean } from '../statistics.ts';
 import { answerTokenLimit, makePrograms } from '../workload.ts';
 import { type BackendName, CONCURRENCY, engineConfig, startEmbedded } from './backend.ts';
 import { startOracle } from './oracle.ts';
@@ -40,6 +41,21 @@ export async function measure(
     onRow(full, full);
     for (const share of setting.shares) {
       const budget = budgetBlocks(full.round.answers, share, blockSize);
+      if (setting.limit === 'pool') {
+        const pool = poolBlocks(whole.answers, share, blockSize);
+        const tight = await startEmbedded(candidates, blockSize, pool);
+        try {
+          for (const { key, title } of candidates) {
+            const round = await told(title, share, () =>
+              tight.run({ programs, profile: key, budgetTokens: undefined, maxTokens }),
+            );
+            onRow({ setting, key, title, share, budget: undefined, round }, full);
+          }
+        } finally {
+          await tight.close();
+        }
+        continue;
+      }
       for (const { key, title } of candidates) {
         const round = await told(title, share, run(key, budget * blockSize));
         onRow({ setting, key, title, share, budget, round }, full);
@@ -51,6 +67,12 @@ export async function measure(
   } finally {
     await backend.close();
   }
+}
+
+/** `share` of the blocks that the requests which run at the same time hold at their ends, with a whole cache. */
+function poolBlocks(answers: readonly Answer[], share: number, blockSize: number): number {
+  const blocks = answers.map((it) => Math.ceil((it.promptTokens + it.generatedTokens) / blockSize));
+  return Math.ceil(share * CONCURRENCY * mean(blocks));
 }
 
 /** The oracle has an engine of its own, and no gateway: it must know which program a request is. */
