@@ -1,6 +1,6 @@
 import type { Request, RequestHandler } from 'express';
 import type { LoadShedder } from './admission/shedding.ts';
-import { readBody } from './body.ts';
+import { announcedLength, readBody } from './body.ts';
 import { createDownstream } from './downstream.ts';
 import { GatewayError } from './errors.ts';
 import type { Stick } from './fleet/sticky.ts';
@@ -9,6 +9,7 @@ import { ownHeaders, recordOf, type StopReason } from './record.ts';
 import type { Route } from './routes.ts';
 import { type Job, stopped } from './tries/tries.ts';
 import { openUpload, type Upload } from './upload.ts';
+import { readUploadHead } from './upload-head.ts';
 import { type UpstreamRequestDeps, upstreamRequest } from './upstream-request.ts';
 
 export interface ForwardDeps {
@@ -38,7 +39,7 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
       deps.onShed();
       throw new GatewayError('overloaded', { headers: { 'retry-after': '1' } });
     }
-    const body = await bodyOf(route, request, deps.bodyLimit);
+    const body = await bodyOf(route, request, deps);
     // The client left; its record is closed already.
     if (body === undefined) return;
     record.stage = 'waiting';
@@ -60,8 +61,16 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
   };
 }
 
-/** Undefined: the client left before the end of its body. */
-async function bodyOf(route: Route, request: Request, limit: number): Promise<Buffer | Upload | null | undefined> {
+/** Undefined: the client left before the end of its body, or of what has to be known of it. */
+async function bodyOf(
+  route: Route,
+  request: Request,
+  { bodyLimit, request: { fleet } }: ForwardDeps,
+): Promise<Buffer | Upload | null | undefined> {
   if (route.method === 'GET') return null;
-  return route.body === 'upload' ? openUpload(request, limit) : await readBody(request, limit);
+  if (route.body !== 'upload') return await readBody(request, bodyLimit);
+  if (!fleet.modelsDiffer) return openUpload(request, bodyLimit);
+  announcedLength(request, bodyLimit);
+  const head = await readUploadHead(request);
+  return head === undefined ? undefined : openUpload(request, bodyLimit, head);
 }

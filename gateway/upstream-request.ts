@@ -47,7 +47,7 @@ export function mayRepeat({ body }: UpstreamRequest): boolean {
 
 export interface UpstreamRequestDeps {
   readOption: OptionReader;
-  fleet: Pick<Fleet, 'resolve' | 'looksAtModels' | 'prefixBytes'>;
+  fleet: Pick<Fleet, 'resolve' | 'looksAtModels' | 'modelsDiffer' | 'prefixBytes'>;
 }
 
 const MODEL_PATH = '/v1/models/:id';
@@ -73,7 +73,11 @@ export function upstreamRequest(
   const length = request.headers['content-length'];
   if (route.body === 'upload' && length !== undefined) headers.push('content-length', length);
   const content = (): Content => {
-    if (!Buffer.isBuffer(body)) return { body, ...UNREAD, model: namedInPath(route, request, deps.fleet) };
+    if (body === null) return { body, ...UNREAD, model: namedInPath(route, request, deps.fleet) };
+    if (!Buffer.isBuffer(body)) {
+      record.model = body.model;
+      return { body, ...UNREAD, model: body.model };
+    }
     if (route.body === 'raw') return rawContent(record, body, deps.fleet);
     return rewritten(route, record, body, deps);
   };

@@ -31,6 +31,8 @@ export interface Fleet {
   readonly aliases: ReadonlyMap<string, string>;
   /** Whether a request's model matters to where it goes. */
   readonly looksAtModels: boolean;
+  /** Whether some backend is known not to serve what another does. */
+  readonly modelsDiffer: boolean;
   /**
    * A backend with room, by the balancing rule: first those that were not tried and do not rest. Undefined: all are full.
    * Throws `model_not_found` or `no_backend`.
@@ -169,6 +171,9 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
     },
     get looksAtModels() {
       return all.length > 1 || aliases.size > 0;
+    },
+    get modelsDiffer() {
+      return routing.modelsDiffer;
     },
     get prefixBytes() {
       const { rule, prefix_bytes } = settings.balance;

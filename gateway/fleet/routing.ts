@@ -7,6 +7,8 @@ export interface Routing {
   candidates(model: string | undefined): readonly Backend[];
   /** Whether some backend is known to serve it. */
   knows(model: string): boolean;
+  /** Whether some backend is known not to serve what another does. */
+  readonly modelsDiffer: boolean;
 }
 
 /**
@@ -25,6 +27,7 @@ export function createRouting(all: readonly Backend[]): Routing {
     }
   }
   return {
+    modelsDiffer: [...byModel.values()].some((serving) => serving.length + unknown.length < all.length),
     knows: (model) => byModel.has(model),
     candidates(model) {
       if (all.length === 0) throw new GatewayError('no_backend', { headers: { 'retry-after': '1' } });

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { describe, it, type TestContext } from 'node:test';
 import { fleet, modelsKnown, named, whoAnswers } from './fleet-harness.ts';
-import { chat, type ErrorAnswer, post, setup, until } from './harness.ts';
-import { createUpstream, json } from './upstream.ts';
+import { chat, type ErrorAnswer, metricReaches, post, setup, until } from './harness.ts';
+import { createUpstream, json, rawClient } from './upstream.ts';
 
 const LEARN = { models: { interval_ms: 500 } };
 
@@ -80,6 +80,65 @@ describe('models of a fleet', () => {
     assert.equal((await post(gateway, '/tokenize', 'not json')).status, 200);
     const one = await fetch(`${gateway.url}/v1/models/large`);
     assert.deepEqual(await one.json(), { name: 'b' });
+  });
+});
+
+describe('uploads in a fleet whose backends serve different models', () => {
+  const started = async (t: TestContext) => {
+    const { gateway, upstreams, counts } = await fleet(t, [named('chat'), named('audio')], LEARN);
+    upstreams[0]!.models = ['llm'];
+    upstreams[1]!.models = ['whisper'];
+    await modelsKnown(gateway);
+    return { gateway, upstreams, before: counts()[0]! };
+  };
+  const send = async (gateway: { url: string }, form: FormData) => {
+    const response = await fetch(`${gateway.url}/v1/audio/transcriptions`, { method: 'POST', body: form });
+    return (await response.json()) as object;
+  };
+
+  for (const [order, bytes] of [
+    ['model first', 1_000_000],
+    ['file first', 20_000],
+  ] as const) {
+    it(`go by the form's field (${order}), to the byte`, async (t) => {
+      const { gateway, upstreams } = await started(t);
+      const file = new Blob([Buffer.alloc(bytes, 7)]);
+      for (let i = 0; i < 4; i++) {
+        const form = new FormData();
+        if (order === 'model first') form.set('model', 'whisper');
+        form.set('file', file, 'speech.wav');
+        if (order === 'file first') form.set('model', 'whisper');
+        assert.deepEqual(await send(gateway, form), { name: 'audio' });
+        const received = upstreams[1]!.received.at(-1)!;
+        assert.equal(String(received.body.length), received.headers['content-length']);
+        const parsed = await new Response(new Uint8Array(received.body), {
+          headers: { 'content-type': received.headers['content-type']! },
+        }).formData();
+        assert.deepEqual(Buffer.from(await (parsed.get('file') as File).arrayBuffer()), Buffer.alloc(bytes, 7));
+      }
+    });
+  }
+
+  it('an unknown model is a 404; a form without the field may go anywhere', async (t) => {
+    const { gateway } = await started(t);
+    const form = new FormData();
+    form.set('model', 'unheard-of');
+    assert.match(JSON.stringify(await send(gateway, form)), /The model `unheard-of` does not exist/);
+    const empty = new FormData();
+    empty.set('language', 'en');
+    assert.match(JSON.stringify(await send(gateway, empty)), /chat|audio/);
+  });
+
+  it('a client that leaves while its form is looked at is not waited for', async (t) => {
+    const { gateway } = await started(t);
+    const client = await rawClient(gateway.port);
+    client.write(
+      'POST /v1/audio/transcriptions HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 999\r\n\r\n--x\r\n',
+    );
+    await metricReaches(gateway, 'crystalkv_gateway_inflight', 1);
+    client.socket.destroy();
+    await metricReaches(gateway, 'crystalkv_gateway_client_aborts_total{stage="upload"}', 1);
+    await metricReaches(gateway, 'crystalkv_gateway_inflight', 0);
   });
 });
 
