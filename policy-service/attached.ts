@@ -39,6 +39,8 @@ export interface SessionDeps {
   refuse(refusal: Refusal): void;
   /** Called once, when the Hello was accepted and before anything is sent. */
   onAttached(session: EngineSession): void;
+  /** Called when the engine says that a request has ended: with its last state, which is kept nowhere. */
+  onFinished(engineId: string, request: RequestState): void;
 }
 
 /** What the rest of the service may ask of an attached engine. */
@@ -217,7 +219,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
       requests.delete(finished.handle);
       calibrator.ended(state, ENDED.has(finished.reason));
       if (ENDED.has(finished.reason)) countFinished(state, finished.generatedTokens);
-      return;
+      return deps.onFinished(engine, state);
     }
     if (!probes.finish(finished)) bad('unknown_handle');
   };

@@ -8,6 +8,7 @@ import { createEngineSession } from './engine-session.ts';
 import type { Refusal } from './hello.ts';
 import { createMetrics, type Metrics, openEngine } from './metrics.ts';
 import { readingOf } from './readings.ts';
+import type { RequestState } from './request-state.ts';
 
 /** One end of an Attach stream, as the transport offers it. */
 export interface Stream {
@@ -16,11 +17,15 @@ export interface Stream {
   refuse(refusal: Refusal): void;
 }
 
+/** Is told of each request that has ended. */
+export type FinishedListener = (engineId: string, request: RequestState) => void;
+
 export interface Engines {
   metrics: Metrics;
   /** Attached engines by id. */
   attached: ReadonlyMap<string, EngineSession>;
   open(stream: Stream): { receive(message: AttachRequest): void; close(): void };
+  finishedListeners: Set<FinishedListener>;
   /** Applies changed settings to every engine. */
   govern(): void;
   close(): void;
@@ -55,11 +60,25 @@ export function createEngines(deps: {
     logger.info({ engine: engineId, instance: instanceId }, 'engine left');
   };
 
+  const finishedListeners = new Set<FinishedListener>();
+  const onFinished: FinishedListener = (engineId, request) => {
+    for (const listener of finishedListeners) listener(engineId, request);
+  };
+
   return {
     metrics,
     attached,
+    finishedListeners,
     open(stream) {
-      const session = createEngineSession({ settings, metrics, logger, calibration, onAttached, ...stream });
+      const session = createEngineSession({
+        settings,
+        metrics,
+        logger,
+        calibration,
+        onAttached,
+        onFinished,
+        ...stream,
+      });
       return {
         receive: session.receive,
         close() {

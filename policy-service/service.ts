@@ -8,11 +8,13 @@ import type {
   WatchResponse,
 } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { Settings } from './config.ts';
-import type { Engines } from './engines.ts';
+import type { Engines, FinishedListener } from './engines.ts';
 import type { Refusal } from './hello.ts';
 import { POLICIES } from './policies/registry.ts';
 import { engineMessage, profileMessage, requestMessage } from './states.ts';
 
+/** Requests that have ended since the last message of a Watch, and are told in the next; more are not told. */
+const MOST_ENDED = 256;
 /** Milliseconds between two messages of a Watch. */
 export const WATCH_INTERVAL = { min: 50, max: 10_000, fallback: 250 } as const;
 
@@ -72,16 +74,25 @@ export function createService({ engines, settings }: { engines: Engines; setting
           details: `interval_ms is ${intervalMs}; allowed are ${bounds}, or 0 for ${WATCH_INTERVAL.fallback}`,
         });
       }
+      const matches = (id: string) => crystalkvId === '' || id === crystalkvId;
+      let ended: RequestMessage[] = [];
+      const onFinished: FinishedListener = (engineId, request) => {
+        if (!matches(request.start.crystalkvId) || ended.length >= MOST_ENDED) return;
+        ended.push({ ...requestMessage(engineId, request), ended: true });
+      };
+      engines.finishedListeners.add(onFinished);
       const tell = () => {
         if (call.writableNeedDrain) return;
         call.write({
           engines: [...engines.attached.values()].map(engineMessage),
-          requests: [...states((_engine, id) => crystalkvId === '' || id === crystalkvId)],
+          requests: [...states((_engine, id) => matches(id)), ...ended],
         });
+        ended = [];
       };
       const timer = setInterval(tell, interval);
       const stop = () => {
         clearInterval(timer);
+        engines.finishedListeners.delete(onFinished);
         watchers.delete(finish);
       };
       const finish = () => {

@@ -52,6 +52,7 @@ export function requestMessage(engineId: string, request: RequestState): Request
     lastHitTokens: reads.lastTokens,
     segmentMasses: probe.count === 0 ? [] : segmentMasses(request),
     canary: request.canary,
+    ended: false,
   };
 }
 

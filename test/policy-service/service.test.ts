@@ -159,6 +159,29 @@ suite('for people and the gateway', () => {
     await assert.rejects(get('short', 0), { code: status.NOT_FOUND });
   });
 
+  test('a watch tells the last state of a request that ends in between, once', async () => {
+    const call = engine.client.watch({ intervalMs: 50, crystalkvId: 'brief' });
+    call.on('error', () => {});
+    const seen: { tokens: number; ended: boolean }[] = [];
+    let messages = 0;
+    for await (const state of call as AsyncIterable<WatchResponse>) {
+      messages += 1;
+      for (const { computedTokens, ended } of state.requests) seen.push({ tokens: computedTokens, ended });
+      if (messages === 1) {
+        engine.start(started(9, { crystalkvId: 'brief' }));
+        await engine.step(20, [row(9, 40)]);
+        engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 8, probeTokens: 0 } });
+        await engine.step(21, []);
+      }
+      if (messages === 4) break;
+    }
+    assert.deepEqual(
+      seen.filter(({ ended }) => ended),
+      [{ tokens: 40, ended: true }],
+    );
+    assert.equal(seen.at(-1)?.ended, true);
+  });
+
   test('the health service says that it serves', async () => {
     const { grpc } = loadPackageDefinition(loadSync(healthProto, { enums: String })) as never as {
       grpc: { health: { v1: { Health: new (...args: unknown[]) => HealthClient } } };

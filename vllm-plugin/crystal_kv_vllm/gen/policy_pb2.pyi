@@ -867,6 +867,7 @@ class RequestState(google.protobuf.message.Message):
     LAST_HIT_TOKENS_FIELD_NUMBER: builtins.int
     SEGMENT_MASSES_FIELD_NUMBER: builtins.int
     CANARY_FIELD_NUMBER: builtins.int
+    ENDED_FIELD_NUMBER: builtins.int
     engine_id: builtins.str
     handle: builtins.int
     crystalkv_id: builtins.str
@@ -894,6 +895,8 @@ class RequestState(google.protobuf.message.Message):
     """Nothing is evicted before a cold request was measured or probed."""
     canary: builtins.bool
     """In shadow mode because its profile keeps a share of canaries."""
+    ended: builtins.bool
+    """In a Watch: it has ended, and this is its last state, told once."""
     @property
     def keep_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Keep value per logical block; lowest leaves first."""
@@ -951,8 +954,9 @@ class RequestState(google.protobuf.message.Message):
         last_hit_tokens: collections.abc.Iterable[builtins.int] | None = ...,
         segment_masses: collections.abc.Iterable[builtins.float] | None = ...,
         canary: builtins.bool = ...,
+        ended: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_hits", b"block_hits", "blocks", b"blocks", "canary", b"canary", "choice_index", b"choice_index", "cold", b"cold", "computed_tokens", b"computed_tokens", "crystalkv_id", b"crystalkv_id", "engine_id", b"engine_id", "epoch", b"epoch", "evictable_from", b"evictable_from", "evictable_to", b"evictable_to", "evicted_blocks", b"evicted_blocks", "handle", b"handle", "keep", b"keep", "keep_values", b"keep_values", "last_hit_tokens", b"last_hit_tokens", "mode", b"mode", "peak_resident_blocks", b"peak_resident_blocks", "phase", b"phase", "policy", b"policy", "probe_masses", b"probe_masses", "probe_tokens", b"probe_tokens", "probes", b"probes", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "resident_blocks", b"resident_blocks", "segment_masses", b"segment_masses", "segment_starts", b"segment_starts"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_hits", b"block_hits", "blocks", b"blocks", "canary", b"canary", "choice_index", b"choice_index", "cold", b"cold", "computed_tokens", b"computed_tokens", "crystalkv_id", b"crystalkv_id", "ended", b"ended", "engine_id", b"engine_id", "epoch", b"epoch", "evictable_from", b"evictable_from", "evictable_to", b"evictable_to", "evicted_blocks", b"evicted_blocks", "handle", b"handle", "keep", b"keep", "keep_values", b"keep_values", "last_hit_tokens", b"last_hit_tokens", "mode", b"mode", "peak_resident_blocks", b"peak_resident_blocks", "phase", b"phase", "policy", b"policy", "probe_masses", b"probe_masses", "probe_tokens", b"probe_tokens", "probes", b"probes", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "resident_blocks", b"resident_blocks", "segment_masses", b"segment_masses", "segment_starts", b"segment_starts"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RequestState: typing_extensions.TypeAlias = RequestState

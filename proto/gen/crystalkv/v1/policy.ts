@@ -441,6 +441,8 @@ export interface RequestState {
   segmentMasses: number[];
   /** In shadow mode because its profile keeps a share of canaries. */
   canary: boolean;
+  /** In a Watch: it has ended, and this is its last state, told once. */
+  ended: boolean;
 }
 
 export interface EngineState {
@@ -2439,6 +2441,7 @@ function createBaseRequestState(): RequestState {
     lastHitTokens: [],
     segmentMasses: [],
     canary: false,
+    ended: false,
   };
 }
 
@@ -2551,6 +2554,9 @@ export const RequestState: MessageFns<RequestState> = {
     }
     if (message.canary !== false) {
       writer.uint32(224).bool(message.canary);
+    }
+    if (message.ended !== false) {
+      writer.uint32(232).bool(message.ended);
     }
     return writer;
   },
@@ -2850,6 +2856,14 @@ export const RequestState: MessageFns<RequestState> = {
             }
 
             message.canary = reader.bool();
+            continue;
+          }
+          case 29: {
+            if (tag !== 232) {
+              break;
+            }
+
+            message.ended = reader.bool();
             continue;
           }
         }
