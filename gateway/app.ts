@@ -8,6 +8,7 @@ import type { Keyring } from './keys/keyring.ts';
 import { ready } from './ready.ts';
 import { keepRecords, type RecordDeps } from './record.ts';
 import { allowed, ROUTES } from './routes.ts';
+import type { Ui } from './ui/ui.ts';
 
 export interface AppDeps extends ForwardDeps, RecordDeps {
   fleet: Fleet;
@@ -17,6 +18,8 @@ export interface AppDeps extends ForwardDeps, RecordDeps {
   openApi: Readonly<Record<string, unknown>>;
   /** Answers `/metrics`; undefined when it has a listener of its own. */
   metricsHandler: RequestHandler | undefined;
+  /** The live page; undefined when it is not served. */
+  ui: Ui | undefined;
 }
 
 /** Table of contents: the gateway's own paths, the paths that are passed on, and nothing else. */
@@ -30,6 +33,7 @@ export function createApp(deps: AppDeps): Express {
   app.get('/ready', ready(deps.fleet, deps.draining));
   const { keyring, metricsHandler } = deps;
   if (metricsHandler !== undefined) app.get('/metrics', mayRead(keyring), metricsHandler);
+  deps.ui?.mountPage(app);
 
   app.use(keepRecords(deps));
   if (metricsHandler !== undefined) app.get('/metrics', refuseKey('/metrics'));
@@ -40,6 +44,7 @@ export function createApp(deps: AppDeps): Express {
     if (route.method === 'GET') app.get(route.path, handlers);
     else app.post(route.path, handlers);
   }
+  deps.ui?.mountApi(app, (path) => authenticate(path, keyring));
   const own = ['/health', '/ready', '/openapi.json', ...(metricsHandler === undefined ? [] : ['/metrics'])];
   const known = new Set([...ROUTES.map(({ path }) => path), ...own]);
   for (const path of known) app.all(path, otherMethods(path, allowed(path)));

@@ -4,12 +4,19 @@ import { LOG_LEVELS } from '../common/logger.ts';
 import { admissionSchema } from './admission/config.ts';
 import { whole } from './bounds.ts';
 import { fleetOptions } from './fleet/config.ts';
-import { exposureProblem, keysSchema } from './keys/config.ts';
+import { exposureProblem, keysSchema, LOOPBACK } from './keys/config.ts';
 import { limitsSchema } from './limits/config.ts';
 import { redisSchema } from './redis.ts';
 import { retriesSchema } from './tries/config.ts';
 
 const MIB = 1024 * 1024;
+
+const UI_SWITCH = ['auto', 'on', 'off'] as const;
+
+/** Whether the live page is served. */
+export function servesUi({ host, ui }: Pick<GatewayConfig, 'host' | 'ui'>): boolean {
+  return ui.enabled === 'on' || (ui.enabled === 'auto' && LOOPBACK.test(host));
+}
 
 /** The section `gateway`. Times are milliseconds, sizes bytes. */
 const options = z.strictObject({
@@ -61,6 +68,14 @@ const options = z.strictObject({
     })
     .refine((bounds) => bounds.budget_tokens_min <= bounds.budget_tokens_max, {
       error: 'budget_tokens_min must not be above budget_tokens_max',
+    })
+    .prefault({}),
+  ui: z
+    .strictObject({
+      enabled: z
+        .enum(UI_SWITCH)
+        .default('auto')
+        .describe(`The live page at /ui, one of ${UI_SWITCH.join(', ')}; auto: when the gateway listens on loopback`),
     })
     .prefault({}),
   metrics_port: whole(0, 65_535)

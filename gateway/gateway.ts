@@ -6,7 +6,7 @@ import { createAdmissionMetrics } from './admission/metrics.ts';
 import { createLoadShedder } from './admission/shedding.ts';
 import { createApp } from './app.ts';
 import { answerClientErrors } from './client-errors.ts';
-import type { GatewayConfig } from './config.ts';
+import { type GatewayConfig, servesUi } from './config.ts';
 import { createFleet } from './fleet/fleet.ts';
 import { registerFleetMetrics } from './fleet/metrics.ts';
 import { createRedisResponseIds } from './fleet/redis-response-ids.ts';
@@ -23,6 +23,7 @@ import { connectRedis } from './redis.ts';
 import type { Tracing } from './tracing.ts';
 import { createRetryBudget } from './tries/budget.ts';
 import { createTries } from './tries/tries.ts';
+import { createUi } from './ui/ui.ts';
 
 export interface GatewayDeps {
   logger: Logger;
@@ -63,6 +64,7 @@ const FIXED = [
   'host',
   'port',
   'metrics_port',
+  'ui',
   'body_limit_bytes',
   'options',
   'timeouts',
@@ -128,6 +130,8 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     budgetTokens: { min: config.options.budget_tokens_min, max: config.options.budget_tokens_max },
     profiles: deps.profiles,
   };
+  const peers = () => fleet.all.flatMap(({ peer }) => peer ?? []);
+  const ui = servesUi(config) ? createUi({ peers, budgetTokens: optionLimits.budgetTokens }) : undefined;
   const app = createApp({
     openApi: openApiDocument(optionLimits),
     fleet,
@@ -149,6 +153,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     totalMs: () => config.timeouts.total_ms,
     draining: () => draining,
     metricsHandler: config.metrics_port === undefined ? serveMetrics : undefined,
+    ui,
   });
 
   await fleet.ready();
@@ -176,6 +181,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
 
   const drain = async () => {
     draining = true;
+    ui?.close();
     logger.info({ running: inflight.size, deadline_ms: config.drain_ms }, 'draining');
     const closed = main.close();
     if (!(await within(inflight.idle(), config.drain_ms))) {

@@ -85,7 +85,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     CRYSTALKV_POLICY_SERVICE_PORT: `${grpc}`,
     CRYSTALKV_POLICY_SERVICE_METRICS_PORT: `${metrics}`,
     CRYSTALKV_GATEWAY_PORT: `${gateway}`,
-    CRYSTALKV_GATEWAY_BACKENDS: `[${JSON.stringify(addresses.engineUrl)}]`,
+    CRYSTALKV_GATEWAY_BACKENDS: JSON.stringify([{ url: addresses.engineUrl, policyAddress: addresses.policyAddress }]),
   };
   const readyMs = options.readyMs ?? 30_000;
   const parts = PARTS.filter((name) => (options.start ?? PARTS).includes(name));

@@ -62,7 +62,9 @@ export async function readSettings(file: string | undefined, env = process.env):
     wired['CRYSTALKV_POLICY_ADDRESS'] = addresses.policyAddress;
   }
   if (isDeepStrictEqual(gateway.backends, untouched.gateway.backends)) {
-    wired['CRYSTALKV_GATEWAY_BACKENDS'] = JSON.stringify([addresses.engineUrl]);
+    wired['CRYSTALKV_GATEWAY_BACKENDS'] = JSON.stringify([
+      { url: addresses.engineUrl, policyAddress: addresses.policyAddress },
+    ]);
   }
   return { addresses, listeners: [...listeners], env: wired };
 }

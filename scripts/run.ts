@@ -93,6 +93,8 @@ The endpoint is ${addresses.gatewayUrl}/v1 (OpenAI API, model crystal-mini). Ask
 
   ${request({ ...body, stream: true })}
 
+Watch it think, and what it forgets, at ${addresses.gatewayUrl}/ui
+
 To try eviction, add "crystal_kv": {"profile": "crystal", "budget_tokens": 96} to the body: at most 96 thinking tokens stay.
 
   savings   ${addresses.policyMetricsUrl}/metrics (crystalkv_blocks_evicted_total, crystalkv_blocks_resident, ...)

@@ -21,9 +21,10 @@ const REQUIRED = [
   'policy-service',
   'scripts',
   'system',
+  'ui',
 ];
 /** Folders whose tests start whole processes, one file after the other. */
-const SLOW = new Set(['deploy', 'system', 'gateway-proof']);
+const SLOW = new Set(['deploy', 'system', 'gateway-proof', 'ui']);
 const MODEL = join(ROOT, 'model');
 const VLLM_TIMEOUT_MS = 1_800_000;
 
@@ -37,7 +38,11 @@ const CHECKS: Suite[] = [
     name: 'types',
     summary: 'TypeScript types of everything, tests included',
     slow: false,
-    run: () => checkCommand('tsc', 'tsc', ['-p', '.']),
+    run: async () =>
+      sum([
+        await checkCommand('tsc', 'tsc', ['-p', '.']),
+        await checkCommand('tsc of the live page', 'tsc', ['-p', 'gateway/ui/page']),
+      ]),
   },
   {
     name: 'lint',

@@ -14,7 +14,7 @@ test('without settings the programs listen at their usual addresses and find eac
     policyMetricsUrl: 'http://127.0.0.1:9091',
   });
   assert.equal(env['CRYSTALKV_POLICY_ADDRESS'], '127.0.0.1:50051');
-  assert.equal(env['CRYSTALKV_GATEWAY_BACKENDS'], '["http://127.0.0.1:8000"]');
+  assert.deepEqual(backendsOf(env), [{ url: 'http://127.0.0.1:8000', policyAddress: '127.0.0.1:50051' }]);
 });
 
 test('a changed port is passed on to those who need it', async () => {
@@ -22,7 +22,7 @@ test('a changed port is passed on to those who need it', async () => {
     CRYSTALKV_ENGINE_PORT: '8001',
     CRYSTALKV_POLICY_SERVICE_PORT: '50052',
   });
-  assert.equal(env['CRYSTALKV_GATEWAY_BACKENDS'], '["http://127.0.0.1:8001"]');
+  assert.deepEqual(backendsOf(env), [{ url: 'http://127.0.0.1:8001', policyAddress: '127.0.0.1:50052' }]);
   assert.equal(env['CRYSTALKV_POLICY_ADDRESS'], '127.0.0.1:50052');
 });
 
@@ -41,7 +41,7 @@ test('port 0 becomes a free port that all of them know', async () => {
   const port = Number(new URL(addresses.engineUrl).port);
   assert.ok(port > 0);
   assert.equal(env['CRYSTALKV_ENGINE_PORT'], `${port}`);
-  assert.equal(env['CRYSTALKV_GATEWAY_BACKENDS'], `["http://127.0.0.1:${port}"]`);
+  assert.deepEqual(backendsOf(env), [{ url: `http://127.0.0.1:${port}`, policyAddress: '127.0.0.1:50051' }]);
 });
 
 test('an address for the whole network is reached on this machine', async () => {
@@ -66,3 +66,7 @@ test('one port for two programs is refused', async () => {
   });
   await assert.rejects(checkPorts(listeners), /gateway\.port: port 23456 is wanted by engine\.port too/);
 });
+
+function backendsOf(env: NodeJS.ProcessEnv): unknown {
+  return JSON.parse(env['CRYSTALKV_GATEWAY_BACKENDS'] ?? '');
+}

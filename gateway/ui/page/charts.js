@@ -1,0 +1,189 @@
+/** @import { Run } from './run.js' */
+
+/** What the chart of the engine remembers, in seconds and points. */
+const WINDOW_S = 60;
+const MOST_POINTS = 1_300;
+const HEIGHT = 190;
+
+/** @param {string} name */
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** @param {string} label */
+function axis(label) {
+  return {
+    stroke: () => colour('--muted'),
+    grid: { stroke: () => colour('--line'), width: 1 },
+    ticks: { stroke: () => colour('--line'), width: 1 },
+    font: '12px system-ui, sans-serif',
+    labelFont: '12px system-ui, sans-serif',
+    label,
+    labelSize: 18,
+    size: 44,
+  };
+}
+
+/**
+ * A chart that is as wide as its place.
+ *
+ * @param {HTMLElement} place
+ * @param {any} options
+ * @returns {UPlot}
+ */
+function makeChart(place, options) {
+  const chart = new uPlot(
+    {
+      width: Math.max(200, place.clientWidth),
+      height: HEIGHT,
+      legend: { show: false },
+      cursor: { show: false },
+      ...options,
+    },
+    options.series.map(() => []),
+    place,
+  );
+  new ResizeObserver(() => {
+    const width = Math.max(200, place.clientWidth);
+    if (width !== chart.width) chart.setSize({ width, height: HEIGHT });
+  }).observe(place);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => chart.redraw(false));
+  return chart;
+}
+
+/** Blocks in memory while one or two requests run, over the tokens that they have generated. */
+export class MemoryChart {
+  #place;
+  #chart;
+
+  /** @param {HTMLElement} place */
+  constructor(place) {
+    this.#place = place;
+    this.#chart = makeChart(place, {
+      scales: {
+        x: { time: false },
+        y: {
+          range: (/** @type {UPlot} */ _, /** @type {number} */ __, /** @type {number} */ max) => [
+            0,
+            Math.max(8, max * 1.1),
+          ],
+        },
+      },
+      axes: [axis('tokens generated'), axis('blocks')],
+      series: [
+        {},
+        { stroke: () => colour('--full'), width: 2, dash: [6, 4], points: { show: false } },
+        { stroke: () => colour('--accent'), width: 3, points: { show: false }, fill: () => colour('--accent-wash') },
+      ],
+    });
+  }
+
+  /**
+   * @param {Run | undefined} run the one whose cache is managed
+   * @param {number} shown generated tokens to show
+   */
+  update(run, shown) {
+    /** @type {number[]} */
+    const x = [];
+    const full = [];
+    const resident = [];
+    for (const frame of run?.frames.all ?? []) {
+      const generated = frame.tokens - frame.promptTokens;
+      if (generated < 0 || generated > shown || generated <= (x.at(-1) ?? -1)) continue;
+      x.push(generated);
+      full.push(frame.blocks);
+      resident.push(frame.resident);
+    }
+    this.#chart.setData([x, full, resident]);
+    const words =
+      x.length === 0
+        ? 'nothing yet'
+        : `after ${x.at(-1)} tokens ${resident.at(-1)} blocks are in memory where a full cache holds ${full.at(-1)}`;
+    this.#place.setAttribute('aria-label', `Blocks in memory: ${words}`);
+  }
+}
+
+/** The engine's pool and its speed over the last minute. */
+export class EngineChart {
+  #place;
+  #chart;
+  /** @type {{ at: number, tokens: number, used: number }[]} */
+  #points = [];
+
+  /** @param {HTMLElement} place */
+  constructor(place) {
+    this.#place = place;
+    this.#chart = makeChart(place, {
+      scales: {
+        x: { time: false, range: [-WINDOW_S, 0] },
+        share: { range: [0, 100] },
+        rate: {
+          range: (/** @type {UPlot} */ _, /** @type {number} */ __, /** @type {number} */ max) => [
+            0,
+            Math.max(100, (max || 0) * 1.2),
+          ],
+        },
+      },
+      axes: [
+        axis('seconds ago'),
+        { ...axis('pool in use, %'), scale: 'share' },
+        { ...axis('tokens/s'), scale: 'rate', side: 1, grid: { show: false }, size: 52 },
+      ],
+      series: [
+        {},
+        {
+          scale: 'share',
+          stroke: () => colour('--accent'),
+          width: 2,
+          fill: () => colour('--accent-wash'),
+          points: { show: false },
+        },
+        { scale: 'rate', stroke: () => colour('--pick'), width: 2, points: { show: false } },
+      ],
+    });
+  }
+
+  /** A watch that began anew counts from nothing.
+   *
+   * @param {number} tokens generated since the watch began
+   * @param {number} used percent of the pool
+   */
+  add(tokens, used) {
+    if (tokens < (this.#points.at(-1)?.tokens ?? 0)) this.#points = [];
+    this.#points.push({ at: performance.now() / 1000, tokens, used });
+    const oldest = performance.now() / 1000 - WINDOW_S - 2;
+    while (this.#points.length > MOST_POINTS || (this.#points[0]?.at ?? oldest) < oldest) this.#points.shift();
+  }
+
+  /** Tokens a second over the last second or so. */
+  get rate() {
+    return rateAt(this.#points, this.#points.length - 1);
+  }
+
+  draw() {
+    const now = performance.now() / 1000;
+    const x = this.#points.map(({ at }) => at - now);
+    const used = this.#points.map((point) => point.used);
+    this.#chart.setData([x, used, this.#points.map((_, index) => rateAt(this.#points, index))]);
+    const last = this.#points.at(-1);
+    const words =
+      last === undefined
+        ? 'nothing yet'
+        : `${Math.round(last.used)} % of the pool in use, ${Math.round(this.rate)} tokens a second`;
+    this.#place.setAttribute('aria-label', `The engine in the last minute: ${words}`);
+  }
+}
+
+/**
+ * @param {{ at: number, tokens: number }[]} points
+ * @param {number} index
+ */
+function rateAt(points, index) {
+  const end = points[index];
+  if (end === undefined) return 0;
+  let begin = index;
+  while (begin > 0 && end.at - (points[begin]?.at ?? 0) < 0.8) begin -= 1;
+  const start = points[begin];
+  if (start === undefined || end.at - start.at < 0.2) return 0;
+  return (end.tokens - start.tokens) / (end.at - start.at);
+}

@@ -1,0 +1,66 @@
+/**
+ * Writes the live page's examples, `gateway/ui/page/examples.json`: the gateway does not know the model, so its programs
+ * are made here. `--check` compares instead, and fails when the file is stale.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { Form } from '../model/form.ts';
+import { makeProgram } from '../model/task.ts';
+
+const FILE = fileURLToPath(new URL('../gateway/ui/page/examples.json', import.meta.url));
+const HELP =
+  'A program: "L9 yew 4 oak" means yew = 4 + oak, modulo 10; the questions at the end ask for values. ' +
+  'The model works it out line by line, and must find values again that it wrote long ago.';
+
+/** Lines, form and seed of each program. */
+const PROGRAMS: readonly { title: string; lines: number; form: Form; seed: number }[] = [
+  { title: '12 lines', lines: 12, form: 'plain', seed: 1 },
+  { title: '24 lines, thinking aloud', lines: 24, form: 'verbose', seed: 5 },
+  { title: '40 lines', lines: 40, form: 'plain', seed: 3 },
+  { title: '40 lines, thinking aloud', lines: 40, form: 'verbose', seed: 7 },
+];
+
+/** For any other reasoning model. */
+const QUESTIONS = [
+  {
+    title: 'A bat and a ball',
+    content: 'A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. What does the ball cost?',
+  },
+  {
+    title: 'Three switches',
+    content:
+      'Three switches outside a closed room belong to three lamps inside. You may enter once. How do you find out which switch belongs to which lamp?',
+  },
+  {
+    title: 'Sum of primes',
+    content: 'What is the sum of all prime numbers below 60? Check your result a second time.',
+  },
+];
+
+const text = `${JSON.stringify(
+  [
+    {
+      model: 'crystal-mini',
+      first: 1,
+      examples: PROGRAMS.map(({ title, lines, form, seed }) => {
+        const { messages, answer } = makeProgram(seed, lines, { form });
+        return { title, messages, answer, help: HELP };
+      }),
+    },
+    {
+      model: '',
+      first: 0,
+      examples: QUESTIONS.map(({ title, content }) => ({ title, messages: [{ role: 'user', content }] })),
+    },
+  ],
+  null,
+  2,
+)}\n`;
+
+const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } });
+if (!values.check) writeFileSync(FILE, text);
+else if (readFileSync(FILE, 'utf8') !== text) {
+  process.stderr.write(`${FILE} is not what scripts/ui-examples.ts gives; run make gen\n`);
+  process.exitCode = 1;
+}
