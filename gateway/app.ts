@@ -1,8 +1,10 @@
-import express, { type Express, type RequestHandler } from 'express';
+import type { RequestListener } from 'node:http';
+import express, { type RequestHandler } from 'express';
 import { answerErrors, notFound, otherMethods } from './answers.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { listModels } from './fleet/list-models.ts';
 import { type ForwardDeps, forward } from './forward.ts';
+import { hotRoutes, isHot } from './hot-routes.ts';
 import { authenticate, mayRead, refuseKey } from './keys/authenticate.ts';
 import type { Keyring } from './keys/keyring.ts';
 import { ready } from './ready.ts';
@@ -23,7 +25,7 @@ export interface AppDeps extends ForwardDeps, RecordDeps {
 }
 
 /** Table of contents: the gateway's own paths, the paths that are passed on, and nothing else. */
-export function createApp(deps: AppDeps): Express {
+export function createApp(deps: AppDeps): RequestListener {
   const app = express();
   app.disable('x-powered-by').disable('etag');
   app.enable('case sensitive routing').enable('strict routing').set('query parser', false);
@@ -35,14 +37,17 @@ export function createApp(deps: AppDeps): Express {
   if (metricsHandler !== undefined) app.get('/metrics', mayRead(keyring), metricsHandler);
   deps.ui?.mountPage(app);
 
-  app.use(keepRecords(deps));
+  const first: RequestHandler[] = [keepRecords(deps)];
+  app.use(first);
   if (metricsHandler !== undefined) app.get('/metrics', refuseKey('/metrics'));
+  const hot = new Map<string, RequestHandler[]>();
   for (const route of ROUTES) {
     const single = forward(route, deps);
     const handler = route.path === '/v1/models' ? listModels(single, deps) : single;
     const handlers = [authenticate(route.path, keyring), handler];
     if (route.method === 'GET') app.get(route.path, handlers);
     else app.post(route.path, handlers);
+    if (isHot(route)) hot.set(route.path, [...first, ...handlers]);
   }
   deps.ui?.mountApi(app, (path) => authenticate(path, keyring));
   const own = ['/health', '/ready', '/openapi.json', ...(metricsHandler === undefined ? [] : ['/metrics'])];
@@ -50,6 +55,7 @@ export function createApp(deps: AppDeps): Express {
   for (const path of known) app.all(path, otherMethods(path, allowed(path)));
 
   app.use(notFound());
-  app.use(answerErrors(deps.logger));
-  return app;
+  const onError = answerErrors(deps.logger);
+  app.use(onError);
+  return hotRoutes(app, hot, onError);
 }

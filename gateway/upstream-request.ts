@@ -156,9 +156,11 @@ function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: Ups
 const PLAIN_PATH = /^[A-Za-z0-9_/]+$/;
 
 /** As the client wrote them. Dots that a server could resolve to another path are refused. */
-function pathAndQuery({ path, url }: Request): string {
+function pathAndQuery(request: Request): string {
+  const { url } = request;
   // Nothing that could hide a dot: nearly all requests.
-  if (url === path && PLAIN_PATH.test(path)) return path;
+  if (PLAIN_PATH.test(url)) return url;
+  const { path } = request;
   const segments = decodeURIComponent(path).split(/[/\\]/);
   if (segments.includes('..') || segments.includes('.')) throw new GatewayError('not_found');
   const query = url.indexOf('?');
