@@ -1,6 +1,6 @@
 /** Compares the gateway with others on one machine; see `--help`. */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { loadavg, setPriority, tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ROOT } from '../scripts/processes.ts';
@@ -8,7 +8,7 @@ import { StopSignal } from '../scripts/stop-signal.ts';
 import { output } from './gateway/child.ts';
 import { figuresOf, type Row } from './gateway/figures.ts';
 import type { Load, Measured } from './gateway/loads.ts';
-import { busyCores, usageOf } from './gateway/proc.ts';
+import { busyCores, prefer, usageOf } from './gateway/proc.ts';
 import { ANSWER, requestBody } from './gateway/shapes.ts';
 import {
   CORES,
@@ -25,18 +25,18 @@ import { median, round } from './statistics.ts';
 const EVENTS_PER_SECOND = 50;
 const STREAMS = 200;
 const LOAD = join(ROOT, 'bench/gateway/load.ts');
-const FULL = { rounds: 5, seconds: { single: 3, open: 3, closed: 4, streams: 5, warmUp: 3 } };
+const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 4, streams: 4, warmUp: 6 } };
 const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 1 } };
 type Sizes = typeof FULL;
 
 const HELP = `Sends the same chat completions to a scripted server directly, through the gateway, and through other gateways, and writes
-bench/results/gateway.json. Takes about 10 minutes; the others are installed the first time (bench/gateway/peers.sh).
+bench/results/gateway.json. Takes about 6 minutes; the others are installed the first time (bench/gateway/peers.sh).
 
   --quick        one short round, to try; writes nothing
   --only NAME    ${TARGETS.slice(1).join(', ')}: only these, beside the direct way; writes nothing;
                  may be given several times
   --rounds N     how often everything is measured (default ${FULL.rounds})
-  --nice N       priority of all processes of the bench, -20 to 19, on a machine that others use too (default 0)
+  --nice=N       priority of all processes of the bench, -20 to 19, on a machine that others use too (default 0)
   --help         this text
 `;
 
@@ -65,8 +65,7 @@ async function main(): Promise<void> {
   if (!Number.isInteger(priority) || priority < -20 || priority > 19) {
     throw new RangeError(`--nice must be an integer from -20 to 19, got "${values.nice}"`);
   }
-  // What it starts has the same.
-  setPriority(priority);
+  if (priority !== 0) prefer(priority);
   const wanted = TARGETS.filter((name) => values.only.length === 0 || name === 'direct' || values.only.includes(name));
   const trial = values.quick || values.only.length > 0;
   const { signal } = new StopSignal();
@@ -81,7 +80,7 @@ async function main(): Promise<void> {
   const others: number[] = [];
   const running: { close(): Promise<void> }[] = [];
   try {
-    const upstream = await startUpstream(folder, EVENTS_PER_SECOND, signal);
+    const upstream = await startUpstream(folder, EVENTS_PER_SECOND, priority, signal);
     running.push(upstream);
     const targets: RunningTarget[] = [];
     for (const name of wanted) {
@@ -91,7 +90,7 @@ async function main(): Promise<void> {
       }
       try {
         say(`${name}: starting`);
-        const target = await startTarget(name, { upstreamUrl: upstream.url, folder, signal });
+        const target = await startTarget(name, { upstreamUrl: upstream.url, folder, priority, signal });
         running.push(target);
         targets.push(target);
       } catch (error) {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { prefer } from './proc.ts';
 
 const POLL_MS = 100;
 const STOP_MS = 5_000;
@@ -18,6 +19,8 @@ export interface ChildSpec {
   /** Answers 200 once the program can be used. */
   readyUrl: string;
   readyMs: number;
+  /** A nice value for it; 0 changes nothing. */
+  priority?: number;
 }
 
 export interface Child {
@@ -67,6 +70,7 @@ export async function startChild(spec: ChildSpec, signal: AbortSignal): Promise<
     process.off('exit', atExit);
   };
   try {
+    if (spec.priority !== undefined && spec.priority !== 0 && child.pid !== undefined) prefer(spec.priority, child.pid);
     await ready(spec, () => ended, signal);
   } catch (error) {
     await close();

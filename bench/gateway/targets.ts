@@ -24,6 +24,8 @@ export interface Place {
   upstreamUrl: string;
   /** Configuration and logs go there. */
   folder: string;
+  /** The nice value of what is started. */
+  priority: number;
   signal: AbortSignal;
 }
 
@@ -35,12 +37,15 @@ export const CORES = pinnable() ? { load: 0, target: availableParallelism() - 1 
 
 export const pinned = (core: number | undefined): string[] => (core === undefined ? [] : ['taskset', '-c', `${core}`]);
 
-export async function startUpstream(folder: string, eventsPerSecond: number, signal: AbortSignal) {
+export async function startUpstream(folder: string, eventsPerSecond: number, priority: number, signal: AbortSignal) {
   const [port = 0] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
   const script = join(ROOT, 'bench/gateway/upstream.ts');
   const command = [...pinned(CORES?.load), process.execPath, script, `${port}`, `${eventsPerSecond}`];
-  const child = await startChild({ name: 'upstream', command, folder, readyUrl: url, readyMs: READY_MS }, signal);
+  const child = await startChild(
+    { name: 'upstream', command, folder, readyUrl: url, readyMs: READY_MS, priority },
+    signal,
+  );
   return { ...child, url };
 }
 
@@ -49,7 +54,7 @@ export async function startTarget(name: Exclude<TargetName, 'direct'>, place: Pl
   const [port = 0, second = 0] = await freePorts(2);
   const url = `http://127.0.0.1:${port}`;
   const { command, env = {}, headers = {}, ready } = await STARTERS[name]({ ...place, port, second });
-  const spec = { name, env, folder: place.folder, readyUrl: url + ready, readyMs: READY_MS };
+  const spec = { name, env, folder: place.folder, readyUrl: url + ready, readyMs: READY_MS, priority: place.priority };
   const child: Child = await startChild({ ...spec, command: [...pinned(CORES?.target), ...command] }, place.signal);
   return { ...child, name, url, headers };
 }
