@@ -8,7 +8,7 @@ import { StopSignal } from '../scripts/stop-signal.ts';
 import { output } from './gateway/child.ts';
 import { figuresOf, type Row } from './gateway/figures.ts';
 import type { Load, Measured } from './gateway/loads.ts';
-import { busyCores, prefer, usageOf } from './gateway/proc.ts';
+import { busyCores, prefer, REAL_TIME, realTime, usageOf } from './gateway/proc.ts';
 import { ANSWER, requestBody } from './gateway/shapes.ts';
 import {
   CORES,
@@ -25,8 +25,8 @@ import { median, round } from './statistics.ts';
 const EVENTS_PER_SECOND = 50;
 const STREAMS = 200;
 const LOAD = join(ROOT, 'bench/gateway/load.ts');
-const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 4, streams: 4, warmUp: 6 } };
-const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 1 } };
+const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 4, streams: 4, warmUp: 12 } };
+const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 2 } };
 type Sizes = typeof FULL;
 
 const HELP = `Sends the same chat completions to a scripted server directly, through the gateway, and through other gateways, and writes
@@ -37,6 +37,7 @@ bench/results/gateway.json. Takes about 6 minutes; the others are installed the 
                  may be given several times
   --rounds N     how often everything is measured (default ${FULL.rounds})
   --nice=N       priority of all processes of the bench, -20 to 19, on a machine that others use too (default 0)
+  --realtime     measure latencies (all but the closed loop) in the real-time class, for the same reason; needs root
   --help         this text
 `;
 
@@ -47,6 +48,7 @@ async function main(): Promise<void> {
       only: { type: 'string', multiple: true, default: [] },
       rounds: { type: 'string' },
       nice: { type: 'string', default: '0' },
+      realtime: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
     },
   });
@@ -109,7 +111,8 @@ async function main(): Promise<void> {
         // the order turns, so that nobody is always measured last
         for (const target of turn % 2 === 1 ? targets : targets.toReversed()) {
           if (!able.get(target.name)?.includes(which)) continue;
-          const row = await measure(target, which, load, turn, signal);
+          const ahead = values.realtime && load.kind !== 'closed' ? [target.pid, upstream.pid] : [];
+          const row = await measure(target, which, load, turn, ahead, signal);
           rows.push(row);
           say(`${which.padEnd(9)} ${target.name.padEnd(12)} ${describe(row)}`);
         }
@@ -129,6 +132,7 @@ async function main(): Promise<void> {
   if (trial) return;
   const conditions = {
     ...conditionsOf(sizes),
+    real_time: values.realtime ? 'all but the closed loop: upstream, load generator and target in SCHED_RR' : 'no',
     priority: priority === 0 ? 'as every program' : `nice ${priority} for all processes of the bench`,
     load_average_before: loadBefore,
     other_programs_busy_cores: `${median(others)} (median of ${others.join(', ')}, each over a second before a round)`,
@@ -157,11 +161,11 @@ async function warmUp(
   signal: AbortSignal,
   say: (text: string) => void,
 ): Promise<string[]> {
-  const closed: Load = { kind: 'closed', connections: 32, seconds: sizes.seconds.warmUp };
   // Some do much at their very first requests.
-  await run(target, { kind: 'single', seconds: sizes.seconds.warmUp }, signal);
-  const plain = await run(target, closed, signal);
-  const streamed = await run(target, { kind: 'streams', streams: 20, events: EVENTS_PER_SECOND }, signal);
+  await run(target, { kind: 'single', seconds: 1 }, signal);
+  const plain = await run(target, { kind: 'closed', connections: 32, seconds: sizes.seconds.warmUp }, signal);
+  const tried = { streams: 100, events: 2 * EVENTS_PER_SECOND };
+  const streamed = await run(target, { kind: 'streams', ...tried }, signal);
   const able = Object.keys(cases).filter((which) => (which === 'streams' ? works(streamed) : works(plain)));
   for (const [what, result] of [['requests', plain] as const, ['streams', streamed] as const]) {
     if (works(result)) continue;
@@ -170,9 +174,16 @@ async function warmUp(
     say(`${target.name}: ${what} are left out: ${missing[`left_out_${target.name}_${what}`]}`);
   }
   // A target that cannot hold a rate would only measure its queue.
-  if (plain.kind !== 'closed') return able;
+  if (plain.kind !== 'closed' || streamed.kind !== 'streams') return able;
+  const needed = (EVENTS_PER_SECOND * tried.streams) / 3;
   return able.filter((which) => {
     const load = cases[which];
+    if (load?.kind === 'streams' && streamed.events_per_second < needed) {
+      missing[`left_out_${target.name}_${which}`] =
+        `it passed on ${round(streamed.events_per_second, 0)} events/s of ${tried.streams} streams when tried`;
+      say(`${target.name}: streams are left out: ${missing[`left_out_${target.name}_${which}`]}`);
+      return false;
+    }
     if (load?.kind !== 'open' || load.rate < plain.rps * 0.8) return true;
     missing[`left_out_${target.name}_${which}`] = `it answered ${round(plain.rps, 0)} requests/s at most when tried`;
     return false;
@@ -181,22 +192,32 @@ async function warmUp(
 
 const works = (result: Measured) => result.requests > 0 && result.failed === 0;
 
-async function run(target: RunningTarget, load: Load, signal: AbortSignal): Promise<Measured> {
-  const { url, headers } = target;
+/** `prefix` is a command to start the load generator with. */
+async function run(
+  { url, headers }: RunningTarget,
+  load: Load,
+  signal: AbortSignal,
+  prefix: readonly string[] = [],
+): Promise<Measured> {
   const spec = JSON.stringify({ target: { url, headers }, load });
-  const measured = JSON.parse(await output([...pinned(CORES?.load), process.execPath, LOAD, spec], signal)) as Measured;
-  return measured;
+  const command = [...prefix, ...pinned(CORES?.load), process.execPath, LOAD, spec];
+  return JSON.parse(await output(command, signal)) as Measured;
 }
 
+/** The processes `ahead` are in the real-time class meanwhile, and the load generator too when there are any. */
 async function measure(
   target: RunningTarget,
   which: string,
   load: Load,
   turn: number,
+  ahead: readonly number[],
   signal: AbortSignal,
 ): Promise<Row> {
   const before = usageOf(target.pid);
-  const measured = await run(target, load, signal);
+  realTime(true, ahead);
+  const measured = await run(target, load, signal, ahead.length > 0 ? REAL_TIME : []).finally(() =>
+    realTime(false, ahead),
+  );
   const after = usageOf(target.pid);
   const units = measured.kind === 'streams' ? measured.events : measured.requests;
   return {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -38,6 +39,17 @@ export function prefer(nice: number, pid = process.pid): void {
   const group = `/proc/${pid}/autogroup`;
   if (existsSync(group)) writeFileSync(group, `${nice}`);
 }
+
+/** Puts all threads of processes and of what they started into Linux's real-time class, or back. Needs root and chrt. */
+export function realTime(on: boolean, pids: readonly number[]): void {
+  const policy = on ? ['--rr', '--pid', '1'] : ['--other', '--pid', '0'];
+  for (const pid of pids.flatMap((one) => [one, ...descendants(one)])) {
+    execFileSync('chrt', ['--all-tasks', ...policy, `${pid}`], { stdio: ['ignore', 'ignore', 'pipe'] });
+  }
+}
+
+/** A command that starts another in that class. */
+export const REAL_TIME = ['chrt', '--rr', '1'] as const;
 
 /** How many cores other programs keep busy now, seen over a second in which this bench does nothing. */
 export async function busyCores(): Promise<number> {
