@@ -8,6 +8,7 @@ import { exposureProblem, keysSchema, LOOPBACK } from './keys/config.ts';
 import { limitsSchema } from './limits/config.ts';
 import { redisSchema } from './redis.ts';
 import { retriesSchema } from './tries/config.ts';
+import { compatSchema, usageSchema } from './usage/config.ts';
 
 const MIB = 1024 * 1024;
 
@@ -26,6 +27,8 @@ const options = z.strictObject({
   keys: keysSchema,
   redis: redisSchema,
   limits: limitsSchema,
+  usage: usageSchema,
+  compat: compatSchema,
   allow_unauthenticated: z
     .boolean('must be true or false')
     .default(false)

@@ -1,8 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { GatewayError } from './errors.ts';
-import type { ResponseHead } from './headers.ts';
+import { type ResponseHead, withLength } from './headers.ts';
 import type { StreamForm } from './routes.ts';
 import { createLineGate, errorEvent, type LineGate } from './sse.ts';
+import type { Shaper } from './usage/shaper.ts';
+
+/** A longer body that was to be changed as a whole is passed on as it is. */
+const MOST_WHOLE_BYTES = 32 * 1024 * 1024;
 
 /** The way back to the client. */
 export interface Downstream {
@@ -19,15 +23,21 @@ export interface Downstream {
   fail(error: GatewayError): 'told' | 'reset' | 'complete';
 }
 
-/** `own` are the gateway's headers, names and values in turn. */
+/** `own` are the gateway's headers, names and values in turn; without a `shaper` every byte stays. */
 export function createDownstream(
   request: IncomingMessage,
   response: ServerResponse,
   form: StreamForm,
   own: readonly string[],
+  shaper?: Shaper,
 ): Downstream {
   let gate: LineGate | undefined;
   let framed = true;
+  let mode: ReturnType<Shaper['start']> = 'pass';
+  /** The body of a response that is changed as a whole, and its head, which waits for the length. */
+  let whole: { status: number; head: ResponseHead; chunks: Buffer[]; length: number } | undefined;
+  /** Something is owed by the shaper; the response may have ended meanwhile. */
+  let waiting: 'open' | 'ended' | undefined;
 
   const reset = () => {
     // HTTP/1.0 takes a closed connection for the end of the body; a reset cannot be mistaken.
@@ -36,9 +46,51 @@ export function createDownstream(
     return 'reset' as const;
   };
 
+  const send = (chunk: Buffer): boolean => {
+    const bytes = gate === undefined ? chunk : gate.push(chunk);
+    return bytes.length === 0 || response.write(bytes);
+  };
+  const shape = (chunk: Buffer): boolean => {
+    const sent = shaper === undefined ? send(chunk) : send(shaper.push(chunk));
+    const owed = shaper?.owed();
+    if (owed === undefined) return sent;
+    waiting = 'open';
+    void owed.then((bytes) => {
+      const ended = waiting === 'ended';
+      waiting = undefined;
+      if (response.destroyed) return;
+      send(bytes);
+      if (ended) finish();
+      // What was held up by this goes on as after a slow client.
+      else if (!response.writableNeedDrain) response.emit('drain');
+    });
+    return false;
+  };
+  const finish = () => {
+    if (gate !== undefined) {
+      const rest = gate.rest();
+      if (rest.length > 0) response.write(rest);
+    }
+    response.end();
+  };
+  const finishWhole = ({ status, head, chunks }: NonNullable<typeof whole>, change: Shaper) => {
+    const answer = (body: Buffer) => {
+      if (response.destroyed) return;
+      response.writeHead(status, [...withLength(head.headers, body.length), ...own]).end(body);
+    };
+    const body = change.finish(Buffer.concat(chunks));
+    if (Buffer.isBuffer(body)) answer(body);
+    else void body.then(answer);
+  };
+
   return {
     start(status, head) {
       framed = head.framed;
+      mode = shaper?.start(status, head) ?? 'pass';
+      if (mode === 'whole') {
+        whole = { status, head, chunks: [], length: 0 };
+        return;
+      }
       response.writeHead(status, [...head.headers, ...own]);
       if (head.eventStream) {
         gate = createLineGate();
@@ -46,19 +98,44 @@ export function createDownstream(
       }
     },
     write(chunk) {
-      const bytes = gate === undefined ? chunk : gate.push(chunk);
-      return bytes.length === 0 || response.write(bytes);
+      if (whole === undefined) return shape(chunk);
+      whole.chunks.push(chunk);
+      whole.length += chunk.length;
+      if (whole.length <= MOST_WHOLE_BYTES) return true;
+      const { status, head, chunks } = whole;
+      whole = undefined;
+      response.writeHead(status, [...head.headers, ...own]);
+      return send(Buffer.concat(chunks));
     },
     end() {
-      if (gate !== undefined) {
-        if (!framed && form === 'chat' && !gate.done()) return 'cut';
-        const rest = gate.rest();
-        if (rest.length > 0) response.write(rest);
+      if (whole !== undefined && shaper !== undefined) {
+        finishWhole(whole, shaper);
+        return 'ended';
       }
-      response.end();
+      if (waiting !== undefined) {
+        waiting = 'ended';
+        return 'ended';
+      }
+      if (mode === 'events' && shaper !== undefined) send(shaper.rest());
+      if (gate !== undefined && !framed && form === 'chat' && !gate.done()) return 'cut';
+      finish();
       return 'ended';
     },
     fail(error) {
+      if (whole !== undefined) {
+        whole = undefined;
+        const body = Buffer.from(JSON.stringify(error.body()));
+        response.writeHead(error.status, [
+          'content-type',
+          'application/json',
+          'content-length',
+          String(body.length),
+          ...own,
+        ]);
+        response.end(body);
+        return 'told';
+      }
+      if (mode === 'events' && shaper !== undefined) send(shaper.rest());
       if (gate?.done()) {
         response.end();
         return 'complete';

@@ -11,6 +11,7 @@ import { type Job, stopped } from './tries/tries.ts';
 import { openUpload, type Upload } from './upload.ts';
 import { readUploadHead } from './upload-head.ts';
 import { type UpstreamRequestDeps, upstreamRequest } from './upstream-request.ts';
+import type { Metering } from './usage/metering.ts';
 
 export interface ForwardDeps {
   /** Sends a request to backends, and the answer to the client. */
@@ -22,6 +23,7 @@ export interface ForwardDeps {
   onShed: () => void;
   /** Undefined: nobody has limits. */
   limits: LimitGate | undefined;
+  metering: Metering;
   /** Bytes. */
   bodyLimit: number;
   /** Milliseconds for all tries on backends together, with the whole response. */
@@ -46,10 +48,16 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
     record.receivedAt = performance.now();
     const sent = upstreamRequest(route, record, request, body, deps.request);
     const only = route.sticky === undefined ? undefined : await deps.stick(route, request, sent);
-    await deps.limits?.enter(record, sent, response);
+    const settle = await deps.limits?.enter(record, sent);
+    const { shaper, end } = deps.metering.open(route, record, sent);
+    const closed = () => {
+      end();
+      settle?.();
+    };
     // The client left while it was asked where its response is, or what its limits are.
-    if (response.destroyed) return;
-    const downstream = createDownstream(request, response, route.form, ownHeaders(record));
+    if (response.closed) return closed();
+    response.once('close', closed);
+    const downstream = createDownstream(request, response, route.form, ownHeaders(record), shaper);
     const totalMs = deps.totalMs();
     const deadline = performance.now() + totalMs;
     const timer = setTimeout(() => record.stop.abort('total_timeout' satisfies StopReason), totalMs);

@@ -24,6 +24,7 @@ import type { Tracing } from './tracing.ts';
 import { createRetryBudget } from './tries/budget.ts';
 import { createTries } from './tries/tries.ts';
 import { createUi } from './ui/ui.ts';
+import { createMetering } from './usage/metering.ts';
 
 export interface GatewayDeps {
   logger: Logger;
@@ -73,6 +74,8 @@ const FIXED = [
   'keys',
   'redis',
   'limits',
+  'usage',
+  'compat',
   'allow_unauthenticated',
 ] as const satisfies readonly (keyof GatewayConfig)[];
 
@@ -123,6 +126,14 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
           onFailure: () => metrics.responseIdFailures.inc(),
         });
   registerFleetMetrics(registry, fleet);
+  const metering = createMetering({
+    fleet,
+    registry,
+    usage: config.usage,
+    compat: config.compat,
+    limits: config.limits,
+    keyed: keyring !== undefined,
+  });
   const budget = createRetryBudget(() => config.retries);
   let draining = false;
   const serveMetrics = metricsHandler(deps.metricsOf?.(registry) ?? registry);
@@ -145,8 +156,10 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     tracing: deps.tracing,
     keyring,
     limits,
+    metering,
     request: {
       fleet,
+      forcesUsage: metering.forces,
       readOption: createOptionReader(optionLimits),
     },
     bodyLimit: config.body_limit_bytes,

@@ -34,6 +34,8 @@ const RESPONSE_OWN: ReadonlySet<string> = new Set([
   'access-control-expose-headers',
 ]);
 
+const CONTENT_LENGTH: ReadonlySet<string> = new Set(['content-length']);
+
 /** Names and values in turn, as Node's `rawHeaders`: order, case and duplicates stay. */
 export type FlatHeaders = string[];
 
@@ -84,6 +86,11 @@ export function responseHead(raw: readonly (Buffer | string)[]): ResponseHead {
 }
 
 /** Plain loops: this runs twice for each request, and a generator of triples cost several times as much. */
+/** A body's headers with another length. */
+export function withLength(headers: readonly string[], length: number): FlatHeaders {
+  return [...without(headers, CONTENT_LENGTH), 'content-length', String(length)];
+}
+
 function without(raw: readonly string[], own: ReadonlySet<string>): FlatHeaders {
   let named: Set<string> | undefined;
   const kept: FlatHeaders = [];

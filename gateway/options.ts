@@ -8,6 +8,8 @@ export interface CrystalKvOption {
   profile?: string | undefined;
   budget_tokens?: number | undefined;
   mode?: EvictionMode | undefined;
+  /** The response's usage is to tell what became of the cache. */
+  report?: boolean | undefined;
 }
 
 export interface OptionLimits {
@@ -33,16 +35,18 @@ function optionFields(limits: OptionLimits) {
     },
     budget_tokens: { schema: z.int().min(min).max(max), must: `an integer from ${min} to ${max}` },
     mode: { schema: z.enum(modes), must: `one of ${modes.join(', ')}` },
+    report: { schema: z.boolean(), must: 'true or false' },
   };
 }
 
 /** What an option may look like within these limits. */
 export function optionSchema(limits: OptionLimits) {
-  const { profile, budget_tokens, mode } = optionFields(limits);
+  const { profile, budget_tokens, mode, report } = optionFields(limits);
   return z.strictObject({
     profile: profile.schema.optional(),
     budget_tokens: budget_tokens.schema.optional(),
     mode: mode.schema.optional(),
+    report: report.schema.optional(),
   });
 }
 

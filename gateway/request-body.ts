@@ -40,8 +40,8 @@ export function readRequestBody(bytes: Buffer): RequestBody {
 
 /**
  * The body for the backend: without `crystal_kv`, without the client's own `crystalkv_*` keys in `vllm_xargs`, and with
- * `keys` in `vllm_xargs`, which is made when it is absent or null; `model` takes the place of the client's. All other
- * bytes are the same.
+ * `keys` in `vllm_xargs`, which is made when it is absent or null; `model` takes the place of the client's, and
+ * `more` edits are made. All other bytes are the same.
  *
  * A `vllm_xargs` of another type stays as it is and gets no keys, for the backend to refuse (`added` is false then). Of
  * duplicate members the last one counts, as in every common reader; the reserved keys leave all of them.
@@ -50,9 +50,11 @@ export function rewriteRequestBody(
   body: RequestBody,
   keys: Readonly<Record<string, string | number>>,
   model?: string,
+  more: readonly Edit[] = [],
 ): { bytes: Buffer; added: boolean } {
   const { bytes, object } = body;
   const { edits, kept } = removal(object, (member) => member.key === OPTION);
+  edits.push(...more);
   if (model !== undefined) edits.push(...modelEdits(object, model));
   const text = JSON.stringify(keys).slice(1, -1);
   let added = text !== '';

@@ -17,6 +17,7 @@ import {
 } from './request-body.ts';
 import type { Route } from './routes.ts';
 import type { Upload } from './upload.ts';
+import { forceUsage } from './usage/force.ts';
 
 /** What is sent to a backend, whichever it will be. */
 export interface UpstreamRequest {
@@ -36,6 +37,10 @@ export interface UpstreamRequest {
   costs: boolean;
   /** The output that it asks for; undefined: it makes none. */
   output: WantedOutput | undefined;
+  /** The gateway asked for the usage of the stream, the client did not. */
+  usageForced: boolean;
+  /** The client asks what became of the cache. */
+  report: boolean;
   /** The client's own credential goes with it; else the backend gets the one that is configured for it. */
   credential: 'client' | 'backend';
 }
@@ -47,13 +52,25 @@ export function mayRepeat({ body }: UpstreamRequest): boolean {
 
 export interface UpstreamRequestDeps {
   readOption: OptionReader;
+  /** Streams are to tell their usage. */
+  forcesUsage: boolean;
   fleet: Pick<Fleet, 'resolve' | 'looksAtModels' | 'modelsDiffer' | 'prefixBytes'>;
 }
 
 const MODEL_PATH = '/v1/models/:id';
 
-type Content = Pick<UpstreamRequest, 'body' | 'model' | 'prefixHash' | 'previousResponse' | 'output'>;
-const UNREAD = { model: undefined, prefixHash: undefined, previousResponse: undefined, output: undefined } as const;
+type Content = Pick<
+  UpstreamRequest,
+  'body' | 'model' | 'prefixHash' | 'previousResponse' | 'output' | 'usageForced' | 'report'
+>;
+const UNREAD = {
+  model: undefined,
+  prefixHash: undefined,
+  previousResponse: undefined,
+  output: undefined,
+  usageForced: false,
+  report: false,
+} as const;
 
 /**
  * Makes the request for the backend from the client's. Throws `malformed_json`, `invalid_option`, `model_not_allowed` or
@@ -127,7 +144,7 @@ function rawContent(record: RequestRecord, bytes: Buffer, fleet: UpstreamRequest
 }
 
 function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: UpstreamRequestDeps): Content {
-  const { fleet, readOption } = deps;
+  const { fleet, readOption, forcesUsage } = deps;
   const body = readRequestBody(bytes);
   const option = readOption(body.option, record.key);
   record.model = body.model;
@@ -141,7 +158,8 @@ function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: Ups
     ...(option.budget_tokens !== undefined && { crystalkv_budget_tokens: option.budget_tokens }),
     ...(option.mode !== undefined && { crystalkv_mode: option.mode }),
   };
-  const result = rewriteRequestBody(body, keys, renamed);
+  const forced = forcesUsage && body.stream && route.form === 'chat' ? forceUsage(body) : undefined;
+  const result = rewriteRequestBody(body, keys, renamed, forced);
   if (result.added) record.crystalKvId = id;
   const { prefixBytes } = fleet;
   return {
@@ -149,6 +167,8 @@ function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: Ups
     model,
     prefixHash: prefixBytes === undefined ? undefined : prefixHash(bytes, body.object, prefixBytes),
     output: wantedOutput(body),
+    usageForced: forced !== undefined,
+    report: option.report === true,
     previousResponse: route.sticky === 'makes' ? textMember(body, 'previous_response_id') : undefined,
   };
 }

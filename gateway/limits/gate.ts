@@ -1,4 +1,3 @@
-import type { Response } from 'express';
 import { GatewayError } from '../errors.ts';
 import type { KeyEntry } from '../keys/entry.ts';
 import type { RequestRecord } from '../record.ts';
@@ -10,8 +9,11 @@ import type { ResilientLimiter } from './resilient.ts';
 
 /** Lets a request with a key pass when its limits have room. */
 export interface LimitGate {
-  /** Throws `rate_limited`, `quota_used` or `limits_unavailable`. What was taken is counted when the response has closed. */
-  enter(record: RequestRecord, sent: UpstreamRequest, response: Response): Promise<void>;
+  /**
+   * Throws `rate_limited`, `quota_used` or `limits_unavailable`. What it gives is to be called once, when the response has
+   * closed and the tokens on the record are all.
+   */
+  enter(record: RequestRecord, sent: UpstreamRequest): Promise<() => void>;
   /** Resolves when all that ended has been counted, or could not be. */
   close(): Promise<void>;
 }
@@ -22,14 +24,15 @@ export interface LimitGateDeps {
   onLimited: (key: string, limit: LimitName) => void;
 }
 
+const NOTHING = () => {};
+
 export function createLimitGate({ limiter, config, onLimited }: LimitGateDeps): LimitGate {
   const settling = new Set<Promise<void>>();
   return {
-    async enter(record, sent, response) {
+    async enter(record, sent) {
       const { key } = record;
-      if (key === undefined || !sent.costs) return;
-      const limits = limitsOf(key);
-      if (limits === undefined) return;
+      const limits = key === undefined || !sent.costs ? undefined : limitsOf(key);
+      if (key === undefined || limits === undefined) return NOTHING;
       const lease = { key: key.id, id: `${record.requestId}.${nextLease()}`, reserve: reserveOf(sent, config) };
       const admission = await limiter.admit(lease, limits);
       if (admission.kind === 'unavailable')
@@ -39,14 +42,11 @@ export function createLimitGate({ limiter, config, onLimited }: LimitGateDeps): 
         onLimited(key.name, admission.limit);
         throw refusal(key, admission.limit, admission.retryMs);
       }
-      const settle = () => {
+      return () => {
         const settled = limiter.settle(lease, record.tokens.input + record.tokens.output);
         settling.add(settled);
         void settled.then(() => settling.delete(settled));
       };
-      // The client left while its limits were asked.
-      if (response.closed) settle();
-      else response.once('close', settle);
     },
     async close() {
       await Promise.all(settling);
@@ -66,10 +66,17 @@ function limitsOf(key: KeyEntry): Limits | undefined {
   return Object.values(limits).every((limit) => limit === undefined) ? undefined : limits;
 }
 
+/** Tokens of a prompt, by the bytes of its request; images would count for far too much without a bound. */
+export function promptEstimate({ body }: UpstreamRequest, config: LimitsConfig): number {
+  return Buffer.isBuffer(body) ? Math.min(Math.ceil(body.length / 4), config.reserve_prompt_max) : 0;
+}
+
 /** Tokens that a request may take: its prompt by its bytes, and all the output that it asks for. */
-function reserveOf({ body, output }: UpstreamRequest, config: LimitsConfig): number {
-  const prompt = Buffer.isBuffer(body) ? Math.min(Math.ceil(body.length / 4), config.reserve_prompt_max) : 0;
-  return prompt + (output === undefined ? 0 : (output.most ?? config.reserve_output) * output.choices);
+function reserveOf(sent: UpstreamRequest, config: LimitsConfig): number {
+  const { output } = sent;
+  return (
+    promptEstimate(sent, config) + (output === undefined ? 0 : (output.most ?? config.reserve_output) * output.choices)
+  );
 }
 
 const MESSAGES: Readonly<Record<LimitName, (key: KeyEntry) => string>> = {

@@ -67,7 +67,7 @@ describe('the crystal_kv option', () => {
       'profile',
       'crystal_kv.profile is "a b": must be a name of 1 to 64 letters, digits, dots, dashes or underscores',
     ],
-    [{ budget: 5 }, 'budget', 'crystal_kv has no field "budget"; known are profile, budget_tokens, mode'],
+    [{ budget: 5 }, 'budget', 'crystal_kv has no field "budget"; known are profile, budget_tokens, mode, report'],
   ] as const) {
     it(`${JSON.stringify(option)} is refused by field, value and bounds`, async (t) => {
       const error = await refused(t, option);
@@ -79,7 +79,7 @@ describe('the crystal_kv option', () => {
     it(`${JSON.stringify(option)} is refused: an object is wanted`, async (t) => {
       const error = await refused(t, option);
       assert.equal(error.param, 'crystal_kv');
-      assert.match(error.message, /must be an object with the fields profile, budget_tokens, mode$/);
+      assert.match(error.message, /must be an object with the fields profile, budget_tokens, mode, report$/);
     });
   }
 

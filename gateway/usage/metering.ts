@@ -1,0 +1,99 @@
+import { Counter, type Registry } from 'prom-client';
+import type { Fleet } from '../fleet/fleet.ts';
+import type { LimitsConfig } from '../limits/config.ts';
+import { promptEstimate } from '../limits/gate.ts';
+import type { RequestRecord } from '../record.ts';
+import type { Route } from '../routes.ts';
+import type { UpstreamRequest } from '../upstream-request.ts';
+import type { CompatConfig, METERING, UsageConfig } from './config.ts';
+import { Meter, USAGE_SOURCES } from './meter.ts';
+import { createModelNames } from './model-names.ts';
+import { cacheReport } from './report.ts';
+import { createShaper, type Shaper } from './shaper.ts';
+
+/** Label of requests while nobody is asked for a key. */
+const NO_KEY = 'none';
+
+export interface Metering {
+  /** The usage of streams is asked for. */
+  readonly forces: boolean;
+  /** For one request that is about to be sent. `end` is to be called when its response has closed. */
+  open(route: Route, record: RequestRecord, sent: UpstreamRequest): { shaper: Shaper | undefined; end(): void };
+}
+
+export interface MeteringDeps {
+  fleet: Fleet;
+  registry: Registry;
+  usage: UsageConfig;
+  compat: CompatConfig;
+  limits: LimitsConfig;
+  /** Requests have keys. */
+  keyed: boolean;
+}
+
+export function createMetering({ fleet, registry, usage, compat, limits, keyed }: MeteringDeps): Metering {
+  const registers = [registry];
+  const metering: (typeof METERING)[number] = usage.metering ?? (keyed ? 'full' : 'passive');
+  const names = createModelNames(fleet);
+  const tokens = new Counter({
+    name: 'crystalkv_gateway_tokens_total',
+    help: 'Tokens of responses, by the name of the key, the model (other: not a known one) and the direction',
+    labelNames: ['key', 'model', 'direction'] as const,
+    registers,
+  });
+  const responses = new Counter({
+    name: 'crystalkv_gateway_usage_total',
+    help: 'Responses by where their tokens come from: reported, estimated (they broke off or told nothing), none',
+    labelNames: ['source'] as const,
+    registers,
+  });
+  const reports = new Counter({
+    name: 'crystalkv_gateway_cache_reports_total',
+    help: 'Responses whose client asked what the cache kept: told, or not known in time',
+    labelNames: ['outcome'] as const,
+    registers,
+  });
+  for (const source of USAGE_SOURCES) responses.inc({ source }, 0);
+  for (const outcome of ['told', 'missing']) reports.inc({ outcome }, 0);
+
+  const reportOf = (record: RequestRecord, sent: UpstreamRequest) => async () => {
+    const id = record.crystalKvId;
+    const peer = fleet.known.find(({ url }) => url === record.backend)?.peer;
+    const text =
+      id === undefined || peer === undefined
+        ? undefined
+        : await cacheReport((choice) => peer.request(id, choice), sent.output?.choices ?? 1, usage.report_timeout_ms);
+    reports.inc({ outcome: text === undefined ? 'missing' : 'told' });
+    return text;
+  };
+
+  return {
+    forces: metering === 'full',
+    open(route, record, sent) {
+      const generates = route.body === 'generation';
+      const estimate = generates ? promptEstimate(sent, limits) : 0;
+      // Names that are not known yet are asked for now, so that they are at the end.
+      names.label(record.model);
+      const meter = metering === 'off' || !sent.costs ? undefined : new Meter(record, estimate);
+      const alias = compat.reasoning_content && route.path === '/v1/chat/completions';
+      const report = generates && sent.report ? reportOf(record, sent) : undefined;
+      const needed = meter !== undefined || alias || report !== undefined;
+      return {
+        shaper: needed
+          ? createShaper({ form: route.form, meter, hidesUsage: sent.usageForced, alias, report })
+          : undefined,
+        end() {
+          if (meter === undefined) return;
+          const left = record.stop.signal.aborted && record.firstByteAt === undefined && record.backend !== undefined;
+          if (left) meter.leftBefore();
+          responses.inc({ source: meter.source });
+          const key = record.key?.name ?? NO_KEY;
+          const model = names.label(record.model);
+          const { input, output } = record.tokens;
+          if (input > 0) tokens.inc({ key, model, direction: 'input' }, input);
+          if (output > 0) tokens.inc({ key, model, direction: 'output' }, output);
+        },
+      };
+    },
+  };
+}
