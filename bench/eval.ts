@@ -22,6 +22,8 @@ policy at a share of the thinking cache. Prints Markdown tables, and writes benc
   --seed N       programs to send (default: fresh ones; the seed is printed)
   --programs N   how many, at least 1
   --only A,B     these candidates, by the key in the results (crystal, h2o, oracle, ...)
+  --shares 25,40 these shares, in percent
+  A run with the seed and the number of programs of the part's last one adds to its rows.
   --help         this text
 `;
 
@@ -33,6 +35,7 @@ async function main(): Promise<void> {
       programs: { type: 'string' },
       backend: { type: 'string', default: 'embedded' },
       only: { type: 'string' },
+      shares: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
     },
   });
@@ -53,9 +56,10 @@ async function main(): Promise<void> {
   if (programs !== undefined && !(Number.isInteger(programs) && programs >= 1)) {
     throw new RangeError(`--programs must be an integer of at least 1, got "${values.programs}"`);
   }
-  const settings = settingsOf(part, programs, values.only?.split(','));
-  if (settings.every(({ candidates, oracle }) => candidates.length === 0 && !oracle)) {
-    throw new RangeError(`--only names no candidate of the part ${part}, got "${values.only}"`);
+  const shares = values.shares?.split(',').map((percent) => Number(percent) / 100);
+  const settings = settingsOf(part, { programs, only: values.only?.split(','), shares });
+  if (settings.every((it) => it.shares.length === 0 || (it.candidates.length === 0 && !it.oracle))) {
+    throw new RangeError(`--only and --shares leave nothing of the part ${part}`);
   }
   const seed = chooseSeed(values.seed);
   const log = (text: string) => void process.stderr.write(text);

@@ -19,10 +19,19 @@ export function readResults(): Results {
   return JSON.parse(readFileSync(RESULTS, 'utf8')) as Results;
 }
 
-/** Puts a part's rows in the place of its last ones. Returns the path of the file. */
+const place = ({ form, lines, block_size, key, share }: Details) => [form, lines, block_size, key, share].join(' ');
+
+/**
+ * Puts a part's rows in the place of its last ones; those of the same seed and number of programs stay beside them, so that
+ * a run can be continued. Returns the path of the file.
+ */
 export function writeResults(part: Part, conditions: Report['conditions'], rows: readonly Details[]): string {
   const before = readResults();
-  const all = [...before.rows.filter((row) => row.part !== part), ...rows];
+  const again = new Set(rows.map(place));
+  const continued = before.conditions[`${part}_seed`] === conditions['seed'];
+  const stays = (row: Details) =>
+    row.part !== part || (continued && row.programs === rows[0]?.programs && !again.has(place(row)));
+  const all = [...before.rows.filter(stays), ...rows];
   const own = Object.fromEntries(Object.entries(conditions).map(([name, value]) => [`${part}_${name}`, value]));
   const others = Object.entries(before.conditions).filter(([name]) => !name.startsWith(`${part}_`));
   return writeReport('eval', {

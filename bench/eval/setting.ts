@@ -22,12 +22,20 @@ export interface Setting {
 
 const MAIN = { form: 'verbose', lines: 40, blockSize: 16, shares: [0.25, 0.4] } as const;
 
-/** What a part measures. `programs` and `only` (candidates by key) narrow it. */
-export function settingsOf(part: Part, programs: number | undefined, only: readonly string[] | undefined): Setting[] {
+/** What there is to choose of a part: how many programs, candidates by their keys, shares. Undefined: all. */
+export interface Choice {
+  programs: number | undefined;
+  only: readonly string[] | undefined;
+  shares: readonly number[] | undefined;
+}
+
+/** What a part measures. */
+export function settingsOf(part: Part, { programs, only, shares }: Choice): Setting[] {
   const narrowed = (settings: Setting[]) =>
     settings.map((setting) => ({
       ...setting,
       programs: programs ?? setting.programs,
+      shares: setting.shares.filter((share) => shares === undefined || shares.includes(share)),
       oracle: setting.oracle && (only === undefined || only.includes('oracle')),
       candidates: setting.candidates.filter(({ key }) => only === undefined || only.includes(key)),
     }));

@@ -89,7 +89,7 @@ class Merger:
         size = layer.keys.shape[2]
         ids = torch.tensor(blocks, device=layer.keys.device)
         keys = layer.keys[ids].transpose(0, 1).flatten(1, 2)
-        plain = keys if layer.rotation is None else layer.rotation.undo(keys, positions)
+        plain = keys if layer.rotation is None else layer.rotation.undo(keys.float(), positions)
         dropped = most_repeated(plain, positions, (into + given) * size, given * size)
         # per head as many tokens stay in `given` as places get free in `into`: both lists go head by head
         head, source = (~dropped[:, into * size :]).nonzero(as_tuple=True)

@@ -10,6 +10,8 @@ import torch
 
 #: Similarities are compared in steps of this size: what differs by rounding only is equal.
 RESOLUTION = 1e-3
+#: Similarities that are held at once, 128 MB of them.
+MOST_SIMILARITIES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,14 @@ def most_repeated(keys: torch.Tensor, positions: torch.Tensor, candidates: int, 
     The repetition of a token is the highest cosine of its key with that of a token at a later position, among all the
     tokens; -1 where there is none. Of equally repeated tokens the oldest goes.
     """
+    heads, tokens, _ = keys.shape
     unit = torch.nn.functional.normalize(keys.float(), dim=-1)
-    similar = unit[:, :candidates] @ unit.transpose(1, 2)
-    earlier = positions[:, None, :] <= positions[:, :candidates, None]
-    repetition = similar.masked_fill_(earlier, -1.0).amax(-1)
+    repetition = torch.empty(heads, candidates, device=keys.device)
+    rows = max(1, MOST_SIMILARITIES // (heads * tokens))
+    for start in range(0, candidates, rows):
+        some = slice(start, min(start + rows, candidates))
+        earlier = positions[:, None, :] <= positions[:, some, None]
+        repetition[:, some] = (unit[:, some] @ unit.transpose(1, 2)).masked_fill_(earlier, -1.0).amax(-1)
     steps = (repetition / RESOLUTION).round().long()
     # below 2^32 positions, so that one number orders by repetition, then by age
     order = (positions[:, :candidates].long() - (steps << 32)).argsort(-1)

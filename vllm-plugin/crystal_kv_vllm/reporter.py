@@ -89,6 +89,11 @@ class Reporter:
         every = self._configure.measure_every
         return every > 0 and (generated if self._every_step else step) % every == 0
 
+    def measures(self, step: int) -> bool:
+        """Whether anything but probes may be measured in a step; False is certain."""
+        every = self._configure.measure_every
+        return self.attached and every > 0 and (self._every_step or step % every == 0)
+
     def started(self, started: pb.Started) -> None:
         self._put(pb.AttachRequest(started=started))
 
@@ -121,15 +126,18 @@ class Reporter:
         size = 0
         for entry in computed:
             tracked = entry.tracked
+            codes = masses.get(tracked.request_id, b"")
+            if not codes and not self._every_step and tracked.is_quiet(entry.epoch, entry.computed_tokens):
+                continue
             if entry.epoch != tracked.epoch:
                 continue
-            codes = masses.get(tracked.request_id, b"")
             phase = tracked.phase
             state = (entry.epoch, phase, *self._block_bounds(entry.computed_tokens))
             news = codes or tracked.segment_starts or state != tracked.reported_state
             if not (news or self._every_step):
                 continue
             tracked.reported_state = state
+            tracked.quiet_until = self._next_change(entry.computed_tokens)
             if entries and size + len(codes) > MAX_MASS_BYTES:
                 self._put(pb.AttachRequest(step=pb.Step(step=step, pool=pool, requests=entries, more=True)))
                 entries, size = [], 0
@@ -154,6 +162,13 @@ class Reporter:
         """Blocks in use, filled, and out of the protected window: a decision changes with one of them only."""
         size = self._block_size
         return -(-tokens // size), tokens // size, (tokens - self._recent_tokens) // size
+
+    def _next_change(self, tokens: int) -> int:
+        """The length at which one of these becomes another."""
+        size = self._block_size
+        filled = tokens // size * size + size
+        in_use = tokens + 1 if tokens % size == 0 else filled + 1
+        return min(filled, in_use, tokens + size - (tokens - self._recent_tokens) % size)
 
     def _flush_acks(self) -> None:
         while self._acks and self._acks[0][0] <= self._reported_step + 1:

@@ -291,6 +291,7 @@ class Steward:
 
     def _note_computed(self, scheduled: dict[str, int], orders: StepOrders) -> list[Computed]:
         computed = []
+        measures = self._reporter.measures(self.step)
         for request_id, count in scheduled.items():
             tracked = self._roster.by_id(request_id)
             if tracked is None:
@@ -298,7 +299,7 @@ class Steward:
             tracked.computed_in_all += count
             request = tracked.request
             computed.append(Computed(tracked, request.num_preemptions, request.num_computed_tokens))
-            if self._samples_and_wants_masses(tracked):
+            if (measures or tracked.parent is not None) and self._samples_and_wants_masses(tracked):
                 orders.measure.add(request_id)
         return computed
 

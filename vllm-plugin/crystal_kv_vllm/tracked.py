@@ -51,6 +51,8 @@ class Tracked:
     release_thinking: bool = False
     #: What the policy service was last told of its epoch, phase and blocks; None: nothing yet.
     reported_state: tuple[int, ...] | None = None
+    #: Its next length at which blocks come into use, fill up or leave the protected window, as told last.
+    quiet_until: int = 0
     #: Preemptions that the policy service was told of.
     reported_epoch: int = 0
     #: Tokens computed for it in all.
@@ -92,6 +94,19 @@ class Tracked:
         if self.computed < self.request.num_prompt_tokens:
             return pb.PHASE_PREFILL
         return pb.PHASE_THINKING if self.thinking else pb.PHASE_ANSWER
+
+    def is_quiet(self, epoch: int, computed_tokens: int) -> bool:
+        """Whether there is nothing new to say of it at this length, beside its masses. Asked at every step."""
+        said = self.reported_state
+        return (
+            said is not None
+            and computed_tokens < self.quiet_until
+            and not self.segment_starts
+            and epoch == said[0]
+            # the two phases of generated tokens; a prompt that is being computed is never quiet
+            and said[1] == (pb.PHASE_THINKING if self.thinking_end is None else pb.PHASE_ANSWER)
+            and self.parent is None
+        )
 
     def scan(self, markers: Markers) -> None:
         """Looks for markers in what was generated since the last look."""

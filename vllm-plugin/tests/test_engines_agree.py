@@ -29,6 +29,7 @@ profiles:
   merged: { policy: window, merge: true }
   probed:
     policy: crystal
+    merge: false
     probe: { every_tokens: 64, max_tokens: 16, max_extra_share: 1 }
 """
 

@@ -44,7 +44,11 @@ def dropped_one_by_one(keys: Any, positions: Any, candidates: int, count: int) -
     return sorted(token for _, _, token in sorted(order)[:count])
 
 
-def test_the_tokens_whose_keys_later_tokens_repeat_go_and_of_equal_ones_the_oldest() -> None:
+@pytest.mark.parametrize("most", [1 << 25, 100])
+def test_the_tokens_whose_keys_later_tokens_repeat_go_and_of_equal_ones_the_oldest(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("crystal_kv_vllm.repetition.MOST_SIMILARITIES", most)
     torch.manual_seed(0)
     words = torch.randn(5, 8)
     # the same few words again and again, so that there are ties
