@@ -5,6 +5,9 @@ import type { PolicyDefinition } from './policy.ts';
 const SECOND_SHARE = 0.75;
 
 /**
+ * Where the engine can merge blocks it does: what a merge keeps depends on keys alone, so that nothing has to be asked.
+ * What follows is for engines that cannot, for profiles without merging, and for the order in which blocks give way.
+ *
  * Answer first: what a probed answer reads is worth `answerWeight` times its attention. What the answer does not ask for
  * may still be an operand of the reasoning, and is worth the attention that it receives on average since its birth.
  * Both are shares of a head group's attention: the most at one step of a probe, the mean over groups and steps.
@@ -13,7 +16,7 @@ const SECOND_SHARE = 0.75;
  */
 export const crystal: PolicyDefinition = {
   summary:
-    'Keeps what the answer will read (probes, decaying maximum) and what the reasoning reads, spread over segments.',
+    'Merges blocks: their least repeated tokens stay. Where an engine cannot: keeps what the answer will read (probes) and what the reasoning reads.',
   source: 'this project, after Crystal-KV, arXiv 2601.16986',
   evicts: true,
   hits: 'none',

@@ -41,11 +41,15 @@ def random_plan(rng: random.Random, engine: RunningEngine) -> pb.Plan:
             # most of them possible: two or more of the blocks that hold output
             first = -(-tracked.request.num_prompt_tokens // engine.manager.block_size)
             output = range(first, max(first, tracked.computed // engine.manager.block_size))
-            merged = rng.sample(output, min(len(output), 3)) if rng.random() < 0.15 else []
+            merged = rng.sample(output, min(len(output), 3)) if rng.random() < 0.5 else []
             merges = [pb.Merge(into=merged[1:], **{"from": merged[:1]})] if merged else []
             requests.append(
                 pb.RequestPlan(
-                    handle=tracked.handle, epoch=epoch, evict=blocks, probe=rng.random() < 0.2, merges=merges
+                    handle=tracked.handle,
+                    epoch=epoch,
+                    evict=[] if merges else blocks,
+                    probe=rng.random() < 0.2,
+                    merges=merges,
                 )
             )
     return pb.Plan(sequence=1, based_on_step=steward.step + (rng.random() < 0.05), requests=requests)
