@@ -130,7 +130,8 @@ await reportFigures();
 
 async function reportFigures(): Promise<void> {
   const bad = await engines.metrics.badMessages.get();
-  if (bad.values.length > 0) throw new Error(`messages were dropped: ${JSON.stringify(bad.values)}`);
+  const dropped = bad.values.filter(({ value }) => value > 0);
+  if (dropped.length > 0) throw new Error(`messages were dropped: ${JSON.stringify(dropped)}`);
   const at = (values: Float64Array, share: number) =>
     values.toSorted()[Math.min(STEPS - 1, Math.floor(share * STEPS))]!;
   const round = (value: number) => Math.round(value * 1000) / 1000;
