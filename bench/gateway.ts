@@ -8,7 +8,7 @@ import { StopSignal } from '../scripts/stop-signal.ts';
 import { output } from './gateway/child.ts';
 import { figuresOf, type Row } from './gateway/figures.ts';
 import type { Load, Measured } from './gateway/loads.ts';
-import { busyCores, prefer, REAL_TIME, realTime, usageOf } from './gateway/proc.ts';
+import { busyCores, prefer, realTime, usageOf } from './gateway/proc.ts';
 import { ANSWER, requestBody } from './gateway/shapes.ts';
 import {
   CORES,
@@ -25,7 +25,7 @@ import { median, round } from './statistics.ts';
 const EVENTS_PER_SECOND = 50;
 const STREAMS = 200;
 const LOAD = join(ROOT, 'bench/gateway/load.ts');
-const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 4, streams: 4, warmUp: 12 } };
+const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 3, streams: 4, warmUp: 12 } };
 const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 2 } };
 type Sizes = typeof FULL;
 
@@ -37,7 +37,7 @@ bench/results/gateway.json. Takes about 6 minutes; the others are installed the 
                  may be given several times
   --rounds N     how often everything is measured (default ${FULL.rounds})
   --nice=N       priority of all processes of the bench, -20 to 19, on a machine that others use too (default 0)
-  --realtime     measure latencies (all but the closed loop) in the real-time class, for the same reason; needs root
+  --realtime     measure in Linux's real-time class, for the same reason; needs root
   --help         this text
 `;
 
@@ -111,7 +111,7 @@ async function main(): Promise<void> {
         // the order turns, so that nobody is always measured last
         for (const target of turn % 2 === 1 ? targets : targets.toReversed()) {
           if (!able.get(target.name)?.includes(which)) continue;
-          const ahead = values.realtime && load.kind !== 'closed' ? [target.pid, upstream.pid] : [];
+          const ahead = values.realtime ? [target.pid, upstream.pid] : [];
           const row = await measure(target, which, load, turn, ahead, signal);
           rows.push(row);
           say(`${which.padEnd(9)} ${target.name.padEnd(12)} ${describe(row)}`);
@@ -132,7 +132,9 @@ async function main(): Promise<void> {
   if (trial) return;
   const conditions = {
     ...conditionsOf(sizes),
-    real_time: values.realtime ? 'all but the closed loop: upstream, load generator and target in SCHED_RR' : 'no',
+    real_time: values.realtime
+      ? 'upstream, load generator and target in SCHED_RR while they are measured, so that other programs wait'
+      : 'no',
     priority: priority === 0 ? 'as every program' : `nice ${priority} for all processes of the bench`,
     load_average_before: loadBefore,
     other_programs_busy_cores: `${median(others)} (median of ${others.join(', ')}, each over a second before a round)`,
@@ -192,15 +194,10 @@ async function warmUp(
 
 const works = (result: Measured) => result.requests > 0 && result.failed === 0;
 
-/** `prefix` is a command to start the load generator with. */
-async function run(
-  { url, headers }: RunningTarget,
-  load: Load,
-  signal: AbortSignal,
-  prefix: readonly string[] = [],
-): Promise<Measured> {
-  const spec = JSON.stringify({ target: { url, headers }, load });
-  const command = [...prefix, ...pinned(CORES?.load), process.execPath, LOAD, spec];
+/** `ahead`: the load generator runs in the real-time class. */
+async function run({ url, headers }: RunningTarget, load: Load, signal: AbortSignal, ahead = false): Promise<Measured> {
+  const spec = JSON.stringify({ target: { url, headers }, load, realTime: ahead });
+  const command = [...pinned(CORES?.load), process.execPath, LOAD, spec];
   return JSON.parse(await output(command, signal)) as Measured;
 }
 
@@ -215,9 +212,7 @@ async function measure(
 ): Promise<Row> {
   const before = usageOf(target.pid);
   realTime(true, ahead);
-  const measured = await run(target, load, signal, ahead.length > 0 ? REAL_TIME : []).finally(() =>
-    realTime(false, ahead),
-  );
+  const measured = await run(target, load, signal, ahead.length > 0).finally(() => realTime(false, ahead));
   const after = usageOf(target.pid);
   const units = measured.kind === 'streams' ? measured.events : measured.requests;
   return {

@@ -40,16 +40,17 @@ export function prefer(nice: number, pid = process.pid): void {
   if (existsSync(group)) writeFileSync(group, `${nice}`);
 }
 
-/** Puts all threads of processes and of what they started into Linux's real-time class, or back. Needs root and chrt. */
+/**
+ * Puts processes and what they started into Linux's real-time class, or back. Their main threads come before the others:
+ * of equals each may run for 100 ms, and a thread that compiles would hold up the one that serves. Needs root and chrt.
+ */
 export function realTime(on: boolean, pids: readonly number[]): void {
-  const policy = on ? ['--rr', '--pid', '1'] : ['--other', '--pid', '0'];
+  const chrt = (...args: string[]) => execFileSync('chrt', args, { stdio: ['ignore', 'ignore', 'pipe'] });
   for (const pid of pids.flatMap((one) => [one, ...descendants(one)])) {
-    execFileSync('chrt', ['--all-tasks', ...policy, `${pid}`], { stdio: ['ignore', 'ignore', 'pipe'] });
+    chrt('--all-tasks', on ? '--rr' : '--other', '--pid', on ? '1' : '0', `${pid}`);
+    if (on) chrt('--rr', '--pid', '2', `${pid}`);
   }
 }
-
-/** A command that starts another in that class. */
-export const REAL_TIME = ['chrt', '--rr', '1'] as const;
 
 /** How many cores other programs keep busy now, seen over a second in which this bench does nothing. */
 export async function busyCores(): Promise<number> {
