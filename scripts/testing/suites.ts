@@ -27,6 +27,7 @@ const REQUIRED = [
 const SLOW = new Set(['deploy', 'system', 'gateway-proof', 'ui']);
 const MODEL = join(ROOT, 'model');
 const VLLM_TIMEOUT_MS = 1_800_000;
+const DEPLOY_TOOLS_MS = 1_200_000;
 
 /** Every suite of a test run, in the order in which they run. */
 export function allSuites(): Suite[] {
@@ -59,6 +60,7 @@ const CHECKS: Suite[] = [
         await checkCommand('buf lint', 'buf', ['lint']),
         await checkGeneratedProtocol(),
         await checkCommand('kernels.wasm', process.execPath, ['scripts/kernels.ts', '--check']),
+        await checkCommand('docs/compatibility.md', process.execPath, ['scripts/compatibility.ts', '--check']),
       ]),
   },
 ];
@@ -118,7 +120,17 @@ function nodeSuite(folder: string): Suite {
     concurrency: slow ? 1 : 2,
     fileTimeoutMs: slow ? 300_000 : 120_000,
   };
-  return { name: folder, summary: `test/${folder}`, slow, run: (say) => runNodeSuite(options, say) };
+  const run: Suite['run'] = async (say) => {
+    if (folder === 'deploy') await makeDeployTools(say);
+    return await runNodeSuite(options, say);
+  };
+  return { name: folder, summary: `test/${folder}`, slow, run };
+}
+
+/** The first time this takes longer than a file's tests may. Where it fails, the tests that need the tools say why. */
+async function makeDeployTools(say: Say): Promise<void> {
+  say('needs helm and kubeconform, which are made once in the cache folder, in some minutes');
+  await runCommand('scripts/deploy-tools.sh', [], { timeoutMs: DEPLOY_TOOLS_MS });
 }
 
 function withPython(name: string, run: (python: string) => Promise<Outcome>): Suite['run'] {
