@@ -3,7 +3,7 @@ NPM_RUN := npm run --silent
 INSTALLED := node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint gen model demo bench soak clean
+.PHONY: help run test test-fast lint gen model demo bench soak release clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ test-fast: $(INSTALLED) ## without vLLM and without whole processes
 lint: $(INSTALLED) ## types, format, lint, generated code
 	@$(NPM_RUN) lint
 
-gen: $(INSTALLED) ## generate the protocol's code and the engine's kernels
+gen: $(INSTALLED) ## generate the protocol's code, kernels, dashboards and tables
 	@$(NPM_RUN) gen
 
 model: $(INSTALLED) ## train crystal-mini again, about 95 minutes on one core
@@ -37,8 +37,11 @@ bench: $(INSTALLED) ## engine and policy service speed, and the table of policie
 soak: $(INSTALLED) ## 10 minutes of mixed traffic with aborts and faults through the gateway
 	@$(NPM_RUN) soak
 
+release: $(INSTALLED) ## npm package, Python wheel and images, into dist/
+	@$(NPM_RUN) release
+
 clean: ## remove what was installed and made
-	rm -rf node_modules
+	rm -rf node_modules lib dist
 	find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache | xargs rm -rf
 
 $(INSTALLED): package-lock.json

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../common/logger.ts';
 import { Capability } from '../proto/gen/crystalkv/v1/policy.ts';
@@ -19,7 +20,10 @@ export type Encode = (text: string) => number[];
 export async function createEngine(config: EngineConfig, encode: Encode, logger: Logger): Promise<Engine> {
   const model = readModelConfig(config.model);
   const options = coreOptions(config, model, encode);
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: options, name: 'engine' });
+  const worker = new Worker(new URL(`./worker${extname(import.meta.url)}`, import.meta.url), {
+    workerData: options,
+    name: 'engine',
+  });
   const post = (message: ToWorker) => worker.postMessage(message);
   const ready = await new Promise<Extract<FromWorker, { type: 'ready' }>>((resolve, reject) => {
     worker.once('error', reject);

@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { listen } from '../common/http.ts';
 import { createLogger } from '../common/logger.ts';
 import { runProgram } from '../common/program.ts';
@@ -12,6 +13,12 @@ const packageJson = JSON.parse(readFileSync(new URL('../package.json', import.me
   version: string;
 };
 
+/** A relative folder is looked for where the engine was started, then beside the engine, where crystal-mini is. */
+function findModel(folder: string): string {
+  const own = fileURLToPath(new URL(`../${folder}`, import.meta.url));
+  return !existsSync(folder) && existsSync(own) ? own : folder;
+}
+
 /** How long streams may go on after the first signal. */
 const DRAIN_MS = 10_000;
 
@@ -19,7 +26,8 @@ await runProgram<{ engine: EngineConfig }>({
   name: 'engine',
   summary: 'a small embedded engine with an OpenAI API, paged KV cache and evictions',
   sections: { engine: { section: 'engine', schema: EngineConfig } },
-  async start({ engine: config }) {
+  async start({ engine: given }) {
+    const config = { ...given, model: findModel(given.model) };
     const logger = createLogger('engine', config.log_level);
     const tokenizer = loadTokenizer(config.model);
     const engine = await createEngine(config, (text) => tokenizer.encode(text, false), logger);

@@ -1,0 +1,67 @@
+/**
+ * docs/compatibility.md: which versions of gateway, plugin and vLLM go together. `--check` says whether the committed
+ * file is what this gives.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ROOT } from './processes.ts';
+
+const FILE = join(ROOT, 'docs/compatibility.md');
+const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
+
+function find(path: string, pattern: RegExp): string {
+  const found = pattern.exec(read(path))?.[1];
+  if (found === undefined) throw new Error(`${path} has nothing like ${pattern}`);
+  return found;
+}
+
+/** The versions of vLLM that the plugin takes: those that its tests were run with. */
+export function testedVersions(): string[] {
+  const list = find('vllm-plugin/crystal_kv_vllm/compat.py', /^TESTED_VERSIONS = \((.*)\)$/m);
+  const found = [...list.matchAll(/"([^"]+)"/g)].map(([, version]) => version as string);
+  if (found.length === 0) throw new Error('compat.py lists no tested version');
+  return found;
+}
+
+const whole = (text: string, name: string): number => {
+  const found = new RegExp(`\\b${name}: (\\d+)`).exec(text)?.[1];
+  if (found === undefined) throw new Error(`no ${name} in ${text}`);
+  return Number(found);
+};
+
+export function compatibilityPage(): string {
+  const version = (JSON.parse(read('package.json')) as { version: string }).version;
+  const plugin = find('vllm-plugin/pyproject.toml', /^version = "(.*)"$/m);
+  const python = find('vllm-plugin/pyproject.toml', /^requires-python = "(.*)"$/m);
+  const node = (JSON.parse(read('package.json')) as { dependencies: Record<string, string> }).dependencies['node'];
+  const kubernetes = find('deploy/helm/crystal-kv/Chart.yaml', /^kubeVersion: "(.*)"$/m).replace('-0', '');
+  const protocol = find('engine/policy-client.ts', /^export const PROTOCOL = (\{[^}]*\})/m);
+  const rows = testedVersions().map((vllm) => `| ${version} | ${version} | ${plugin} | ${vllm} |`);
+  return `# What goes together
+Made by \`scripts/compatibility.ts\` from the code; \`make gen\` makes it again.
+
+| gateway | policy service, engine | plugin | vLLM |
+|---|---|---|---|
+${rows.join('\n')}
+
+* **vLLM** of another version runs as stock behind the gateway: the plugin says so once in the log and as
+  \`crystalkv_engine_refused{feature="version"}\`, and nothing is evicted. What was run with each version, and on what, is in
+  [the plugin's README](../vllm-plugin/README.md#what-was-tried).
+* **Engines and policy service** agree on a version of their protocol when they meet; this release speaks ${whole(protocol, 'min')} to ${whole(protocol, 'max')}. Without
+  one in common the policy service refuses the stream with a sentence, and the engine goes on as stock.
+* **The gateway** needs neither: any OpenAI server is a backend.
+* Node ${node} (images; from source Node >= 20 installs it), Python ${python} for the plugin, Kubernetes ${kubernetes} for the chart,
+  Docker Compose >= 2.20.
+
+One number holds for the npm package, the wheel, the chart and the images; a test compares them.
+`;
+}
+
+if (import.meta.main) {
+  const page = compatibilityPage();
+  if (!process.argv.includes('--check')) writeFileSync(FILE, page);
+  else if (readFileSync(FILE, 'utf8') !== page) {
+    process.stderr.write(`${FILE} is not what the code gives; run make gen\n`);
+    process.exitCode = 1;
+  }
+}

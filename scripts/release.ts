@@ -1,0 +1,92 @@
+/** Makes what is published; see `--help`. */
+import { cpSync, globSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ROOT } from './processes.ts';
+import { theVersion } from './release/versions.ts';
+import { lastLines, runCommand } from './testing/command.ts';
+
+const HELP = `Makes the npm package, the Python wheel and the images, all of one version.
+
+  --out FOLDER   where package and wheel go (default: dist)
+  --only PART    package, wheel or images; may be given several times
+  --help         this text
+
+Without a Docker engine the images are left out, with a message.
+`;
+const STEP_MS = 1_800_000;
+const PARTS = ['package', 'wheel', 'images'] as const;
+const TARGETS = ['gateway', 'policy-service', 'engine'] as const;
+
+async function step(command: string, args: readonly string[], cwd = ROOT): Promise<void> {
+  const result = await runCommand(command, args, { cwd, timeoutMs: STEP_MS });
+  if (result.code !== 0) throw new Error(`${[command, ...args].join(' ')} failed\n${lastLines(result.output)}`);
+}
+
+const say = (text: string) => process.stdout.write(`${text}\n`);
+
+/** From a copy: setuptools leaves a folder in what it builds. */
+async function wheel(out: string): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-wheel-'));
+  try {
+    const source = join(folder, 'vllm-plugin');
+    mkdirSync(source);
+    for (const name of ['pyproject.toml', 'README.md', 'crystal_kv_vllm']) {
+      cpSync(join(ROOT, 'vllm-plugin', name), join(source, name), {
+        recursive: true,
+        filter: (path) => !path.endsWith('__pycache__'),
+      });
+    }
+    const hasUv = (await runCommand('uv', ['--version'])).code === 0;
+    if (hasUv) await step('uv', ['build', '--quiet', '--wheel', '--out-dir', out, source]);
+    else await step('python3', ['-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', out, source]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function images(version: string): Promise<void> {
+  const engine = await runCommand('docker', ['info'], { timeoutMs: 20_000 });
+  if (engine.code !== 0) {
+    say('images: left out, no Docker engine answers here');
+    return;
+  }
+  const build = (name: string, args: readonly string[]) =>
+    step('docker', ['build', '--tag', `crystal-kv/${name}:${version}`, ...args, '.']);
+  for (const target of TARGETS) await build(target, ['--file', 'deploy/Dockerfile', '--target', target]);
+  await build('vllm', ['--file', 'deploy/vllm.Dockerfile']);
+  say(`images: ${[...TARGETS, 'vllm'].map((name) => `crystal-kv/${name}:${version}`).join(', ')}`);
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      out: { type: 'string', default: join(ROOT, 'dist') },
+      only: { type: 'string', multiple: true, default: [...PARTS] },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const unknown = values.only.filter((part) => !PARTS.some((it) => it === part));
+  if (unknown.length > 0) throw new RangeError(`no part ${unknown.join(', ')}; there are ${PARTS.join(', ')}`);
+  const version = theVersion();
+  const out = resolve(values.out);
+  mkdirSync(out, { recursive: true });
+  for (const old of globSync('crystal[-_]kv*', { cwd: out })) rmSync(join(out, old));
+  say(`version ${version}`);
+  if (values.only.includes('package')) await step('npm', ['pack', '--silent', '--pack-destination', out]);
+  if (values.only.includes('wheel')) await wheel(out);
+  for (const file of globSync('crystal[-_]kv*', { cwd: out }).sort()) say(`made ${join(out, file)}`);
+  if (values.only.includes('images')) await images(version);
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`release: ${(error as Error).message}\n`);
+  process.exitCode = 1;
+}
