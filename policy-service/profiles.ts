@@ -54,10 +54,11 @@ const profileSchema = z.strictObject({
 
 export type ProfileConfig = z.output<typeof profileSchema>;
 
-/** The profiles that exist when the file names none: the default, one for each policy, and the paper's decay. */
+/** The profiles that exist when the file names none: the default, one for each policy, and two variants. */
 function builtIn(): Record<string, ProfileConfig> {
   const profiles: Record<string, z.input<typeof profileSchema>> = { [DEFAULT_PROFILE]: { policy: 'crystal' } };
   for (const policy of POLICY_NAMES) profiles[policy] = { policy };
+  profiles['crystal-evict'] = { policy: 'crystal', merge: false };
   profiles['crf-paper'] = { policy: 'crf', half_life_tokens: 1.36 };
   return Object.fromEntries(Object.entries(profiles).map(([name, profile]) => [name, profileSchema.parse(profile)]));
 }

@@ -60,7 +60,7 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     assert.match((await page.locator('.lead').textContent()) ?? '', /block of 16 tokens/);
     const profiles = await page.locator('#profile option').allTextContents();
     assert.ok(profiles.includes('crystal') && profiles.includes('full'), profiles.join());
-    assert.equal(await page.locator('#profile').inputValue(), 'crystal');
+    assert.equal(await page.locator('#profile').inputValue(), 'crystal-evict');
     assert.match(await page.locator('#prompt').inputValue(), /^L24 /);
     assert.ok(await page.locator('#notice').isHidden());
     await page.close();
@@ -70,7 +70,7 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     const page = await open();
     await setSpeed(page, '400');
     await page.getByRole('button', { name: 'Compare with full cache' }).click();
-    const [full, kept] = [row(page, 'full cache'), row(page, 'crystal, 320 tokens')];
+    const [full, kept] = [row(page, 'full cache'), row(page, 'crystal-evict, 320 tokens')];
     await kept.locator('.cell').nth(15).waitFor();
     const early = await kept.locator('.cell').count();
     await kept
@@ -118,8 +118,8 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
   test('what was seen can be looked at again, at any moment', async () => {
     const page = await open();
     await setSpeed(page, '0');
-    await runAlone(page, 'crystal', '160');
-    const cells = row(page, 'crystal, 160 tokens').locator('.cell');
+    await runAlone(page, 'crystal-evict', '160');
+    const cells = row(page, 'crystal-evict, 160 tokens').locator('.cell');
     const all = await cells.count();
     const slider = page.getByLabel('Moment, in tokens generated');
     await slider.fill('200');
@@ -164,10 +164,10 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     assert.equal(await focused(), 'block 10, kept');
     await page.keyboard.press('ArrowDown');
     assert.match(String(await focused()), /^block 10, /);
-    assert.match((await page.locator('#block h3').textContent()) ?? '', /^Block 10 of crystal, 320 tokens$/);
+    assert.match((await page.locator('#block h3').textContent()) ?? '', /^Block 10 of crystal-evict, 320 tokens$/);
     await page.keyboard.press('ArrowLeft');
     const facts = (await page.locator('#block').textContent()) ?? '';
-    assert.match(facts, /^Block 9 of crystal.*tokens 144 to 159 · (kept: \d+ of \d+|forgotten).*Its text:/);
+    assert.match(facts, /^Block 9 of crystal-evict.*tokens 144 to 159 · (kept: \d+ of \d+|forgotten).*Its text:/);
     // The prompt has 132 tokens: block 9 holds the 13th to the 28th of the reasoning.
     assert.match((await page.locator('#block .text').textContent()) ?? '', /hmm wasp is 4 plus 3/);
     await page.getByText('This row in words').nth(1).press('Enter');

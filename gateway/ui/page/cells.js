@@ -79,7 +79,8 @@ export function blockFacts(frame, block) {
   const [from, to] = [block * frame.blockSize, Math.min(frame.tokens, (block + 1) * frame.blockSize)];
   const facts = [`tokens ${from} to ${to - 1}`];
   const kind = kindOf(frame, block);
-  if (kind === 'hole') facts.push('forgotten: its memory was given back');
+  if (kind === 'hole')
+    facts.push('forgotten: its memory was given back (where blocks are merged, some of its tokens live on in others)');
   if (kind === 'prompt') facts.push('prompt: never leaves');
   if (kind === 'newest') facts.push('among the newest: does not leave yet');
   if (kind === 'kept') {

@@ -2,7 +2,8 @@ import { byId, element, setText } from './dom.js';
 
 /** The slider's last step: no budget of the request's own. */
 const NO_BUDGET = 1_056;
-const DEFAULT_PROFILE = 'crystal';
+/** The first that there is: where an engine can merge blocks, the plain one makes no trial answers to look at. */
+const SHOWN_PROFILES = ['crystal-evict', 'crystal'];
 
 /**
  * @typedef {object} Example
@@ -65,7 +66,7 @@ export class Controls {
       ...(names.length === 0 ? [element('option', { value: '' }, 'default')] : []),
       ...names.map((name) => element('option', { value: name }, name)),
     );
-    const wanted = [before, DEFAULT_PROFILE].find((name) => names.includes(name));
+    const wanted = [before, ...SHOWN_PROFILES].find((name) => names.includes(name));
     if (wanted !== undefined) byId('profile', HTMLSelectElement).value = wanted;
     const budget = byId('budget', HTMLInputElement);
     budget.min = String(Math.max(Number(budget.min), setup.budgetTokens.min));

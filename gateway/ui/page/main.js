@@ -14,6 +14,10 @@ import { verdict } from './verdict.js';
 /** Requests from elsewhere stay this long after their end. */
 const LINGER_MS = 15_000;
 const MOST_OTHERS = 12;
+/** Milliseconds between two drawings: states do not come more often. */
+const DRAW_MS = 45;
+/** The same of charts. */
+const CHART_MS = 250;
 const DEFAULT_BLOCK_SIZE = 16;
 
 /** @type {{ run: Run, reading: Reading }[]} */
@@ -151,7 +155,9 @@ let lastDraw = performance.now();
 let lastChart = 0;
 
 function draw() {
+  requestAnimationFrame(draw);
   const now = performance.now();
+  if (now - lastDraw < DRAW_MS) return;
   playhead.pace = controls.pace;
   playhead.advance(Math.max(0, ...own.map(({ run }) => run.transcript.generated)), now - lastDraw);
   lastDraw = now;
@@ -162,7 +168,7 @@ function draw() {
     const content = contents.find(({ transcript }) => transcript === run.transcript);
     reading.update(playhead.shown, content?.frame, content?.frame.blockSize ?? blockSize);
   }
-  if (now - lastChart > 200) {
+  if (now - lastChart > CHART_MS) {
     lastChart = now;
     drawFigures(contents);
     if (looked !== undefined) {
@@ -177,7 +183,6 @@ function draw() {
     announced = true;
     setText(byId('verdict'), verdict(own));
   }
-  requestAnimationFrame(draw);
 }
 
 /** @param {RowContent[]} contents */

@@ -5,6 +5,8 @@ import { element, setText } from './dom.js';
 
 /** Blocks of one request that are drawn: the newest. */
 const MOST_CELLS = 1_024;
+/** The protocol's number of the mode in which nothing is evicted. */
+const OFF = 3;
 const KIND_NAMES = { prompt: 'prompt', kept: 'kept', newest: 'newest', hole: 'forgotten' };
 
 /**
@@ -14,6 +16,10 @@ const KIND_NAMES = { prompt: 'prompt', kept: 'kept', newest: 'newest', hole: 'fo
  * @property {Frame} frame
  * @property {Transcript | undefined} transcript of the page's own requests
  * @property {boolean} over
+ */
+
+/**
+ * @typedef {{ frame: Frame, over: boolean, answerStart: number | undefined, words: boolean }} Shown
  */
 
 /**
@@ -83,6 +89,8 @@ class Row {
   #first = 0;
   #current = 0;
   #content;
+  /** @type {Shown | undefined} what was drawn last */
+  #shown;
   #onLook;
   #onMove;
 
@@ -108,8 +116,11 @@ class Row {
 
   /** @param {RowContent} content */
   update(content) {
-    this.#content = content;
     const { frame, title, over } = content;
+    const before = this.#shown;
+    this.#content = content;
+    this.#shown = { frame, over, answerStart: content.transcript?.answerStart, words: this.#wordsBox.open };
+    if (before !== undefined && isSame(before, this.#shown)) return;
     this.element.dataset['over'] = String(over);
     setText(this.#title, title);
     setText(this.#facts, factsOf(content));
@@ -117,7 +128,7 @@ class Row {
     const first = Math.max(0, frame.blocks - MOST_CELLS);
     if (first !== this.#first) this.#drawn = [];
     this.#first = first;
-    const answerStart = content.transcript?.answerStart;
+    const { answerStart } = this.#shown;
     const answerBlock = answerStart === undefined ? Infinity : Math.floor(answerStart / frame.blockSize);
     const cells = cellsOf(frame).slice(first);
     while (this.#spans.length > cells.length) this.#spans.pop()?.remove();
@@ -180,10 +191,18 @@ class Row {
   }
 }
 
+/**
+ * @param {Shown} a
+ * @param {Shown} b
+ */
+function isSame(a, b) {
+  return a.frame === b.frame && a.over === b.over && a.answerStart === b.answerStart && a.words === b.words;
+}
+
 /** @param {RowContent} content */
 function factsOf({ frame, over }) {
-  const { blocks, resident, evicted, probes, cold, policy } = frame;
-  const held = `policy ${policy}: ${resident} of ${blocks} blocks in memory`;
+  const { blocks, resident, evicted, probes, cold, policy, mode } = frame;
+  const held = `${mode === OFF ? 'not managed' : `policy ${policy}`}: ${resident} of ${blocks} blocks in memory`;
   const back =
     evicted === 0 ? 'nothing forgotten' : `${evicted} given back (${Math.round((100 * evicted) / blocks)} %)`;
   const asked = probes === 0 ? '' : `, ${probes} trial ${probes === 1 ? 'answer' : 'answers'}`;
