@@ -1,6 +1,7 @@
 /** Measures what cache policies cost in answers, under equal conditions; see `--help`. */
 import { parseArgs } from 'node:util';
-import { CONCURRENCY, measure, RECENT_TOKENS, SINK_TOKENS } from './eval/measure.ts';
+import { BACKENDS, CONCURRENCY, RECENT_TOKENS, SINK_TOKENS } from './eval/backend.ts';
+import { measure } from './eval/measure.ts';
 import { writePlot } from './eval/plot.ts';
 import { writeResults } from './eval/results.ts';
 import { type Details, details } from './eval/row.ts';
@@ -15,7 +16,9 @@ policy at a share of the thinking cache. Prints Markdown tables, and writes benc
                    main      verbose, 40 lines, blocks of 16, 25 and 40 %, all policies and the oracle, 200 programs
                    ablation  the same with parts of the policy crystal taken out, 64 programs
                    grid      both forms, 24, 32 and 40 lines, 15 to 60 %, blocks of 16 and 32, 32 programs each
+                   pressure  a pool for a half and a third of what runs: nothing evicted, and the default profile
                    sweep     half-lives, probe intervals and decays, 32 programs; use a seed of its own
+  --backend NAME embedded (default), or vllm: on the CPU, verbose, 40 lines, blocks of 32, 25 and 40 %, 32 programs
   --seed N       programs to send (default: fresh ones; the seed is printed)
   --programs N   how many, at least 1
   --only A,B     these candidates, by the key in the results (crystal, h2o, oracle, ...)
@@ -27,9 +30,10 @@ policy at a share of the thinking cache. Prints Markdown tables, and writes benc
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      part: { type: 'string', default: 'main' },
+      part: { type: 'string' },
       seed: { type: 'string' },
       programs: { type: 'string' },
+      backend: { type: 'string', default: 'embedded' },
       only: { type: 'string' },
       shares: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
@@ -39,8 +43,15 @@ async function main(): Promise<void> {
     process.stdout.write(HELP);
     return;
   }
-  const part = PARTS.find((name) => name === values.part);
-  if (part === undefined) throw new RangeError(`--part must be one of ${PARTS.join(', ')}, got "${values.part}"`);
+  const backend = BACKENDS.find((name) => name === values.backend);
+  if (backend === undefined) {
+    throw new RangeError(`--backend must be one of ${BACKENDS.join(', ')}, got "${values.backend}"`);
+  }
+  const known = PARTS.filter((name) => (name === 'vllm') === (backend === 'vllm'));
+  const part = known.find((name) => name === (values.part ?? known[0]));
+  if (part === undefined) {
+    throw new RangeError(`--part must be one of ${known.join(', ')} with the backend ${backend}, got "${values.part}"`);
+  }
   const programs = values.programs === undefined ? undefined : Number(values.programs);
   if (programs !== undefined && !(Number.isInteger(programs) && programs >= 1)) {
     throw new RangeError(`--programs must be an integer of at least 1, got "${values.programs}"`);
@@ -59,6 +70,7 @@ async function main(): Promise<void> {
     const first = rows.length;
     // Written after each row, so that what took long is not lost.
     await measure(
+      backend,
       setting,
       seed + i,
       (row, full) => {
@@ -70,7 +82,7 @@ async function main(): Promise<void> {
     const { form, lines, blockSize } = setting;
     process.stdout.write(`${markdown(`${form}, ${lines} lines, blocks of ${blockSize}`, rows.slice(first))}\n`);
   }
-  if (rows.some((row) => row.budget_blocks !== null) && rows.every((row) => row.evicted_blocks === 0)) {
+  if (rows.some((row) => row.share < 1) && rows.every((row) => row.evicted_blocks === 0)) {
     throw new Error('no block was evicted: the policy service decided nothing');
   }
   log(`wrote ${path} and ${writePlot()}\n`);

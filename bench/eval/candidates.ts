@@ -49,6 +49,13 @@ export const ABLATIONS: readonly Candidate[] = [
   },
 ];
 
+/** Of a pool that is too small: nothing leaves it, or what the default profile takes, as shipped. */
+export const UNDER_PRESSURE: readonly Candidate[] = [
+  { key: 'stock', title: 'nothing evicted', profile: { policy: 'full' } },
+  { key: 'default', title: 'default profile', profile: { policy: 'crystal' } },
+  { key: 'default_evict', title: 'default profile without merging', profile: evicting },
+];
+
 /** What a sweep of the defaults tries; on other seeds than any table. */
 export const SWEEP: readonly Candidate[] = [
   ...[1.36, 8, 32, 70, 150, 400].map((tokens) => ({

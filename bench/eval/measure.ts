@@ -1,30 +1,22 @@
-import { type Cluster, startCluster } from '../../scripts/cluster.ts';
-import { budgetBlocks } from '../ask.ts';
-import { countExact, EVERY_STEP, runRound } from '../rounds.ts';
+import { startCluster } from '../../scripts/cluster.ts';
+import { type Answer, budgetBlocks } from '../ask.ts';
+import { countExact, type Round, runRound } from '../rounds.ts';
+import { mean } from '../statistics.ts';
 import { answerTokenLimit, makePrograms } from '../workload.ts';
+import { type BackendName, CONCURRENCY, engineConfig, startEmbedded } from './backend.ts';
 import { startOracle } from './oracle.ts';
 import type { Row } from './row.ts';
 import type { Setting } from './setting.ts';
+import { startVllmBackend } from './vllm-backend.ts';
 
-export const SINK_TOKENS = 4;
-export const RECENT_TOKENS = 64;
-export const CONCURRENCY = 16;
-
-const engine = (blockSize: number) => ({
-  block_size: blockSize,
-  pool_blocks: 65_536 / blockSize,
-  sink_tokens: SINK_TOKENS,
-  recent_tokens: RECENT_TOKENS,
-  lockstep: true,
-  lockstep_timeout_ms: 10_000,
-  log_level: 'warn',
-});
+const STARTERS = { embedded: startEmbedded, vllm: startVllmBackend } as const;
 
 /**
  * Sends the programs of a setting through the whole system, with a full cache and then under every candidate and share.
- * `onRow` is told of each row when it is there, with the full cache's; `log` gets lines for people.
+ * `onRow` is told of each row when it is there, with the full cache's; `log` gets text for people.
  */
 export async function measure(
+  backendName: BackendName,
   setting: Setting,
   seed: number,
   onRow: (row: Row, full: Row) => void,
@@ -32,79 +24,89 @@ export async function measure(
 ): Promise<void> {
   const { form, lines, blockSize, candidates } = setting;
   const programs = makePrograms(seed, setting.programs, lines, form);
-  const profiles = Object.fromEntries(candidates.map(({ key, profile }) => [key, profile]));
-  const cluster = await startCluster({
-    config: {
-      engine: engine(blockSize),
-      policy_service: { ...EVERY_STEP, default_profile: 'full', log_level: 'warn' },
-      gateway: { log_level: 'warn' },
-      profiles: { full: { policy: 'full' }, ...profiles },
-    },
-  });
-  const run = async (
-    at: Cluster,
-    key: string,
-    title: string,
-    share: number | undefined,
-    budget: number | undefined,
-  ) => {
+  const maxTokens = answerTokenLimit(lines, form);
+  const told = async (title: string, share: number | undefined, run: () => Promise<Round>) => {
     const where = share === undefined ? '' : ` at ${Math.round(share * 100)} %`;
     log(`${form}, ${lines} lines, blocks of ${blockSize}: ${title}${where} ... `);
-    const cache = { profile: key, ...(budget === undefined ? {} : { budget_tokens: budget * blockSize }) };
-    const maxTokens = answerTokenLimit(lines, form);
-    const round = await runRound(at, { programs, cache, concurrency: CONCURRENCY, maxTokens, blockSize });
+    const round = await run();
     log(`${countExact(round.answers)} of ${programs.length} exact, ${round.seconds.toFixed(0)} s\n`);
-    return { setting, key, title, share, budget, round } satisfies Row;
+    return round;
   };
+  const backend = await STARTERS[backendName](candidates, blockSize);
   try {
-    const full = await run(cluster, 'full', 'full cache', undefined, undefined);
+    const run = (key: string, budgetTokens: number | undefined) => () =>
+      backend.run({ programs, profile: key, budgetTokens, maxTokens });
+    const whole = await told('full cache', undefined, run('full', undefined));
+    const full: Row = { setting, key: 'full', title: 'full cache', share: undefined, budget: undefined, round: whole };
     onRow(full, full);
     for (const share of setting.shares) {
       const budget = budgetBlocks(full.round.answers, share, blockSize);
-      for (const { key, title } of candidates) onRow(await run(cluster, key, title, share, budget), full);
-      if (setting.oracle) onRow(await bound(setting, seed, share, budget, log), full);
+      if (setting.limit === 'pool') {
+        const pool = poolBlocks(whole.answers, share, blockSize);
+        const tight = await startEmbedded(candidates, blockSize, pool);
+        try {
+          for (const { key, title } of candidates) {
+            const round = await told(title, share, () =>
+              tight.run({ programs, profile: key, budgetTokens: undefined, maxTokens }),
+            );
+            onRow({ setting, key, title, share, budget: undefined, round }, full);
+          }
+        } finally {
+          await tight.close();
+        }
+        continue;
+      }
+      for (const { key, title } of candidates) {
+        const round = await told(title, share, run(key, budget * blockSize));
+        onRow({ setting, key, title, share, budget, round }, full);
+      }
+      if (!setting.oracle || backendName !== 'embedded') continue;
+      const round = await told('oracle', share, () => runOracle(programs, budget, maxTokens, blockSize));
+      onRow({ setting, key: 'oracle', title: 'oracle (blocks)', share, budget, round }, full);
     }
   } finally {
-    await cluster.close();
+    await backend.close();
   }
 }
 
+/** `share` of the blocks that the requests which run at the same time hold at their ends, with a whole cache. */
+function poolBlocks(answers: readonly Answer[], share: number, blockSize: number): number {
+  const blocks = answers.map((it) => Math.ceil((it.promptTokens + it.generatedTokens) / blockSize));
+  return Math.ceil(share * CONCURRENCY * mean(blocks));
+}
+
 /** The oracle has an engine of its own, and no gateway: it must know which program a request is. */
-async function bound(
-  setting: Setting,
-  seed: number,
-  share: number,
+async function runOracle(
+  programs: Parameters<typeof startOracle>[0],
   budget: number,
-  log: (text: string) => void,
-): Promise<Row> {
-  const { form, lines, blockSize } = setting;
-  const programs = makePrograms(seed, setting.programs, lines, form);
+  maxTokens: number,
+  blockSize: number,
+): Promise<Round> {
   const oracle = await startOracle(programs, budget);
-  const cluster = await startCluster({
-    config: { engine: engine(blockSize) },
-    start: ['engine'],
-    policyAddress: oracle.address,
-  });
   try {
-    await oracle.attached;
-    log(`${form}, ${lines} lines, blocks of ${blockSize}: oracle at ${Math.round(share * 100)} % ... `);
-    const maxTokens = answerTokenLimit(lines, form);
-    const round = await runRound(
-      { ...cluster, gatewayUrl: cluster.engineUrl },
-      {
-        programs,
-        cache: undefined,
-        concurrency: CONCURRENCY,
-        maxTokens,
-        blockSize,
-        memory: oracle.watch,
-        xargsOf: (index) => ({ crystalkv_id: `${index}` }),
-      },
-    );
-    log(`${countExact(round.answers)} of ${programs.length} exact, ${round.seconds.toFixed(0)} s\n`);
-    return { setting, key: 'oracle', title: 'oracle (blocks)', share, budget, round };
+    const cluster = await startCluster({
+      config: { engine: engineConfig(blockSize) },
+      start: ['engine'],
+      policyAddress: oracle.address,
+    });
+    try {
+      await oracle.attached;
+      return await runRound(
+        { ...cluster, gatewayUrl: cluster.engineUrl },
+        {
+          programs,
+          cache: undefined,
+          concurrency: CONCURRENCY,
+          maxTokens,
+          blockSize,
+          memory: oracle.watch,
+          xargsOf: (index) => ({ crystalkv_id: `${index}` }),
+        },
+      );
+    } finally {
+      await cluster.close();
+    }
   } finally {
-    await cluster.close();
     oracle.close();
   }
 }

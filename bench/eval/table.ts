@@ -12,6 +12,7 @@ const COLUMNS: readonly (readonly [string, (row: Details) => string])[] = [
   ['length ratio', (row) => row.length_ratio.toFixed(2)],
   ['thinking never ended', (row) => percent(row.unended_share)],
   ['extra tokens', (row) => percent(row.extra_tokens_share)],
+  ['preemptions', (row) => `${row.preemptions}`],
   ['mean / peak blocks', (row) => `${row.mean_blocks.toFixed(1)} / ${row.peak_blocks}`],
 ];
 
@@ -21,7 +22,7 @@ export function markdown(title: string, rows: readonly Details[]): string {
     [title, ...COLUMNS.map(([head]) => head)],
     ['---', ...COLUMNS.map(() => '---:')],
     ...rows.map((row) => [
-      row.budget_blocks === null ? row.title : `${row.title}, ${percent(row.share)}`,
+      row.share === 1 ? row.title : `${row.title}, ${percent(row.share)}`,
       ...COLUMNS.map(([, cell]) => cell(row)),
     ]),
   ];

@@ -113,7 +113,7 @@ function describe(run: VllmRun, programs: readonly Program[] | undefined): ArmRo
 }
 
 /** What stands between the end of thinking and the first end of the sequence; undefined: thinking never ended. */
-function contentOf(tokens: readonly number[]): string | undefined {
+export function contentOf(tokens: readonly number[]): string | undefined {
   const end = tokens.indexOf(TOKEN.thinkEnd);
   if (end < 0) return undefined;
   const eos = tokens.indexOf(TOKEN.eos, end);

@@ -64,7 +64,7 @@ export interface VllmOptions {
   /** Core for all of vLLM's processes; undefined: not pinned. */
   core: number | undefined;
   /** Undefined: stock vLLM, with no plugin loaded. */
-  plugin: { policyAddress: string; metricsPort: number } | undefined;
+  plugin: { policyAddress: string; metricsPort: number; lockstep?: boolean } | undefined;
   logFolder: string;
 }
 
@@ -154,6 +154,7 @@ function environment({ plugin, name, core }: VllmOptions): NodeJS.ProcessEnv {
           CRYSTALKV_METRICS_PORT: `${plugin.metricsPort}`,
           CRYSTALKV_ENGINE_ID: name,
           CRYSTALKV_STRICT: '1',
+          ...(plugin.lockstep === true ? { CRYSTALKV_LOCKSTEP: '1', CRYSTALKV_LOCKSTEP_TIMEOUT_MS: '10000' } : {}),
         }),
   };
 }

@@ -99,7 +99,7 @@ async function configure(cluster: Cluster, steps: number | undefined): Promise<v
   await sleep(1000);
 }
 
-async function attached(url: string): Promise<void> {
+export async function attached(url: string): Promise<void> {
   const deadline = performance.now() + ATTACH_MS;
   while (total(await readMetrics(url), 'crystalkv_engine_stream_up') !== 1) {
     if (performance.now() > deadline) throw new Error(`vLLM was not attached to the policy service in ${ATTACH_MS} ms`);
