@@ -100,7 +100,8 @@ describe('the load generator', () => {
     const target = await serve((request, response) => {
       request.resume().on('end', () => {
         answers += 1;
-        setTimeout(() => response.writeHead(answers % 2 === 0 ? 200 : 500).end(ANSWER), 20);
+        const status = answers % 2 === 0 ? 200 : 500;
+        setTimeout(() => response.writeHead(status).end(ANSWER), 20);
       });
     });
     t.after(target.close);
