@@ -8,7 +8,7 @@ import { StopSignal } from '../scripts/stop-signal.ts';
 import { output } from './gateway/child.ts';
 import { figuresOf, type Row } from './gateway/figures.ts';
 import type { Load, Measured } from './gateway/loads.ts';
-import { busyCores, prefer, realTime, usageOf } from './gateway/proc.ts';
+import { busyCores, prefer, REAL_TIME, realTime, realTimeSlice, usageOf } from './gateway/proc.ts';
 import { ANSWER, requestBody } from './gateway/shapes.ts';
 import {
   CORES,
@@ -25,7 +25,7 @@ import { median, round } from './statistics.ts';
 const EVENTS_PER_SECOND = 50;
 const STREAMS = 200;
 const LOAD = join(ROOT, 'bench/gateway/load.ts');
-const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 3, streams: 4, warmUp: 12 } };
+const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 3, streams: 4, warmUp: 8 } };
 const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 2 } };
 type Sizes = typeof FULL;
 
@@ -133,7 +133,7 @@ async function main(): Promise<void> {
   const conditions = {
     ...conditionsOf(sizes),
     real_time: values.realtime
-      ? 'upstream, load generator and target in SCHED_RR while they are measured, so that other programs wait'
+      ? `upstream, load generator and target in SCHED_RR while they are measured, so that other programs wait; slices of ${realTimeSlice()} ms`
       : 'no',
     priority: priority === 0 ? 'as every program' : `nice ${priority} for all processes of the bench`,
     load_average_before: loadBefore,
@@ -196,8 +196,8 @@ const works = (result: Measured) => result.requests > 0 && result.failed === 0;
 
 /** `ahead`: the load generator runs in the real-time class. */
 async function run({ url, headers }: RunningTarget, load: Load, signal: AbortSignal, ahead = false): Promise<Measured> {
-  const spec = JSON.stringify({ target: { url, headers }, load, realTime: ahead });
-  const command = [...pinned(CORES?.load), process.execPath, LOAD, spec];
+  const spec = JSON.stringify({ target: { url, headers }, load });
+  const command = [...(ahead ? REAL_TIME : []), ...pinned(CORES?.load), process.execPath, LOAD, spec];
   return JSON.parse(await output(command, signal)) as Measured;
 }
 

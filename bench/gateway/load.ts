@@ -2,8 +2,6 @@
 
 import type { Target } from './client.ts';
 import { type Load, runLoad } from './loads.ts';
-import { realTime } from './proc.ts';
 
-const spec = JSON.parse(process.argv[2] ?? '') as { target: Target; load: Load; realTime: boolean };
-if (spec.realTime) realTime(true, [process.pid]);
-process.stdout.write(JSON.stringify(await runLoad(spec.target, spec.load)));
+const { target, load } = JSON.parse(process.argv[2] ?? '') as { target: Target; load: Load };
+process.stdout.write(JSON.stringify(await runLoad(target, load)));

@@ -40,17 +40,19 @@ export function prefer(nice: number, pid = process.pid): void {
   if (existsSync(group)) writeFileSync(group, `${nice}`);
 }
 
-/**
- * Puts processes and what they started into Linux's real-time class, or back. Their main threads come before the others:
- * of equals each may run for 100 ms, and a thread that compiles would hold up the one that serves. Needs root and chrt.
- */
+/** Puts all threads of processes and of what they started into Linux's real-time class, or back. Needs root and chrt. */
 export function realTime(on: boolean, pids: readonly number[]): void {
-  const chrt = (...args: string[]) => execFileSync('chrt', args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const policy = on ? ['--rr', '--pid', '1'] : ['--other', '--pid', '0'];
   for (const pid of pids.flatMap((one) => [one, ...descendants(one)])) {
-    chrt('--all-tasks', on ? '--rr' : '--other', '--pid', on ? '1' : '0', `${pid}`);
-    if (on) chrt('--rr', '--pid', '2', `${pid}`);
+    execFileSync('chrt', ['--all-tasks', ...policy, `${pid}`], { stdio: ['ignore', 'ignore', 'pipe'] });
   }
 }
+
+/** A command that starts another in that class. */
+export const REAL_TIME = ['chrt', '--rr', '1'] as const;
+
+/** How long threads of that class may run while equals wait, in milliseconds. */
+export const realTimeSlice = (): string => readFileSync('/proc/sys/kernel/sched_rr_timeslice_ms', 'utf8').trim();
 
 /** How many cores other programs keep busy now, seen over a second in which this bench does nothing. */
 export async function busyCores(): Promise<number> {
