@@ -13,6 +13,27 @@ export function wilson(successes: number, total: number): { low: number; high: n
   return { low: Math.max(0, centre - half), high: Math.min(1, centre + half) };
 }
 
+/**
+ * The lower end of the 95 % interval of the difference between two shares of successes on the same cases, first less second
+ * (R. G. Newcombe, Statist. Med. 17, 1998, method 10). The lists are of one length, at least 1.
+ */
+export function pairedLow(first: readonly boolean[], second: readonly boolean[]): number {
+  const n = first.length;
+  if (n === 0 || n !== second.length) throw new RangeError(`pairs are needed, got ${n} and ${second.length} cases`);
+  const count = (holds: (i: number) => boolean) => first.filter((_, i) => holds(i)).length;
+  const both = count((i) => first[i]! && second[i]!);
+  const gained = count((i) => first[i]! && !second[i]!);
+  const lost = count((i) => !first[i]! && second[i]!);
+  const [a, b] = [both + gained, both + lost];
+  const product = a * (n - a) * b * (n - b);
+  const excess = both * (n - both - gained - lost) - gained * lost;
+  const corrected = excess > n / 2 ? excess - n / 2 : Math.min(excess, 0);
+  const correlation = product === 0 ? 0 : corrected / Math.sqrt(product);
+  const down = a / n - wilson(a, n).low;
+  const up = wilson(b, n).high - b / n;
+  return (a - b) / n - Math.sqrt(down ** 2 - 2 * correlation * down * up + up ** 2);
+}
+
 /** The list must not be empty. */
 export const mean = (values: readonly number[]): number => add(values) / atLeastOne(values).length;
 

@@ -1,5 +1,6 @@
 import type { RequestListener, Server } from 'node:http';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 
 /** A listening server. `close` stops accepting and resolves when its last connection has ended. */
@@ -11,9 +12,18 @@ export interface Listening {
   close(): Promise<void>;
 }
 
-/** Listens, or rejects with a message that names the address (port in use, not permitted). */
-export function listen(handler: RequestListener, host: string, port: number): Promise<Listening> {
-  const server = createServer(handler);
+/**
+ * Listens, with TLS when there is a certificate, or rejects with a message that names the address (port in use, not
+ * permitted).
+ */
+export function listen(
+  handler: RequestListener,
+  host: string,
+  port: number,
+  tls?: { cert: Buffer; key: Buffer },
+): Promise<Listening> {
+  const server = tls === undefined ? createServer(handler) : createTlsServer(tls, handler);
+  const scheme = tls === undefined ? 'http' : 'https';
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const reason = error.code === 'EADDRINUSE' ? 'the port is in use' : error.message;
@@ -21,7 +31,12 @@ export function listen(handler: RequestListener, host: string, port: number): Pr
     });
     server.listen(port, host, () => {
       const actual = (server.address() as AddressInfo).port;
-      resolve({ server, port: actual, url: `http://${host}:${actual}`, close: () => closeServer(server) });
+      resolve({
+        server,
+        port: actual,
+        url: `${scheme}://${host.includes(':') ? `[${host}]` : host}:${actual}`,
+        close: () => closeServer(server),
+      });
     });
   });
 }

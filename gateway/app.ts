@@ -1,6 +1,7 @@
 import type { RequestListener } from 'node:http';
 import express, { type RequestHandler } from 'express';
 import { answerErrors, notFound, otherMethods } from './answers.ts';
+import { type CorsConfig, cors } from './cors.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { listModels } from './fleet/list-models.ts';
 import { type ForwardDeps, forward } from './forward.ts';
@@ -14,6 +15,7 @@ import type { Ui } from './ui/ui.ts';
 
 export interface AppDeps extends ForwardDeps, RecordDeps {
   fleet: Fleet;
+  cors: CorsConfig;
   /** Undefined: nobody is asked for a key. */
   keyring: Keyring | undefined;
   /** The gateway described, for `/openapi.json`. */
@@ -37,7 +39,7 @@ export function createApp(deps: AppDeps): RequestListener {
   if (metricsHandler !== undefined) app.get('/metrics', mayRead(keyring), metricsHandler);
   deps.ui?.mountPage(app);
 
-  const first: RequestHandler[] = [keepRecords(deps)];
+  const first: RequestHandler[] = [keepRecords(deps), cors(deps.cors)];
   app.use(first);
   if (metricsHandler !== undefined) app.get('/metrics', refuseKey('/metrics'));
   const hot = new Map<string, RequestHandler[]>();

@@ -3,10 +3,12 @@ import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
 import { admissionSchema } from './admission/config.ts';
 import { whole } from './bounds.ts';
+import { corsSchema } from './cors.ts';
 import { fleetOptions } from './fleet/config.ts';
 import { exposureProblem, keysSchema, LOOPBACK } from './keys/config.ts';
 import { limitsSchema } from './limits/config.ts';
 import { redisSchema } from './redis.ts';
+import { tlsSchema } from './tls.ts';
 import { retriesSchema } from './tries/config.ts';
 import { compatSchema, usageSchema } from './usage/config.ts';
 
@@ -29,6 +31,8 @@ const options = z.strictObject({
   limits: limitsSchema,
   usage: usageSchema,
   compat: compatSchema,
+  tls: tlsSchema,
+  cors: corsSchema,
   allow_unauthenticated: z
     .boolean('must be true or false')
     .default(false)
@@ -81,6 +85,11 @@ const options = z.strictObject({
         .describe(`The live page at /ui, one of ${UI_SWITCH.join(', ')}; auto: when the gateway listens on loopback`),
     })
     .prefault({}),
+  metrics_host: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Address of the listener at metrics_port, which asks for no key; without it that of host'),
   metrics_port: whole(0, 65_535)
     .optional()
     .describe('Port of its own for /metrics, 0 for any free one; without it /metrics is on the main port'),

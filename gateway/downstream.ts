@@ -41,7 +41,8 @@ export function createDownstream(
 
   const reset = () => {
     // HTTP/1.0 takes a closed connection for the end of the body; a reset cannot be mistaken.
-    if (request.httpVersion === '1.0') request.socket.resetAndDestroy();
+    // Below TLS there is no reset; without its closing message, the end of the connection is none of the body.
+    if (request.httpVersion === '1.0' && !('encrypted' in request.socket)) request.socket.resetAndDestroy();
     else response.destroy();
     return 'reset' as const;
   };

@@ -1,3 +1,5 @@
+import type { Server } from 'node:http';
+import { Server as TlsServer } from 'node:https';
 import { Registry } from 'prom-client';
 import { listen, type MetricsSource, metricsHandler } from '../common/http.ts';
 import type { Logger } from '../common/logger.ts';
@@ -20,6 +22,7 @@ import { createMetrics } from './metrics.ts';
 import { openApiDocument } from './openapi/document.ts';
 import { createInflight } from './record.ts';
 import { connectRedis } from './redis.ts';
+import { readTls, type TlsFiles } from './tls.ts';
 import type { Tracing } from './tracing.ts';
 import { createRetryBudget } from './tries/budget.ts';
 import { createTries } from './tries/tries.ts';
@@ -74,6 +77,8 @@ const FIXED = [
   'keys',
   'redis',
   'limits',
+  'cors',
+  'metrics_host',
   'usage',
   'compat',
   'allow_unauthenticated',
@@ -82,6 +87,7 @@ const FIXED = [
 /** Starts the gateway. Rejects when it cannot listen; the message names the address. */
 export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): Promise<Gateway> {
   const { logger } = deps;
+  const tls = readTls(initial.tls);
   let config = initial;
   let admission: Admission | undefined;
   const registry = new Registry();
@@ -154,6 +160,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     inflight,
     logger,
     tracing: deps.tracing,
+    cors: config.cors,
     keyring,
     limits,
     metering,
@@ -177,7 +184,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
     redis?.disconnect();
     await fleet.close();
   };
-  const main = await listen(app, config.host, config.port).catch(async (error: unknown) => {
+  const main = await listen(app, config.host, config.port, tls).catch(async (error: unknown) => {
     await closeParts();
     throw error;
   });
@@ -186,10 +193,12 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   const separate =
     config.metrics_port === undefined
       ? undefined
-      : await listen(serveMetrics, config.host, config.metrics_port).catch(async (error: unknown) => {
-          await Promise.all([main.close(), closeParts()]);
-          throw error;
-        });
+      : await listen(serveMetrics, config.metrics_host ?? config.host, config.metrics_port).catch(
+          async (error: unknown) => {
+            await Promise.all([main.close(), closeParts()]);
+            throw error;
+          },
+        );
   logger.info({ url: main.url, backends: fleet.all.map(({ url }) => url) }, 'listening');
 
   const drain = async () => {
@@ -213,6 +222,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   return {
     reload(next) {
       const fixed = FIXED.filter((key) => JSON.stringify(next[key]) !== JSON.stringify(config[key]));
+      reloadTls(main.server, tls, next, logger);
       config = { ...next, ...Object.fromEntries(FIXED.map((key) => [key, config[key]])) };
       fleet.update(config);
       gate.wake();
@@ -228,6 +238,18 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
       return closing;
     },
   };
+}
+
+/** The files may have been replaced under the same names: new connections get the new certificate. */
+function reloadTls(server: Server, started: TlsFiles | undefined, next: GatewayConfig, logger: Logger): void {
+  try {
+    const files = readTls(next.tls);
+    if ((files === undefined) !== (started === undefined)) {
+      logger.warn({ options: ['tls'] }, 'TLS is turned on and off with the next start only');
+    } else if (files !== undefined && server instanceof TlsServer) server.setSecureContext(files);
+  } catch (error) {
+    logger.error({ reason: (error as Error).message }, 'the certificate stays as it was');
+  }
 }
 
 /** Whether `event` came within `ms`. */

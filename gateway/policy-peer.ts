@@ -47,7 +47,7 @@ export class PolicyPeer {
     });
   }
 
-  /** One choice of a request by the id that the gateway gave it; undefined: it is unknown or has ended. */
+  /** One choice of a request by the id that the gateway gave it; undefined: it is unknown or ended a while ago. */
   request(crystalkvId: string, choiceIndex = 0): Promise<RequestState | undefined> {
     return new Promise((resolve, reject) => {
       this.#client.getRequest({ crystalkvId, choiceIndex }, this.#metadata, deadline(), (error, response) => {

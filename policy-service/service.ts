@@ -8,6 +8,7 @@ import type {
   WatchResponse,
 } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { Settings } from './config.ts';
+import { createEndedRequests } from './ended.ts';
 import type { Engines, FinishedListener } from './engines.ts';
 import type { Refusal } from './hello.ts';
 import { POLICIES } from './policies/registry.ts';
@@ -21,6 +22,11 @@ export const WATCH_INTERVAL = { min: 50, max: 10_000, fallback: 250 } as const;
 /** The RPCs of `KvPolicy`. `close` ends what is still streaming. */
 export function createService({ engines, settings }: { engines: Engines; settings: { current: Settings } }) {
   const watchers = new Set<() => void>();
+  const ended = createEndedRequests();
+  const keepEnded: FinishedListener = (engineId, request) => {
+    if (request.start.crystalkvId !== '') ended.add(requestMessage(engineId, request));
+  };
+  engines.finishedListeners.add(keepEnded);
 
   function* states(matches: (engineId: string, crystalkvId: string) => boolean): Generator<RequestMessage> {
     for (const [engineId, { requests }] of engines.attached) {
@@ -52,9 +58,10 @@ export function createService({ engines, settings }: { engines: Engines; setting
       let found: RequestMessage | undefined;
       for (const state of states((_engine, id) => id === crystalkvId))
         if (state.choiceIndex === choiceIndex) found = state;
+      found ??= ended.get(crystalkvId, choiceIndex);
       if (found !== undefined) return callback(null, { request: found });
       const wanted = `request ${JSON.stringify(crystalkvId.slice(0, 128))}, choice ${choiceIndex}`;
-      return refuse(callback, status.NOT_FOUND, `${wanted} is unknown or has ended`);
+      return refuse(callback, status.NOT_FOUND, `${wanted} is unknown or ended a while ago`);
     },
 
     listRequests({ request: { engineId } }, callback) {
@@ -126,6 +133,7 @@ export function createService({ engines, settings }: { engines: Engines; setting
   return {
     handlers,
     close() {
+      engines.finishedListeners.delete(keepEnded);
       for (const finish of watchers) finish();
     },
   };

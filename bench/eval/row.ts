@@ -1,5 +1,5 @@
 import { countExact, generatedTokens, type Round } from '../rounds.ts';
-import { mean, round, wilson } from '../statistics.ts';
+import { mean, pairedLow, round, wilson } from '../statistics.ts';
 import { CLASSES, rightShare } from './classes.ts';
 import type { Setting } from './setting.ts';
 
@@ -51,14 +51,11 @@ export function details({ setting, key, title, share, budget, round: it }: Row, 
   };
 }
 
-/**
- * The difference to the full cache on the same programs, with a lower 95 % bound that errs on the safe side: the most
- * that may have been lost less the least that may have been gained, both by Wilson's interval.
- */
+/** The difference to the full cache on the same programs, and the lower end of its 95 % interval. */
 function paired(it: Round, full: Round): { to_full: number; to_full_low: number } {
-  const pairs = it.answers.map((answer, i) => Number(answer.exact) - Number(full.answers[i]?.exact ?? false));
-  const lost = pairs.filter((difference) => difference < 0).length;
-  const gained = pairs.filter((difference) => difference > 0).length;
-  const low = wilson(gained, pairs.length).low - wilson(lost, pairs.length).high;
-  return { to_full: round((gained - lost) / pairs.length), to_full_low: round(low) };
+  const own = it.answers.map(({ exact }) => exact);
+  const whole = full.answers.map(({ exact }) => exact);
+  return { to_full: round((count(own) - count(whole)) / own.length), to_full_low: round(pairedLow(own, whole)) };
 }
+
+const count = (values: readonly boolean[]) => values.filter(Boolean).length;

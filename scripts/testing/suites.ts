@@ -118,7 +118,8 @@ function nodeSuite(folder: string): Suite {
   const options = {
     folder: join('test', folder),
     concurrency: slow ? 1 : 2,
-    fileTimeoutMs: slow ? 300_000 : 120_000,
+    // those of deploy/ install packages
+    fileTimeoutMs: folder === 'deploy' ? 900_000 : slow ? 300_000 : 120_000,
   };
   const run: Suite['run'] = async (say) => {
     if (folder === 'deploy') await makeDeployTools(say);

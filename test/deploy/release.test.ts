@@ -89,6 +89,9 @@ test('the package, installed into an empty folder, runs policy service, engine a
   const text = await answer.text();
   assert.equal(answer.status, 200, text);
   assert.match(text, /"finish_reason":"stop"/);
+  const page = await fetch(`http://127.0.0.1:${gateway}/ui`);
+  assert.match(page.headers.get('content-type') ?? '', /text\/html/, 'the live page is in the package');
+  await page.body?.cancel();
   for (const container of running.splice(0).reverse()) assert.equal(await container.stop(), 0, container.output());
 });
 

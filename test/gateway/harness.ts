@@ -37,7 +37,7 @@ export async function startGateway(
 ): Promise<Pick<Setup, 'gateway' | 'log'>> {
   const log: Record<string, unknown>[] = [];
   const logger = pino({ level: 'info' }, { write: (line: string) => void log.push(JSON.parse(line)) });
-  const parsed = gatewaySchema.parse({ port: 0, drain_ms: 0, ...config });
+  const parsed = gatewaySchema.parse({ port: 0, drain_ms: 0, admission: { event_loop_delay_ms: 0 }, ...config });
   return { gateway: await createGateway(parsed, { logger, profiles }), log };
 }
 

@@ -5,6 +5,8 @@ import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { until } from './harness.ts';
 
+/** A process on a busy machine. */
+const START_MS = 60_000;
 const MAIN = fileURLToPath(new URL('../../gateway/main.ts', import.meta.url));
 
 /** The gateway as a process of its own. */
@@ -21,10 +23,16 @@ export function run(
   args: string[] = [],
   nodeArgs: string[] = [],
 ): Program {
+  const program = spawnGateway(env, args, nodeArgs);
+  t.after(() => program.child.kill('SIGKILL'));
+  return program;
+}
+
+/** Starts it with exactly this environment; the caller ends it. */
+export function spawnGateway(env: Record<string, string>, args: string[] = [], nodeArgs: string[] = []): Program {
   const child = spawn(process.execPath, [...nodeArgs, MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   let text = '';
   for (const out of [child.stdout, child.stderr]) out.on('data', (chunk: Buffer) => (text += chunk.toString()));
-  t.after(() => child.kill('SIGKILL'));
   return { child, output: () => text, exit: once(child, 'close').then(([code]) => code as number | null) };
 }
 
@@ -36,6 +44,7 @@ export async function listening({ output }: Program): Promise<string> {
         .split('\n')
         .find((text) => text.includes('"listening"')),
     'it listens',
+    START_MS,
   );
   return (JSON.parse(line) as { url: string }).url;
 }

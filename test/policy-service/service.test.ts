@@ -72,7 +72,7 @@ suite('for people and the gateway', () => {
   test('an unknown request, choice or engine is NOT_FOUND, an empty id INVALID_ARGUMENT', async () => {
     await assert.rejects(get('abc', 0), (error: ServiceError) => {
       assert.equal(error.code, status.NOT_FOUND);
-      return /request "abc", choice 0 is unknown or has ended/.test(error.details);
+      return /request "abc", choice 0 is unknown or ended a while ago/.test(error.details);
     });
     await assert.rejects(get('', 0), { code: status.INVALID_ARGUMENT });
     const list = promisify(engine.client.listRequests.bind(engine.client) as never) as (
@@ -150,13 +150,14 @@ suite('for people and the gateway', () => {
     }
   });
 
-  test('a request that has ended is unknown', async () => {
+  test('a request that has ended is told as ended', async () => {
     engine.start(started(2, { crystalkvId: 'short' }));
     await engine.step(3, [row(2, 40)]);
     assert.equal((await get('short', 0)).request?.computedTokens, 40);
     engine.send({ $case: 'finished', value: { handle: 2, reason: 1, generatedTokens: 8, probeTokens: 0 } });
     await engine.step(4, []);
-    await assert.rejects(get('short', 0), { code: status.NOT_FOUND });
+    const { request } = await get('short', 0);
+    assert.deepEqual([request?.computedTokens, request?.ended], [40, true]);
   });
 
   test('a watch tells the last state of a request that ends in between, once', async () => {

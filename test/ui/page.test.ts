@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { ask } from '../../bench/ask.ts';
+import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { makeProgram } from '../../model/task.ts';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
+import { startGateway } from '../gateway/harness.ts';
+import { folder, newKey } from '../gateway-keys/harness.ts';
 import { eventually, MAX_TOKENS } from '../system/harness.ts';
 import { launchBrowser, type Misdeeds, NO_BROWSER, watchPage } from './browser.ts';
 
@@ -22,7 +26,10 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     const quiet = { log_level: 'warn' };
     // In lockstep what is evicted does not depend on how busy the machine is.
     const engine = { ...quiet, lockstep: true, lockstep_timeout_ms: 20_000 };
-    cluster = await startCluster({ config: { engine, gateway: quiet, policy_service: quiet } });
+    cluster = await startCluster({
+      config: { engine, gateway: quiet, policy_service: quiet },
+      readyMs: PATIENCE_MS,
+    });
     browser = await launchBrowser();
   });
   after(async () => {
@@ -209,6 +216,27 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
       assert.ok(Number(overflow) <= 0, `${overflow} px too wide`);
       await page.close();
     }
+  });
+
+  test('asks for an API key where the gateway has them, and works with it', async (t) => {
+    const key = newKey('viewer');
+    const file = join(folder(t), 'keys.json');
+    await createFileStore(file).add(key.entry);
+    const backends = [{ url: cluster.engineUrl, policyAddress: cluster.policyAddress }];
+    const { gateway } = await startGateway({ backends, keys: { store: 'file', file } });
+    t.after(() => gateway.close());
+    const page = await browser.newPage();
+    page.setDefaultTimeout(PATIENCE_MS);
+    const { console, foreign } = await watchPage(page, gateway.url);
+    await page.goto(`${gateway.url}/ui`);
+    await page.getByLabel('This gateway asks for an API key').fill(key.secret);
+    await page.getByRole('button', { name: 'Use it' }).click();
+    await setSpeed(page, '0');
+    assert.match(await runAlone(page, 'window', '128'), /^Ended, policy window: 17 of 62 blocks in memory/);
+    await page.close();
+    assert.deepEqual(foreign, []);
+    const others = console.filter((text) => !text.includes('401'));
+    assert.deepEqual(others, [], 'nothing but the refusals before the key');
   });
 
   test('says when the policy service is gone, and goes on when it is back', async () => {

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { readEvents } from '../../gateway/ui/page/events.js';
 import type { PolicyServer } from '../../policy-service/server.ts';
 import { type ErrorAnswer, startGateway, until } from '../gateway/harness.ts';
+import { bearer, folder, newKey } from '../gateway-keys/harness.ts';
 import { masses, row, ScriptedEngine, started, startService } from '../policy-service/scripted-engine.ts';
 
 const profiles = {
@@ -98,6 +101,22 @@ describe('the live page on the gateway', () => {
     }
   });
 
+  test('needs no key for the page, and one for what it shows; a key sees its own profiles', async (t) => {
+    const key = newKey('viewer', { profiles: ['full'] });
+    const file = join(folder(t), 'keys.json');
+    await createFileStore(file).add(key.entry);
+    const { url } = await gateway({ keys: { store: 'file', file } });
+    assert.equal((await fetch(`${url}/ui`)).status, 200);
+    for (const path of ['/ui/api/setup', '/ui/api/events']) {
+      assert.equal((await fetch(`${url}${path}`)).status, 401, path);
+    }
+    const { sources } = (await (await fetch(`${url}/ui/api/setup`, bearer(key))).json()) as Setup;
+    assert.deepEqual(
+      sources[0]?.profiles.map(({ name }) => name),
+      ['full'],
+    );
+  });
+
   test('tells profiles, policies and engines; a service that is gone is told as such', async () => {
     const { url } = await gateway({
       backends: [
@@ -189,7 +208,7 @@ describe('the live page on the gateway', () => {
     socket.write('GET /ui/api/events HTTP/1.1\r\nHost: x\r\n\r\n');
     socket.pause();
     // A state of 20 requests with 1,000 blocks each is far more than the sockets' buffers hold after some of them.
-    for (let number = 2; number <= 120; number += 1) {
+    for (let number = 2; number <= 80; number += 1) {
       await step(number, 16_000 + number);
       await until(() => fast.states.at(-1)?.totals.generatedTokens === 20 * (15_968 + number), 'the next state');
     }
@@ -198,7 +217,7 @@ describe('the live page on the gateway', () => {
       text += piece;
     });
     socket.resume();
-    await step(121, 17_000);
+    await step(81, 17_000);
     await until(() => text.includes(`"generatedTokens":${20 * 16_968}`), 'the newest state');
     const received = text.split('event: state').length - 1;
     assert.ok(received < fast.states.length, `${received} of ${fast.states.length}`);

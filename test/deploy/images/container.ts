@@ -19,7 +19,7 @@ export interface RunOptions {
   command?: readonly string[];
 }
 
-const HEALTHY_MS = 60_000;
+const HEALTHY_MS = 180_000;
 const STOP_MS = 30_000;
 /** Names of users in base images. */
 const USERS: Readonly<Record<string, number>> = { root: 0, node: 1000 };

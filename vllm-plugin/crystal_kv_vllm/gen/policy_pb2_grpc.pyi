@@ -42,7 +42,7 @@ class KvPolicyStub:
     Attach: grpc.StreamStreamMultiCallable[policy_pb2.AttachRequest, policy_pb2.AttachResponse]
     """One stream per engine instance. The engine speaks first (Hello), the service answers with Welcome and Configure."""
     GetRequest: grpc.UnaryUnaryMultiCallable[policy_pb2.GetRequestRequest, policy_pb2.GetRequestResponse]
-    """What is known of one request; NOT_FOUND when it is unknown or has ended."""
+    """What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago."""
     ListRequests: grpc.UnaryUnaryMultiCallable[policy_pb2.ListRequestsRequest, policy_pb2.ListRequestsResponse]
     Watch: grpc.UnaryStreamMultiCallable[policy_pb2.WatchRequest, policy_pb2.WatchResponse]
     """Pool and request states, at most one message per interval and engine."""
@@ -56,7 +56,7 @@ class KvPolicyAsyncStub(KvPolicyStub):
     Attach: grpc.aio.StreamStreamMultiCallable[policy_pb2.AttachRequest, policy_pb2.AttachResponse]  # type: ignore[assignment]
     """One stream per engine instance. The engine speaks first (Hello), the service answers with Welcome and Configure."""
     GetRequest: grpc.aio.UnaryUnaryMultiCallable[policy_pb2.GetRequestRequest, policy_pb2.GetRequestResponse]  # type: ignore[assignment]
-    """What is known of one request; NOT_FOUND when it is unknown or has ended."""
+    """What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago."""
     ListRequests: grpc.aio.UnaryUnaryMultiCallable[policy_pb2.ListRequestsRequest, policy_pb2.ListRequestsResponse]  # type: ignore[assignment]
     Watch: grpc.aio.UnaryStreamMultiCallable[policy_pb2.WatchRequest, policy_pb2.WatchResponse]  # type: ignore[assignment]
     """Pool and request states, at most one message per interval and engine."""
@@ -79,7 +79,7 @@ class KvPolicyServicer(metaclass=abc.ABCMeta):
         request: policy_pb2.GetRequestRequest,
         context: _ServicerContext,
     ) -> typing.Union[policy_pb2.GetRequestResponse, collections.abc.Awaitable[policy_pb2.GetRequestResponse]]:
-        """What is known of one request; NOT_FOUND when it is unknown or has ended."""
+        """What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago."""
 
     @abc.abstractmethod
     def ListRequests(

@@ -3762,7 +3762,7 @@ export const KvPolicyService = {
     responseSerialize: (value: AttachResponse): Buffer => Buffer.from(AttachResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AttachResponse => AttachResponse.decode(value),
   },
-  /** What is known of one request; NOT_FOUND when it is unknown or has ended. */
+  /** What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago. */
   getRequest: {
     path: "/crystalkv.v1.KvPolicy/GetRequest" as const,
     requestStream: false as const,
@@ -3826,7 +3826,7 @@ export const KvPolicyService = {
 export interface KvPolicyServer extends UntypedServiceImplementation {
   /** One stream per engine instance. The engine speaks first (Hello), the service answers with Welcome and Configure. */
   attach: handleBidiStreamingCall<AttachRequest, AttachResponse>;
-  /** What is known of one request; NOT_FOUND when it is unknown or has ended. */
+  /** What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago. */
   getRequest: handleUnaryCall<GetRequestRequest, GetRequestResponse>;
   listRequests: handleUnaryCall<ListRequestsRequest, ListRequestsResponse>;
   /** Pool and request states, at most one message per interval and engine. */
@@ -3841,7 +3841,7 @@ export interface KvPolicyClient extends Client {
   attach(): ClientDuplexStream<AttachRequest, AttachResponse>;
   attach(options: Partial<CallOptions>): ClientDuplexStream<AttachRequest, AttachResponse>;
   attach(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<AttachRequest, AttachResponse>;
-  /** What is known of one request; NOT_FOUND when it is unknown or has ended. */
+  /** What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago. */
   getRequest(
     request: GetRequestRequest,
     callback: (error: ServiceError | null, response: GetRequestResponse) => void,

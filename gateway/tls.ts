@@ -1,0 +1,38 @@
+import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
+import { z } from 'zod';
+
+/** The part `gateway.tls` of the configuration. */
+export const tlsSchema = z
+  .strictObject({
+    cert: z.string().min(1).optional().describe('PEM file of the certificate chain; with key, the listener speaks TLS'),
+    key: z.string().min(1).optional().describe('PEM file of its private key'),
+  })
+  .refine(({ cert, key }) => (cert === undefined) === (key === undefined), 'cert and key go together')
+  .prefault({});
+export type TlsConfig = z.output<typeof tlsSchema>;
+
+export interface TlsFiles {
+  cert: Buffer;
+  key: Buffer;
+}
+
+/** Both files, which fit together; undefined without TLS. Throws an error that names option and file. */
+export function readTls({ cert, key }: TlsConfig): TlsFiles | undefined {
+  if (cert === undefined || key === undefined) return undefined;
+  const files = { cert: read('cert', cert), key: read('key', key) };
+  try {
+    createSecureContext(files);
+  } catch (error) {
+    throw new Error(`gateway.tls: ${cert} and ${key} cannot be used: ${(error as Error).message}`);
+  }
+  return files;
+}
+
+function read(option: string, path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new Error(`gateway.tls.${option}: cannot read ${path}: ${(error as Error).message}`);
+  }
+}
