@@ -25,8 +25,11 @@ type Rule = (candidates: readonly Backend[], turn: Turn, settings: BalanceSettin
 
 /** Usages closer than this are the same: between two looks, requests would all go to the first by a hair. */
 const USAGE_STEP = 0.05;
-/** So many intervals after it was taken, a look says nothing any more. */
+/** So few requests are no load: below it a conversation stays where it is, whatever the average. */
+const ALWAYS_TAKEN = 4;
+/** So many intervals after it was taken, and so long, a look says nothing any more. */
 const STALE_INTERVALS = 5;
+const STALE_MS = 10_000;
 
 const leastOutstanding: Rule = (candidates, { turn }) => least(candidates, turn, ({ outstanding }) => outstanding);
 
@@ -43,7 +46,7 @@ const RULES = {
     if (prefixHash === undefined) return leastOutstanding(candidates, turn, settings);
     let total = 1;
     for (const { outstanding } of candidates) total += outstanding;
-    const bound = Math.ceil((total / candidates.length) * settings.load_factor);
+    const bound = Math.max(ALWAYS_TAKEN, Math.ceil((total / candidates.length) * settings.load_factor));
     let best: Backend | undefined;
     let bestScore = -1;
     for (const candidate of candidates) {
@@ -59,7 +62,7 @@ const RULES = {
    * the freest does.
    */
   kv_headroom(candidates, { turn }, { room_share, headroom_interval_ms }) {
-    const oldest = performance.now() - headroom_interval_ms * STALE_INTERVALS;
+    const oldest = performance.now() - Math.max(STALE_MS, headroom_interval_ms * STALE_INTERVALS);
     const usage = ({ headroom }: Backend): number => {
       if (headroom.kind === 'unknown' || headroom.at < oldest) return 0;
       const { freeShare, waiting } = headroom;

@@ -25,6 +25,7 @@ describe('a bounded number of requests for each backend', () => {
     const { gateway, upstream } = await setup(t, hang, one());
     const answers = [1, 2, 3].map(async (n) => (await chat(gateway, { n })).text());
     await metricReaches(gateway, DEPTH, 2);
+    await until(() => upstream.received.length > 0, 'the first is sent');
     assert.equal(upstream.received.length, 1);
     for (let n = 1; n <= 3; n++) {
       await until(() => upstream.received.length === n, `${n} are sent`);
@@ -39,7 +40,7 @@ describe('a bounded number of requests for each backend', () => {
     const { gateway, upstreams, counts } = await fleet(t, [hang, hang], one());
     const answers = [chat(gateway), chat(gateway), chat(gateway)];
     await metricReaches(gateway, DEPTH, 1);
-    assert.deepEqual(counts(), [1, 1]);
+    await until(() => counts().join() === '1,1', 'each has one');
     upstreams[1]!.received[0]!.response.end('{}');
     await until(() => upstreams[1]!.received.length === 2, 'the third got the free place');
     for (const { received } of upstreams) for (const { response } of received) response.end('{}');
@@ -58,6 +59,7 @@ describe('a bounded number of requests for each backend', () => {
     const waiting = [chat(gateway, { model: 'small' }), chat(gateway, { model: 'small' })];
     await metricReaches(gateway, DEPTH, 1);
     for (let i = 0; i < 3; i++) assert.equal(await whoAnswers(gateway, { model: 'large' }), 'b');
+    await until(() => upstreams[0]!.received.length > 0, 'the first is sent');
     upstreams[0]!.received[0]!.response.end('{}');
     await until(() => upstreams[0]!.received.length === 2, 'the next is sent');
     upstreams[0]!.received[1]!.response.end('{}');
@@ -103,6 +105,7 @@ describe('the queue', () => {
     const error = await errorOf(response);
     assert.deepEqual([error.type, error.code, error.param], ['gateway_queue_full', 429, null]);
     assert.equal(await metric(gateway, shed('queue_full')), 1);
+    await until(() => upstream.received.length > 0, 'the first is sent');
     upstream.script = json('{}');
     upstream.received[0]!.response.end('{}');
     assert.deepEqual(
@@ -117,6 +120,7 @@ describe('the queue', () => {
     const answers = [chat(gateway, { text }), chat(gateway, { text })];
     await metricReaches(gateway, DEPTH, 1);
     assert.equal((await chat(gateway, { text: text + text })).status, 429);
+    await until(() => upstream.received.length > 0, 'the first is sent');
     upstream.script = json('{}');
     upstream.received[0]!.response.end('{}');
     await Promise.all(answers);
@@ -158,6 +162,7 @@ describe('the queue', () => {
     assert.equal(await metric(gateway, DEPTH), 0);
     const next = chat(gateway);
     await metricReaches(gateway, DEPTH, 1);
+    await until(() => upstream.received.length > 0, 'the first is sent');
     upstream.script = json('{}');
     upstream.received[0]!.response.end('{}');
     await Promise.all([busy, next]);
