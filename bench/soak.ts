@@ -117,7 +117,7 @@ interface Soak {
 const gatewayConfig = (port: number, urls: readonly string[]) => ({
   port,
   backends: urls.map((url) => ({ url })),
-  timeouts: { connect_ms: 1000, first_byte_ms: 1000, idle_ms: 1000, total_ms: 10_000 },
+  timeouts: { connect_ms: 1000, first_byte_ms: 3000, idle_ms: 3000, total_ms: 20_000 },
   models: { learn: false },
   admission: { concurrency: 16, queue: 24, queue_ms: 2000, event_loop_delay_ms: 0 },
 });
