@@ -31,7 +31,7 @@ export const kvSavings: DashboardSpec = {
   description: 'What evictions save, and what they cost beside it.',
   variables: [
     ...attachedEngines(),
-    choiceVariable('by', 'Split by', ['profile', 'policy', 'mode', 'phase', 'engine', 'model']),
+    choiceVariable('by', 'Split by', ['profile', 'policy', 'phase', 'engine', 'model']),
   ],
   rows: [
     {

@@ -6,6 +6,9 @@ export const OTHER_MODEL = 'other';
 /** Clients name models, and some servers answer to any name: no more than these become labels, nor longer ones. */
 const BOUNDS = { models: 64, characters: 128 } as const;
 
+/** Their series begin with the first request, at 0: a share of errors needs both parts. */
+const FROM_THE_START = ['ok', 'server_error'] as const satisfies readonly Outcome[];
+
 /** Requests by the backend that was asked last, and by model. */
 export interface Traffic {
   /** A request that a backend was chosen for has ended. */
@@ -45,8 +48,9 @@ export function createTraffic(registry: Registry, buckets: readonly number[]): T
     ended(backend, named, outcome, seconds) {
       const model = labelOf(named, outcome);
       const ofBackend = series.get(backend) ?? new Map<string, Set<Outcome>>();
-      const outcomes = ofBackend.get(model) ?? new Set<Outcome>();
+      const outcomes = ofBackend.get(model) ?? new Set<Outcome>(FROM_THE_START);
       series.set(backend, ofBackend.set(model, outcomes.add(outcome)));
+      for (const one of FROM_THE_START) requests.inc({ backend, model, outcome: one }, 0);
       requests.inc({ backend, model, outcome });
       duration.observe({ backend, model }, seconds);
     },

@@ -13,7 +13,7 @@ function start() {
     traffic: createTraffic(registry, [1]),
     read,
     async counts(): Promise<Record<string, number>> {
-      const samples = (await read()).filter(({ name }) => name === NAME);
+      const samples = (await read()).filter(({ name, value }) => name === NAME && value > 0);
       return Object.fromEntries(
         samples.map(({ labels, value }) => [`${labels['backend']} ${labels['model']} ${labels['outcome']}`, value]),
       );
