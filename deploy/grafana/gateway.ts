@@ -276,11 +276,15 @@ export const gateway: DashboardSpec = {
           queries: [[rated('crystalkv_gateway_shed_total', ['reason']), '{{reason}}']],
         }),
         chart({
-          title: 'Key store failures',
+          title: 'Shared state that failed',
           columns: 4,
-          description: 'Reads of the API keys per second that failed. The keys that were read last stay good.',
+          description:
+            'Per second. keys: reads of the API keys; those that were read last stay good. response ids: Redis could not say or keep which backend made a response.',
           unit: CountsPerSecond,
-          queries: [[rated('crystalkv_gateway_key_store_failures_total', []), 'failures']],
+          queries: [
+            [rated('crystalkv_gateway_key_store_failures_total', []), 'keys'],
+            [rated('crystalkv_gateway_response_id_failures_total', []), 'response ids'],
+          ],
         }),
       ],
     },

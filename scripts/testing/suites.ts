@@ -18,13 +18,14 @@ const REQUIRED = [
   'gateway-keys',
   'gateway-proof',
   'model',
+  'observability',
   'policy-service',
   'scripts',
   'system',
   'ui',
 ];
 /** Folders whose tests start whole processes, one file after the other. */
-const SLOW = new Set(['deploy', 'system', 'gateway-proof', 'ui']);
+const SLOW = new Set(['deploy', 'gateway-proof', 'observability', 'system', 'ui']);
 const MODEL = join(ROOT, 'model');
 const VLLM_TIMEOUT_MS = 1_800_000;
 const DEPLOY_TOOLS_MS = 1_200_000;
