@@ -16,7 +16,8 @@ import { quantile, round } from './statistics.ts';
 
 /**
  * What a scrape costs while many requests are live: GET /metrics over HTTP, from the request to its last byte, with
- * server and reader in this process. The policy service knows the requests of one engine, in four profiles, each with
+ * server and reader in this process; and the processor time of both, which other load on the machine does not change.
+ * The policy service knows the requests of one engine, in four profiles, each with
  * holes; the gateway holds as many streams open. The plugin and the embedded engine read counters only, whatever runs.
  */
 const REQUESTS = 500;
@@ -29,15 +30,21 @@ const HOLES = 160;
 const logger = createLogger('bench', 'silent');
 const measured = { policy_service: await scrapePolicyService(), gateway: await scrapeGateway() };
 const figures: Record<string, number> = {};
-for (const [part, { times, bytes, floor }] of Object.entries(measured)) {
-  figures[`${part}_p50_ms`] = round(quantile(times, 0.5));
-  figures[`${part}_p99_ms`] = round(quantile(times, 0.99));
+for (const [part, { live, bytes, floor }] of Object.entries(measured)) {
+  figures[`${part}_cpu_ms`] = round(live.cpuMs);
+  figures[`${part}_p50_ms`] = round(quantile(live.times, 0.5));
+  figures[`${part}_p99_ms`] = round(quantile(live.times, 0.99));
   // an answer of the same length that is made beforehand: what HTTP costs by itself
-  figures[`${part}_http_alone_p50_ms`] = round(quantile(floor, 0.5));
+  figures[`${part}_http_alone_cpu_ms`] = round(floor.cpuMs);
+  figures[`${part}_http_alone_p50_ms`] = round(quantile(floor.times, 0.5));
   figures[`${part}_bytes`] = bytes;
 }
 const conditions = { live_requests: REQUESTS, scrapes: SCRAPES, load_average_1m: round(loadavg()[0] ?? 0, 2) };
-const path = writeReport('scrape', { conditions, figures, rows: Object.values(measured).map(({ times }) => times) });
+const path = writeReport('scrape', {
+  conditions,
+  figures,
+  rows: Object.values(measured).map(({ live }) => live.times),
+});
 console.log(JSON.stringify({ ...conditions, ...figures }, null, 2));
 console.log(`written to ${path}`);
 
@@ -141,22 +148,25 @@ async function scrapeGateway() {
 
 async function scrape(url: string) {
   const text = (await read(url)).toString();
-  const times = await timed(url);
+  const live = await timed(url);
   const ready = await listen((_request, response) => response.end(text), '127.0.0.1', 0);
   const floor = await timed(`${ready.url}/metrics`);
   ready.server.closeAllConnections();
   await ready.close();
-  return { times, floor, text, bytes: Buffer.byteLength(text) };
+  return { live, floor, text, bytes: Buffer.byteLength(text) };
 }
 
-async function timed(url: string): Promise<number[]> {
+async function timed(url: string): Promise<{ times: number[]; cpuMs: number }> {
   const times: number[] = [];
+  let cpu = process.cpuUsage();
   for (let i = 0; i < WARMUP + SCRAPES; i += 1) {
+    if (i === WARMUP) cpu = process.cpuUsage();
     const begin = performance.now();
     await read(url);
     if (i >= WARMUP) times.push(performance.now() - begin);
   }
-  return times;
+  const { user, system } = process.cpuUsage(cpu);
+  return { times, cpuMs: (user + system) / 1000 / SCRAPES };
 }
 
 async function read(url: string): Promise<Buffer> {

@@ -24,11 +24,22 @@ export interface EngineReading {
 
 /** Gauges whose values are read at scrape time, so that engines and requests that have left do not linger. */
 export function createStateMetrics(registry: Registry, readEngines: () => Iterable<EngineReading>): void {
+  let read: readonly EngineReading[] | undefined;
+  /** All gauges of a scrape are collected in one turn: the requests are gone through once for all of them. */
+  const readings = (): readonly EngineReading[] => {
+    if (read === undefined) {
+      read = [...readEngines()];
+      queueMicrotask(() => {
+        read = undefined;
+      });
+    }
+    return read;
+  };
   const state = <L extends string>(
     name: string,
     help: string,
     labelNames: readonly L[],
-    read: (gauge: Gauge<L>, engine: EngineReading) => void,
+    show: (gauge: Gauge<L>, engine: EngineReading) => void,
   ) =>
     new Gauge({
       name: `crystalkv_${name}`,
@@ -37,7 +48,7 @@ export function createStateMetrics(registry: Registry, readEngines: () => Iterab
       registers: [registry],
       collect() {
         this.reset();
-        for (const engine of readEngines()) read(this, engine);
+        for (const engine of readings()) show(this, engine);
       },
     });
   const GROUP = ['engine', 'profile', 'policy', 'phase'] as const;
