@@ -2,9 +2,9 @@ import { once } from 'node:events';
 import { get, request } from 'node:http';
 import { loadavg } from 'node:os';
 import { buffer } from 'node:stream/consumers';
-import { collectDefaultMetrics } from 'prom-client';
 import { listen, metricsHandler } from '../common/http.ts';
 import { createLogger } from '../common/logger.ts';
+import { collectProcessMetrics } from '../common/process-metrics.ts';
 import { gatewaySchema } from '../gateway/config.ts';
 import { createGateway } from '../gateway/gateway.ts';
 import { policyServiceSchema, settingsOf } from '../policy-service/config.ts';
@@ -104,7 +104,7 @@ async function scrapePolicyService() {
     masses: Buffer.alloc(0),
   }));
   send({ $case: 'step', value: { step: 1n, pool, requests, more: false } });
-  collectDefaultMetrics({ register: engines.metrics.registry, labels: { service: 'policy-service' } });
+  collectProcessMetrics(engines.metrics.registry, 'policy-service');
   const server = await listen(metricsHandler(engines.metrics.registry), '127.0.0.1', 0);
   const result = await scrape(`${server.url}/metrics`);
   stream.close();
@@ -125,7 +125,7 @@ async function scrapeGateway() {
   );
   const config = gatewaySchema.parse({ port: 0, drain_ms: 1, backends: [{ url: upstream.url }] });
   const gateway = await createGateway(config, { logger, profiles: [] });
-  collectDefaultMetrics({ register: gateway.registry, labels: { service: 'gateway' } });
+  collectProcessMetrics(gateway.registry, 'gateway');
   const open = Array.from({ length: REQUESTS }, async () => {
     const headers = { 'content-type': 'application/json' };
     const sent = request(`${gateway.url}/v1/chat/completions`, { method: 'POST', agent: false, headers });

@@ -1,7 +1,7 @@
 import cluster from 'node:cluster';
 import { parseArgs } from 'node:util';
-import { collectDefaultMetrics } from 'prom-client';
 import { createLogger } from '../common/logger.ts';
+import { collectProcessMetrics } from '../common/process-metrics.ts';
 import { loadProgramConfig, type Program, runProgram } from '../common/program.ts';
 import { type GatewayConfig, gatewaySchema, profilesSchema } from './config.ts';
 import { createGateway } from './gateway.ts';
@@ -52,7 +52,7 @@ async function startGateway({ gateway: config, profiles }: Config): Promise<() =
     worker?.failed(error);
     throw error;
   });
-  collectDefaultMetrics({ register: gateway.registry, labels: { service: 'gateway' } });
+  collectProcessMetrics(gateway.registry, 'gateway');
   const onHangUp = () => {
     try {
       const next = readAgain().gateway;

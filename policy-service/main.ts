@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
-import { collectDefaultMetrics } from 'prom-client';
 import { createLogger } from '../common/logger.ts';
+import { collectProcessMetrics } from '../common/process-metrics.ts';
 import { loadProgramConfig, type Program, runProgram } from '../common/program.ts';
 import { type Config, policyServiceSchema } from './config.ts';
 import { profilesSchema } from './profiles.ts';
@@ -25,7 +25,7 @@ await runProgram<Config>({
   async start(config) {
     const logger = createLogger('policy-service', config.service.log_level);
     const server = await createServer({ config, logger });
-    collectDefaultMetrics({ register: server.registry, labels: { service: 'policy-service' } });
+    collectProcessMetrics(server.registry, 'policy-service');
     const onHangUp = () => {
       try {
         const next = readAgain();

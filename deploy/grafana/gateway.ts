@@ -6,6 +6,7 @@ import {
   Seconds,
   Short,
 } from '@grafana/grafana-foundation-sdk/units';
+import { max, min } from '@grafana/promql-builder';
 import { type DashboardSpec, servedModels } from './dashboard.ts';
 import { chart, figure } from './panel.ts';
 import { ofModels, perSecond, type Query, quantile, ratio, series, sumBy } from './query.ts';
@@ -284,6 +285,59 @@ export const gateway: DashboardSpec = {
           queries: [
             [rated('crystalkv_gateway_key_store_failures_total', []), 'keys'],
             [rated('crystalkv_gateway_response_id_failures_total', []), 'response ids'],
+          ],
+        }),
+      ],
+    },
+    {
+      title: 'Keys and tokens',
+      panels: [
+        chart({
+          title: 'Keys near their limits',
+          description:
+            'Most of a limit that a key had used and reserved at its last request. From 1 on its requests are refused; tokens may pass it by what the last one took.',
+          unit: PercentUnit,
+          badFrom: 0.9,
+          queries: [[max(series('crystalkv_gateway_limit_used_ratio')).by(['key', 'limit']), '{{key}} {{limit}}']],
+        }),
+        chart({
+          title: 'Refused by limits',
+          description: 'Requests per second that a limit of their key refused.',
+          unit: CountsPerSecond,
+          queries: [[rated('crystalkv_gateway_limited_total', ['key', 'limit']), '{{key}} {{limit}}']],
+        }),
+        chart({
+          title: 'Tokens by key and model',
+          description: 'Tokens of responses per second, prompts and answers.',
+          unit: CountsPerSecond,
+          stack: true,
+          queries: [
+            [rated('crystalkv_gateway_tokens_total', ['key', 'model', 'direction']), '{{key}} {{model}} {{direction}}'],
+          ],
+        }),
+        chart({
+          title: 'Where token counts come from',
+          description:
+            'Responses per second. estimated: the response broke off, or the backend told nothing; none: there was nothing to count.',
+          unit: CountsPerSecond,
+          stack: true,
+          queries: [[rated('crystalkv_gateway_usage_total', ['source']), '{{source}}']],
+        }),
+        chart({
+          title: 'Cache reports',
+          description: 'Responses per second whose client asked what the cache kept. missing: not known in time.',
+          unit: CountsPerSecond,
+          queries: [[rated('crystalkv_gateway_cache_reports_total', ['outcome']), '{{outcome}}']],
+        }),
+        chart({
+          title: 'Redis',
+          description:
+            'up: 1 while the counters of limits are shared. Failed commands, and requests that were decided without Redis, per second.',
+          unit: Short,
+          queries: [
+            [min(series('crystalkv_gateway_redis_up')).by(['instance']), 'up, {{instance}}'],
+            [rated('crystalkv_gateway_redis_failures_total', ['operation']), 'failed {{operation}}'],
+            [rated('crystalkv_gateway_limit_fallbacks_total', ['outcome']), 'without it: {{outcome}}'],
           ],
         }),
       ],

@@ -4,7 +4,7 @@ import type { RequestRecord } from '../record.ts';
 import type { UpstreamRequest } from '../upstream-request.ts';
 import type { LimitsConfig } from './config.ts';
 import { limitHeaders, retryHeaders } from './headers.ts';
-import type { LimitName, Limits } from './limiter.ts';
+import type { Counts, LimitName, Limits } from './limiter.ts';
 import type { ResilientLimiter } from './resilient.ts';
 
 /** Lets a request with a key pass when its limits have room. */
@@ -22,11 +22,13 @@ export interface LimitGateDeps {
   limiter: ResilientLimiter;
   config: LimitsConfig;
   onLimited: (key: string, limit: LimitName) => void;
+  /** How much of a limit a key has used, from 0; above 1 when tokens passed it. */
+  onUsed: (key: string, limit: LimitName, share: number) => void;
 }
 
 const NOTHING = () => {};
 
-export function createLimitGate({ limiter, config, onLimited }: LimitGateDeps): LimitGate {
+export function createLimitGate({ limiter, config, onLimited, onUsed }: LimitGateDeps): LimitGate {
   const settling = new Set<Promise<void>>();
   return {
     async enter(record, sent) {
@@ -38,6 +40,7 @@ export function createLimitGate({ limiter, config, onLimited }: LimitGateDeps): 
       if (admission.kind === 'unavailable')
         throw new GatewayError('limits_unavailable', { headers: { 'retry-after': '1' } });
       record.answerHeaders.push(...limitHeaders(limits, admission.counts));
+      for (const [limit, share] of usedShares(limits, admission.counts)) onUsed(key.name, limit, share);
       if (admission.kind === 'refused') {
         onLimited(key.name, admission.limit);
         throw refusal(key, admission.limit, admission.retryMs);
@@ -53,6 +56,18 @@ export function createLimitGate({ limiter, config, onLimited }: LimitGateDeps): 
       limiter.close();
     },
   };
+}
+
+/** What is used and reserved of each limit that the key has. */
+function usedShares(limits: Limits, counts: Counts): [limit: LimitName, share: number][] {
+  const { requests, running, reserved, tokens, tokensToday } = counts;
+  const used: [LimitName, number, number | undefined][] = [
+    ['requests_per_minute', requests, limits.requestsPerMinute],
+    ['concurrent_requests', running, limits.concurrentRequests],
+    ['tokens_per_minute', tokens + reserved, limits.tokensPerMinute],
+    ['tokens_per_day', tokensToday + reserved, limits.tokensPerDay],
+  ];
+  return used.flatMap(([name, count, limit]) => (limit === undefined ? [] : [[name, limit > 0 ? count / limit : 1]]));
 }
 
 /** Undefined: the key has no limit, so there is nothing to ask. */

@@ -26,8 +26,22 @@ export async function openLimits({ redis, limits, registry, logger }: OpenLimits
     labelNames: ['key', 'limit'] as const,
     registers,
   });
+  const used = new Gauge({
+    name: 'crystalkv_gateway_limit_used_ratio',
+    help: "How much of a key's limit was used and reserved at its last request, by the name of the key and the limit",
+    labelNames: ['key', 'limit'] as const,
+    registers,
+  });
   const gate = (limiter: ResilientLimiter) =>
-    createLimitGate({ limiter, config: limits, onLimited: (key, limit) => limited.inc({ key, limit }) });
+    createLimitGate({
+      limiter,
+      config: limits,
+      onLimited: (key, limit) => limited.inc({ key, limit }),
+      onUsed: (key, limit, share) => {
+        limited.inc({ key, limit }, 0);
+        used.set({ key, limit }, share);
+      },
+    });
   if (redis.url === undefined) return gate(alone());
 
   const failures = new Counter({

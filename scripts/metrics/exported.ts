@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { z } from 'zod';
 import { createLogger } from '../../common/logger.ts';
+import { collectProcessMetrics } from '../../common/process-metrics.ts';
 import { createMetrics as createEngineMetrics } from '../../engine/http/metrics.ts';
 import { gatewaySchema } from '../../gateway/config.ts';
 import { createGateway } from '../../gateway/gateway.ts';
@@ -31,6 +32,8 @@ interface Registered {
   labelNames: readonly string[];
 }
 
+const NOWHERE = join(ROOT, 'no-such-keys.json');
+
 const tabulated = z.array(
   z.object({ name: z.string(), type: z.string(), labels: z.array(z.string()), help: z.string() }),
 );
@@ -53,7 +56,9 @@ function typeOf(metric: object): string {
  * the plugin for its table. Needs Python 3.11 or newer; rejects when it is missing.
  */
 export async function exportedMetrics(): Promise<Exporter[]> {
-  const gateway = await createGateway(gatewaySchema.parse({ port: 0 }), {
+  // with everything on that brings metrics of its own; neither the file nor this Redis has to be there
+  const everything = { port: 0, keys: { store: 'file', file: NOWHERE }, redis: { url: 'redis://127.0.0.1:1' } };
+  const gateway = await createGateway(gatewaySchema.parse(everything), {
     logger: createLogger('metrics', 'silent'),
     profiles: [],
   });
@@ -64,7 +69,7 @@ export async function exportedMetrics(): Promise<Exporter[]> {
   };
   const engine = createEngineMetrics({ info: {} as never, stats: unread }, '');
   const node = new Registry();
-  collectDefaultMetrics({ register: node, labels: { service: '' } });
+  collectProcessMetrics(node, '');
   const table = execFileSync('python3', [join(ROOT, 'vllm-plugin/crystal_kv_vllm/figures.py')], { encoding: 'utf8' });
   return [
     {

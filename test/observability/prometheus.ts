@@ -30,9 +30,9 @@ interface RuleGroup {
   interval?: string;
 }
 
-const EVERY = '500ms';
+const EVERY = '2s';
 
-/** A real Prometheus that reads `targets` (URLs of metrics by job) and evaluates the rules twice a second. */
+/** A real Prometheus that reads `targets` (URLs of metrics by job) and evaluates the rules, every two seconds. */
 export async function startPrometheus(
   targets: Readonly<Record<string, string>>,
   ruleFiles: readonly string[],

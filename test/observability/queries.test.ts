@@ -7,7 +7,9 @@ import { DASHBOARDS } from '../../deploy/grafana/all.ts';
 import { toDashboard } from '../../deploy/grafana/dashboard.ts';
 import { panelQueries, RULE_FILES, ruleQueries } from '../../deploy/grafana/queries.ts';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
+import { NO_REDIS } from '../gateway-keys/redis-server.ts';
 import { eventually, type Load, startLoad } from '../system/harness.ts';
+import { type KeyedGateway, startKeyedGateway } from './keyed-gateway.ts';
 import { type Prometheus, startPrometheus, withoutPrometheus } from './prometheus.ts';
 import { RECORDED_JOBS, startReplay } from './replay.ts';
 
@@ -48,28 +50,32 @@ function filled(expression: string): string[] {
 /** The two sides of an alert's comparisons as 0 or 1, so that a healthy system has data too. */
 const compared = (expression: string): string => expression.replaceAll(/(==|!=|<=|>=|<|>)(?=\s)/g, '$1 bool');
 
-describe('every query has an answer from the running system', { skip: withoutPrometheus }, () => {
+describe('every query has an answer from the running system', { skip: withoutPrometheus || NO_REDIS }, () => {
   let cluster: Cluster;
   let replay: Listening;
+  let keyed: KeyedGateway;
   let prometheus: Prometheus;
   let loads: Load[] = [];
 
   before(async () => {
     [cluster, replay] = await Promise.all([startCluster({ config: CONFIG }), startReplay()]);
+    keyed = await startKeyedGateway(cluster.engineUrl);
     const recorded = RECORDED_JOBS.map((job) => [job, `${replay.url}/${job}`]);
     prometheus = await startPrometheus(
       {
         gateway: `${cluster.gatewayUrl}/metrics`,
+        'gateway-with-keys': keyed.metricsUrl,
         'policy-service': `${cluster.policyMetricsUrl}/metrics`,
         engine: `${cluster.engineUrl}/metrics`,
         ...Object.fromEntries(recorded),
       },
       RULE_FILES,
     );
-    await eventually('six targets that are up', async () => {
-      const up = await prometheus.query('up == 1').catch(() => []);
-      return up.length === 3 + RECORDED_JOBS.length ? true : undefined;
+    await eventually('targets that are all up', async () => {
+      const up = await prometheus.query('max_over_time(up[5m]) == 1').catch(() => []);
+      return up.length === 4 + RECORDED_JOBS.length ? true : undefined;
     });
+    await keyed.spend();
     const options = { concurrency: 2, maxTokens: answerTokenLimit(LINES, 'plain') };
     for (const cache of LOADS) await askAll(cluster.gatewayUrl, makePrograms(7, 2, LINES), { ...options, cache });
     loads = LOADS.map((cache) => startLoad(cluster.gatewayUrl, { clients: 2, lines: LINES, cache }));
@@ -80,6 +86,7 @@ describe('every query has an answer from the running system', { skip: withoutPro
       await prometheus?.close();
       replay?.server.closeAllConnections();
       await replay?.close();
+      await keyed?.close();
       await cluster?.close();
     });
   });
