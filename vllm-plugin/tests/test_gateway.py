@@ -77,7 +77,11 @@ class Answer:
 
 
 def stream(
-    system: System, tokens: int, mode: str = "enforce", once_evicted: Callable[[], None] | None = None
+    system: System,
+    tokens: int,
+    mode: str = "enforce",
+    once_evicted: Callable[[], None] | None = None,
+    profile: str = "crystal",
 ) -> Answer:
     """What the openai SDK streams of a program's answer. LONG answers go on after their end.
 
@@ -95,7 +99,7 @@ def stream(
         stream=True,
         extra_body={
             "ignore_eos": tokens == LONG,
-            "crystal_kv": {"profile": "crystal", "budget_tokens": BUDGET_TOKENS, "mode": mode},
+            "crystal_kv": {"profile": profile, "budget_tokens": BUDGET_TOKENS, "mode": mode},
         },
     )
     text, reason = "", None
@@ -111,10 +115,10 @@ def stream(
     return Answer(text, reason)
 
 
-def assert_evicts(system: System) -> None:
+def assert_evicts(system: System, profile: str = "crystal") -> None:
     """A request with a fixed budget loses all blocks but those of its budget, and ends as it should."""
     before = system.evicted
-    answer = stream(system, LONG)
+    answer = stream(system, LONG, profile=profile)
     assert answer.text
     assert answer.finish_reason == "length"
     kept = BUDGET_TOKENS // BLOCK_SIZE
@@ -132,9 +136,17 @@ def test_the_sdk_streams_a_programs_answer_through_gateway_and_plugin(system: Sy
 
 
 def test_a_fixed_budget_evicts_and_probes_behind_the_gateway(system: System) -> None:
-    probes = system.metric("probes_total")
-    assert_evicts(system)
+    probes, merges = system.metric("probes_total"), system.metric("merges_total")
+    assert_evicts(system, "crystal-evict")
     assert system.metric("probes_total") > probes
+    assert system.metric("merges_total") == merges
+
+
+def test_the_profile_crystal_merges_behind_the_gateway_and_needs_no_probes(system: System) -> None:
+    probes, merges = system.metric("probes_total"), system.metric("merges_total")
+    assert_evicts(system)
+    assert system.metric("merges_total") > merges
+    assert system.metric("probes_total") == probes
 
 
 def test_a_policy_service_that_is_killed_after_evictions_is_no_client_error_and_the_plugin_comes_back(
