@@ -51,7 +51,15 @@ describe('crystal-kv.yaml', () => {
       for (const [, option = '', value = ''] of body.matchAll(shown)) {
         // Secrets and certificates have no default.
         if (value === '...' || option === 'tls') continue;
-        assert.deepEqual(parse(value), defaults[key]?.[option], `${section}.${option}`);
+        const written: unknown = parse(value);
+        const expected = structuredClone(defaults[key]?.[option]);
+        // What depends on the machine is not written out.
+        if (typeof written === 'object' && written !== null) {
+          for (const [name, member] of Object.entries(written)) {
+            if (member === '...') Object.assign(expected as object, { [name]: member });
+          }
+        }
+        assert.deepEqual(written, expected, `${section}.${option}`);
         checked += 1;
       }
     }
