@@ -63,26 +63,17 @@ def merge_objections(
 ) -> dict[RejectReason, list[int]]:
     """Why a merge cannot be carried out: the blocks in its way, by reason; empty: it can.
 
-    `mergeable` is the evictable range.
+    `mergeable` is the evictable range. A block that the own probe shares is in the way too: the probe reads it as
+    it was when it was forked.
     """
     named = [*into, *from_]
     if not into or not from_ or len(set(named)) < len(named):
         return {RejectReason.INVALID_MERGE: sorted(named)}
     rejected: dict[RejectReason, list[int]] = {}
-    first, end = mergeable
     for index in sorted(named):
-        if index >= len(row):
-            reason = RejectReason.OUT_OF_RANGE
-        elif not first <= index < end:
-            reason = RejectReason.PROTECTED
-        elif row[index].is_null:
-            reason = RejectReason.NOT_RESIDENT
-        elif row[index].ref_cnt > 1:
-            # also by the request's own probe, which reads the blocks as they were when it was forked
-            reason = RejectReason.SHARED
-        else:
-            continue
-        rejected.setdefault(reason, []).append(index)
+        reason = _objection(index, row, mergeable, references=1)
+        if reason is not None:
+            rejected.setdefault(reason, []).append(index)
     return rejected
 
 
@@ -97,18 +88,22 @@ def choose(
     A block that only the request's own probe shares may go: it leaves the row now, and the pool when the probe ends.
     """
     choice = Choice()
-    first, end = evictable
     for index in sorted(set(indices)):
-        if index >= len(row):
-            reason = RejectReason.OUT_OF_RANGE
-        elif not first <= index < end:
-            reason = RejectReason.PROTECTED
-        elif row[index].is_null:
-            reason = RejectReason.NOT_RESIDENT
-        elif row[index].ref_cnt > (2 if index < len(probe_row) and probe_row[index] is row[index] else 1):
-            reason = RejectReason.SHARED
-        else:
+        probed = index < min(len(row), len(probe_row)) and probe_row[index] is row[index]
+        reason = _objection(index, row, evictable, references=2 if probed else 1)
+        if reason is None:
             choice.evict.append(index)
-            continue
-        choice.rejected.setdefault(reason, []).append(index)
+        else:
+            choice.rejected.setdefault(reason, []).append(index)
     return choice
+
+
+def _objection(index: int, row: Sequence[Block], evictable: tuple[int, int], references: int) -> RejectReason | None:
+    """Why a block may not leave the row; None: it may. `references`: how many may use it."""
+    if index >= len(row):
+        return RejectReason.OUT_OF_RANGE
+    if not evictable[0] <= index < evictable[1]:
+        return RejectReason.PROTECTED
+    if row[index].is_null:
+        return RejectReason.NOT_RESIDENT
+    return RejectReason.SHARED if row[index].ref_cnt > references else None
