@@ -28,6 +28,7 @@ import { createRetryBudget } from './tries/budget.ts';
 import { createTries } from './tries/tries.ts';
 import { createUi } from './ui/ui.ts';
 import { createMetering } from './usage/metering.ts';
+import { createModelNames, type ModelNames, OTHER_MODEL } from './usage/model-names.ts';
 
 export interface GatewayDeps {
   logger: Logger;
@@ -92,7 +93,12 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   let admission: Admission | undefined;
   const registry = new Registry();
   const inflight = createInflight();
-  const metrics = createMetrics(registry, () => inflight.size);
+  let names: ModelNames | undefined;
+  const metrics = createMetrics(
+    registry,
+    () => inflight.size,
+    (model) => names?.label(model) ?? OTHER_MODEL,
+  );
   const keyring =
     config.keys.store === 'off'
       ? undefined
@@ -132,8 +138,10 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
           onFailure: () => metrics.responseIdFailures.inc(),
         });
   registerFleetMetrics(registry, fleet);
+  names = createModelNames(fleet);
   const metering = createMetering({
     fleet,
+    names,
     registry,
     usage: config.usage,
     compat: config.compat,

@@ -19,7 +19,11 @@ const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60
 export type Metrics = ReturnType<typeof createMetrics>;
 
 /** The gateway's metrics. Label values come from the route table, the config and fixed lists only. */
-export function createMetrics(registry: Registry, inflight: () => number) {
+export function createMetrics(
+  registry: Registry,
+  inflight: () => number,
+  modelLabel: (model: string | undefined) => string,
+) {
   const registers = [registry];
   const metrics = {
     requests: new Counter({
@@ -125,7 +129,7 @@ export function createMetrics(registry: Registry, inflight: () => number) {
     metrics.requests.inc({ route: path, status: '499', outcome: 'client_abort' }, 0);
     for (const end of BROKEN_ENDS) metrics.brokenStreams.inc({ route: path, end }, 0);
   }
-  const traffic = createTraffic(registry, SECONDS);
+  const traffic = createTraffic(registry, SECONDS, modelLabel);
   return {
     ...metrics,
     traffic,

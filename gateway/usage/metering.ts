@@ -7,7 +7,7 @@ import type { Route } from '../routes.ts';
 import type { UpstreamRequest } from '../upstream-request.ts';
 import type { CompatConfig, METERING, UsageConfig } from './config.ts';
 import { Meter, USAGE_SOURCES } from './meter.ts';
-import { createModelNames } from './model-names.ts';
+import type { ModelNames } from './model-names.ts';
 import { cacheReport } from './report.ts';
 import { createShaper, type Shaper } from './shaper.ts';
 
@@ -23,6 +23,7 @@ export interface Metering {
 
 export interface MeteringDeps {
   fleet: Fleet;
+  names: ModelNames;
   registry: Registry;
   usage: UsageConfig;
   compat: CompatConfig;
@@ -31,10 +32,9 @@ export interface MeteringDeps {
   keyed: boolean;
 }
 
-export function createMetering({ fleet, registry, usage, compat, limits, keyed }: MeteringDeps): Metering {
+export function createMetering({ fleet, names, registry, usage, compat, limits, keyed }: MeteringDeps): Metering {
   const registers = [registry];
   const metering: (typeof METERING)[number] = usage.metering ?? (keyed ? 'full' : 'passive');
-  const names = createModelNames(fleet);
   const tokens = new Counter({
     name: 'crystalkv_gateway_tokens_total',
     help: 'Tokens of responses, by the name of the key, the model (other: not a known one) and the direction',
