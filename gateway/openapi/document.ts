@@ -31,6 +31,9 @@ const ERROR_SCHEMA = z.object({
   }),
 });
 
+/** What vLLM says of a path or method that the model it serves does not have. */
+const DETAIL_SCHEMA = z.looseObject({ detail: z.unknown() });
+
 /** The gateway as an OpenAPI 3.1 document: the route table, the schemas of bodies and the table of errors. */
 export function openApiDocument(limits: OptionLimits): Json {
   const bodies = requestBodies(limits);
@@ -57,7 +60,9 @@ export function openApiDocument(limits: OptionLimits): Json {
         'An OpenAI endpoint in front of vLLM. Requests and answers pass unchanged; what a backend takes and gives beyond this is its own documentation’s.',
     },
     paths,
-    components: { schemas: { Error: jsonSchema(ERROR_SCHEMA, 'output') } },
+    components: {
+      schemas: { Error: jsonSchema(ERROR_SCHEMA, 'output'), Detail: jsonSchema(DETAIL_SCHEMA, 'output') },
+    },
   };
 }
 
@@ -84,7 +89,9 @@ function operation(route: Route, body: z.ZodType | undefined): Json {
         description: 'The backend’s answer',
         content: {
           'application/json': { schema: {} },
-          ...(route.body === 'generation' && { 'text/event-stream': { schema: { type: 'string' } } }),
+          // vLLM's /ping answers with nothing
+          ...(route.path === '/ping' && { 'text/plain': { schema: { type: 'string' } } }),
+          ...(route.body === 'generation' && { 'text/event-stream': { schema: {} } }),
         },
       },
       ...Object.fromEntries(
@@ -103,7 +110,8 @@ const SUMMARIES: Readonly<Record<Route['body'], string>> = {
 };
 
 function errorResponse(description: string): Json {
-  return { description, content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } } };
+  const schema = { anyOf: [{ $ref: '#/components/schemas/Error' }, { $ref: '#/components/schemas/Detail' }] };
+  return { description, content: { 'application/json': { schema } } };
 }
 
 function operationId(method: string, path: string): string {

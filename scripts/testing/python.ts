@@ -20,8 +20,8 @@ export class PythonError extends Error {
  * The interpreter of an environment that holds exactly what the lock file names, made when it is not there yet. It is
  * kept in `$XDG_CACHE_HOME/crystal-kv`, one for each content of the lock file. Throws PythonError.
  */
-export async function pythonEnvironment(say: Say): Promise<string> {
-  const hash = createHash('sha256').update(readFileSync(LOCK)).digest('hex').slice(0, 12);
+export async function pythonEnvironment(say: Say, lock = LOCK): Promise<string> {
+  const hash = createHash('sha256').update(readFileSync(lock)).digest('hex').slice(0, 12);
   const cache = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
   const folder = join(cache, 'crystal-kv', `py-${hash}`);
   const python = join(folder, 'bin/python');
@@ -33,10 +33,10 @@ export async function pythonEnvironment(say: Say): Promise<string> {
   const hasUv = (await runCommand('uv', ['--version'])).code === 0;
   if (hasUv) {
     await install('uv', ['venv', '--quiet', '--python', system, folder]);
-    await install('uv', ['pip', 'install', '--quiet', '--python', python, '--requirement', LOCK]);
+    await install('uv', ['pip', 'install', '--quiet', '--python', python, '--requirement', lock]);
   } else {
     await install(system, ['-m', 'venv', folder]);
-    await install(python, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--requirement', LOCK]);
+    await install(python, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--requirement', lock]);
   }
   writeFileSync(complete, '');
   return python;

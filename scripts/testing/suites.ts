@@ -27,6 +27,7 @@ const REQUIRED = [
 /** Folders whose tests start whole processes, one file after the other. */
 const SLOW = new Set(['deploy', 'gateway-proof', 'observability', 'system', 'ui']);
 const MODEL = join(ROOT, 'model');
+const GATEWAY_PYTHON = join(ROOT, 'test/gateway-proof/python');
 const VLLM_TIMEOUT_MS = 1_800_000;
 const DEPLOY_TOOLS_MS = 1_200_000;
 
@@ -96,6 +97,16 @@ const PYTHON: Suite[] = [
     run: withPython('pytest', (python) => runPytest(python, MODEL, 300_000)),
   },
   {
+    name: 'gateway-python',
+    summary: 'Python SDKs, a compliance suite and a fuzzer against the gateway',
+    slow: true,
+    run: withPython(
+      'pytest',
+      (python) => runPytest(python, GATEWAY_PYTHON, 600_000),
+      join(GATEWAY_PYTHON, 'requirements.txt'),
+    ),
+  },
+  {
     name: 'vllm',
     summary: 'pytest on vllm-plugin/, with a real vLLM on CPU',
     slow: true,
@@ -135,10 +146,10 @@ async function makeDeployTools(say: Say): Promise<void> {
   await runCommand('scripts/deploy-tools.sh', [], { timeoutMs: DEPLOY_TOOLS_MS });
 }
 
-function withPython(name: string, run: (python: string) => Promise<Outcome>): Suite['run'] {
+function withPython(name: string, run: (python: string) => Promise<Outcome>, lock?: string): Suite['run'] {
   return async (say: Say) => {
     try {
-      return await run(await pythonEnvironment(say));
+      return await run(await pythonEnvironment(say, lock));
     } catch (error) {
       if (error instanceof PythonError) return failure(name, error.message);
       throw error;

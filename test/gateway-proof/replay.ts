@@ -39,7 +39,8 @@ export function createReplay(): Promise<Upstream> {
 
 const replay: Script = async (received) => {
   const body = parse(received);
-  const name = body === undefined ? 'bad_json' : choose(received, body);
+  // Of bodies that cannot be read none was recorded; the refusal of one without messages is the nearest.
+  const name = body === undefined ? 'no_messages' : choose(received, body);
   const exchange = RECORDED[name];
   if (exchange === undefined) throw new Error(`nothing was recorded as ${name}`);
   const { response } = received;
@@ -68,7 +69,8 @@ const replay: Script = async (received) => {
 function parse({ body, method }: Received): Body | undefined {
   if (method === 'GET') return {};
   try {
-    return JSON.parse(body.toString()) as Body;
+    const value: unknown = JSON.parse(body.toString());
+    return typeof value === 'object' && value !== null ? (value as Body) : undefined;
   } catch {
     return undefined;
   }
@@ -86,6 +88,8 @@ function choose({ method, url }: Received, body: Body): string {
       return body.stream === true ? 'responses_stream' : 'responses';
     case 'POST /v1/messages':
       return body.stream === true ? 'messages_stream' : 'messages';
+    case 'POST /v1/responses/compact':
+      return 'method'; // GET /v1/responses/{id} exists
     default:
       return SIMPLE[path] ?? 'not_found';
   }

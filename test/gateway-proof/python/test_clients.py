@@ -20,9 +20,7 @@ def test_langchain(gateway: str) -> None:
 
 
 def test_langchain_embeddings(gateway: str) -> None:
-    model = OpenAIEmbeddings(
-        base_url=f"{gateway}/v1", api_key="none", model="demo", check_embedding_ctx_length=False
-    )
+    model = OpenAIEmbeddings(base_url=f"{gateway}/v1", api_key="none", model="demo", check_embedding_ctx_length=False)
     assert len(model.embed_query(QUESTION)) == 128
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+
 from conftest import until
 
 PROGRAM = [{"role": "user", "content": "L2 iron 1 6 : L1 jay iron iron : Q1 iron Q2 jay"}]

@@ -1,4 +1,4 @@
-"""Public test tools against the gateway: a compliance suite for the OpenAI API, and a fuzzer for its OpenAPI document."""
+"""Public test tools against the gateway: a compliance suite of the OpenAI API, a fuzzer of its OpenAPI document."""
 
 import json
 import subprocess
@@ -10,18 +10,23 @@ import pytest
 
 def comply(url: str, api: str) -> list[tuple[str, str, list[str]]]:
     command = [Path(sys.executable).parent / "llm-comply", "-u", f"{url}/v1", "-k", "none", "-m", "demo"]
-    result = subprocess.run([*command, "--format", api, "--json"], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [*command, "--format", api, "--json"], capture_output=True, check=False, text=True, timeout=120
+    )
     results = json.loads(result.stdout)["results"]
     return [(case["id"], case["status"], case.get("errors", [])) for case in results]
 
 
-@pytest.mark.parametrize("api", ["openai-chat", "anthropic", "open-responses"])
-def test_llm_comply_says_the_same_of_the_gateway_as_of_vllm(servers: dict[str, str], api: str) -> None:
-    """vLLM itself is not all that OpenAI's schema asks for (null where it wants a value absent): nothing may be added."""
+@pytest.mark.parametrize(("api", "passes"), [("openai-chat", True), ("anthropic", True), ("open-responses", False)])
+def test_llm_comply_says_the_same_of_the_gateway_as_of_vllm(servers: dict[str, str], api: str, passes: bool) -> None:
+    """vLLM itself is not all that OpenAI's schema asks for (null where it wants a value absent): nothing may be added.
+
+    passes: the schema is not so strict that every answer of vLLM's fails it.
+    """
     through = comply(servers["gateway"], api)
     assert through == comply(servers["upstream"], api)
     assert len(through) >= 8
-    assert any(status == "passed" for _, status, _ in through)
+    assert any(status == "passed" for _, status, _ in through) == passes
 
 
 def test_schemathesis(gateway: str) -> None:
@@ -39,6 +44,7 @@ def test_schemathesis(gateway: str) -> None:
             "--no-color",
         ],
         capture_output=True,
+        check=False,
         text=True,
         timeout=300,
     )
