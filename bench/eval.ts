@@ -1,5 +1,6 @@
 /** Measures what cache policies cost in answers, under equal conditions; see `--help`. */
 import { parseArgs } from 'node:util';
+import { FORMS } from '../model/form.ts';
 import { BACKENDS, CONCURRENCY, RECENT_TOKENS, SINK_TOKENS } from './eval/backend.ts';
 import { measure } from './eval/measure.ts';
 import { writePlot } from './eval/plot.ts';
@@ -16,11 +17,13 @@ policy at a share of the thinking cache. Prints Markdown tables, and writes benc
                    main      verbose, 40 lines, blocks of 16, 25 and 40 %, all policies and the oracle, 200 programs
                    ablation  the same with parts of the policy crystal taken out, 64 programs
                    grid      both forms, 24, 32 and 40 lines, 15 to 60 %, blocks of 16 and 32, 32 programs each
+                   paired    crystal and the full cache on 600 programs, otherwise as main
                    pressure  a pool for a half and a third of what runs: nothing evicted, and the default profile
                    sweep     half-lives, probe intervals and decays, 32 programs; use a seed of its own
   --backend NAME embedded (default), or vllm: on the CPU, verbose, 40 lines, blocks of 32, 25 and 40 %, 32 programs
   --seed N       programs to send (default: fresh ones; the seed is printed)
   --programs N   how many, at least 1
+  --forms A,B    these forms (plain, verbose)
   --only A,B     these candidates, by the key in the results (crystal, h2o, oracle, ...)
   --shares 25,40 these shares, in percent
   A run with the seed and the number of programs of the part's last one adds to its rows.
@@ -34,6 +37,7 @@ async function main(): Promise<void> {
       seed: { type: 'string' },
       programs: { type: 'string' },
       backend: { type: 'string', default: 'embedded' },
+      forms: { type: 'string' },
       only: { type: 'string' },
       shares: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
@@ -57,22 +61,27 @@ async function main(): Promise<void> {
     throw new RangeError(`--programs must be an integer of at least 1, got "${values.programs}"`);
   }
   const shares = values.shares?.split(',').map((percent) => Number(percent) / 100);
-  const settings = settingsOf(part, { programs, only: values.only?.split(','), shares });
+  const forms = values.forms?.split(',').map((name) => {
+    const form = FORMS.find((it) => it === name);
+    if (form === undefined) throw new RangeError(`--forms must be of ${FORMS.join(', ')}, got "${name}"`);
+    return form;
+  });
+  const settings = settingsOf(part, { programs, forms, only: values.only?.split(','), shares });
   if (settings.every((it) => it.shares.length === 0 || (it.candidates.length === 0 && !it.oracle))) {
-    throw new RangeError(`--only and --shares leave nothing of the part ${part}`);
+    throw new RangeError(`--forms, --only and --shares leave nothing of the part ${part}`);
   }
   const seed = chooseSeed(values.seed);
   const log = (text: string) => void process.stderr.write(text);
   log(`part ${part}, seed ${seed}\n`);
   const rows: Details[] = [];
   let path = '';
-  for (const [i, setting] of settings.entries()) {
+  for (const setting of settings) {
     const first = rows.length;
     // Written after each row, so that what took long is not lost.
     await measure(
       backend,
       setting,
-      seed + i,
+      seed + setting.seedOffset,
       (row, full) => {
         rows.push(details(row, full));
         path = writeResults(part, conditions(part, seed), rows);

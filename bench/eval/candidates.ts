@@ -24,9 +24,11 @@ export const CRYSTAL: Candidate = { key: 'crystal', title: 'crystal', profile: {
 
 const evicting = { policy: 'crystal', merge: false };
 
+export const EVICTING: Candidate = { key: 'crystal_evict', title: 'crystal without merging', profile: evicting };
+
 /** `crystal` with parts taken out. Merging makes the others idle, so they are taken out of what is left without it. */
 export const ABLATIONS: readonly Candidate[] = [
-  { key: 'crystal_evict', title: 'crystal without merging', profile: evicting },
+  EVICTING,
   {
     key: 'no_probe',
     title: 'without merging and probes',
