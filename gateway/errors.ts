@@ -87,6 +87,15 @@ export class GatewayError extends Error {
   }
 }
 
+/** As vLLM says it. */
+export function modelNotFound(model: string): GatewayError {
+  return new GatewayError('model_not_found', {
+    type: 'NotFoundError',
+    message: `The model \`${model}\` does not exist.`,
+    param: 'model',
+  });
+}
+
 /** The row for whatever was thrown; an error that nobody foresaw says nothing about itself to the client. */
 export function from(thrown: unknown): GatewayError {
   if (thrown instanceof GatewayError) return thrown;

@@ -1,10 +1,10 @@
 import type { Request } from 'express';
-import { GatewayError } from './errors.ts';
+import { GatewayError, modelNotFound } from './errors.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { prefixHash } from './fleet/prefix.ts';
 import { type FlatHeaders, replaced, upstreamHeaders } from './headers.ts';
 import { crystalKvId } from './identity.ts';
-import { checkModel, type OptionReader } from './keys/access.ts';
+import { checkModel, isAllowed, type OptionReader } from './keys/access.ts';
 import type { RequestRecord } from './record.ts';
 import {
   type RequestBody,
@@ -73,8 +73,8 @@ const UNREAD = {
 } as const;
 
 /**
- * Makes the request for the backend from the client's. Throws `malformed_json`, `invalid_option`, `model_not_allowed` or
- * `not_found`. The gateway's id is on the record afterwards when it went into the body, and only then.
+ * Makes the request for the backend from the client's. Throws `malformed_json`, `invalid_option`, `model_not_allowed`,
+ * `model_not_found` or `not_found`. The gateway's id is on the record afterwards when it went into the body, and only then.
  */
 export function upstreamRequest(
   route: Route,
@@ -90,7 +90,7 @@ export function upstreamRequest(
   const length = request.headers['content-length'];
   if (route.body === 'upload' && length !== undefined) headers.push('content-length', length);
   const content = (): Content => {
-    if (body === null) return { body, ...UNREAD, model: namedInPath(route, request, deps.fleet) };
+    if (body === null) return { body, ...UNREAD, model: namedInPath(route, request, record, deps.fleet) };
     if (!Buffer.isBuffer(body)) {
       record.model = body.model;
       return { body, ...UNREAD, model: body.model };
@@ -121,10 +121,16 @@ function modelOf(body: Buffer | Upload | null): string | undefined {
   return Buffer.isBuffer(body) ? readRequestBody(body).model : undefined;
 }
 
-/** `/v1/models/:id` is for a backend that serves it. */
-function namedInPath({ path }: Route, { params }: Request, fleet: UpstreamRequestDeps['fleet']): string | undefined {
-  const { id } = params;
-  return path === MODEL_PATH && fleet.looksAtModels && typeof id === 'string' ? fleet.resolve(id) : undefined;
+/** `/v1/models/:id` is for a backend that serves it, and a model that the key is not for is as if it were not there. */
+function namedInPath(
+  { path }: Route,
+  { params: { id } }: Request,
+  { key }: RequestRecord,
+  fleet: UpstreamRequestDeps['fleet'],
+): string | undefined {
+  if (path !== MODEL_PATH || typeof id !== 'string') return undefined;
+  if (!isAllowed(key, id)) throw modelNotFound(id);
+  return fleet.looksAtModels ? fleet.resolve(id) : undefined;
 }
 
 /** A body that is looked at only for its model, and only where that decides something. */

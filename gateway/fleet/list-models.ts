@@ -1,5 +1,6 @@
 import type { RequestHandler } from 'express';
 import { upstreamHeaders } from '../headers.ts';
+import { isAllowed } from '../keys/access.ts';
 import { ownHeaders, recordOf } from '../record.ts';
 import { failureAnswer } from '../tries/failure.ts';
 import { stopped } from '../tries/tries.ts';
@@ -16,16 +17,16 @@ export interface ListModelsDeps {
 }
 
 /**
- * `/v1/models` of all backends as one list. A fleet of one without aliases answers for itself, to the byte (`single`).
- * When no backend gives a list, the answer of the first that answered at all is passed on.
+ * `/v1/models` of all backends as one list, of the models that the caller's key is for. A fleet of one without aliases
+ * answers a key that is for all models itself, to the byte (`single`). When no backend gives a list, the answer of the first that answered at all is passed on.
  */
 export function listModels(single: RequestHandler, { fleet, draining }: ListModelsDeps): RequestHandler {
   return async function answerModels(request, response, next) {
-    if (!fleet.looksAtModels) {
+    const record = recordOf(response);
+    if (!fleet.looksAtModels && record.key?.models === undefined) {
       await single(request, response, next);
       return;
     }
-    const record = recordOf(response);
     record.route = '/v1/models';
     if (draining()) throw stopped('draining');
     record.stage = 'waiting';
@@ -47,7 +48,10 @@ export function listModels(single: RequestHandler, { fleet, draining }: ListMode
     if (lists.length === 0 && other === undefined) throw failureAnswer('connect');
     const { status, text } =
       lists.length > 0 || other === undefined
-        ? { status: 200, text: JSON.stringify(mergeModels(lists, fleet.aliases)) }
+        ? {
+            status: 200,
+            text: JSON.stringify(mergeModels(lists, fleet.aliases, (model) => isAllowed(record.key, model))),
+          }
         : { status: other.status, text: other.body };
     const body = Buffer.from(text);
     response

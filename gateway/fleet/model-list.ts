@@ -23,11 +23,12 @@ export function modelIds(text: string): string[] | undefined {
 
 /**
  * One list of several: each model once, as the first that serves it describes it, and each alias whose model is there,
- * under its own name.
+ * under its own name; of these, those that `isShown`.
  */
 export function mergeModels(
   lists: readonly (readonly ModelEntry[])[],
   aliases: ReadonlyMap<string, string>,
+  isShown: (model: string) => boolean,
 ): { object: 'list'; data: ModelEntry[] } {
   const merged = new Map<string, ModelEntry>();
   for (const entry of lists.flat()) if (!merged.has(entry.id)) merged.set(entry.id, entry);
@@ -35,5 +36,5 @@ export function mergeModels(
     const entry = merged.get(model);
     if (entry !== undefined && !merged.has(alias)) merged.set(alias, { ...entry, id: alias });
   }
-  return { object: 'list', data: [...merged.values()] };
+  return { object: 'list', data: [...merged.values()].filter(({ id }) => isShown(id)) };
 }

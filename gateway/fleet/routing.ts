@@ -1,4 +1,4 @@
-import { GatewayError } from '../errors.ts';
+import { GatewayError, modelNotFound } from '../errors.ts';
 import type { Backend } from './backend.ts';
 
 /** Which backends serve which model. Built anew when a list changes, so that a request costs one look-up. */
@@ -34,12 +34,7 @@ export function createRouting(all: readonly Backend[]): Routing {
       if (model === undefined) return all;
       const serving = byModel.get(model) ?? unknown;
       if (serving.length > 0) return serving;
-      // As vLLM says it.
-      throw new GatewayError('model_not_found', {
-        type: 'NotFoundError',
-        message: `The model \`${model}\` does not exist.`,
-        param: 'model',
-      });
+      throw modelNotFound(model);
     },
   };
 }

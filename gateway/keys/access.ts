@@ -2,9 +2,14 @@ import { GatewayError } from '../errors.ts';
 import { type CrystalKvOption, createOptionParser, type OptionLimits } from '../options.ts';
 import type { KeyEntry } from './entry.ts';
 
+/** Whether a key is for a model, by the name that clients give it. */
+export function isAllowed(key: KeyEntry | undefined, model: string): boolean {
+  return key?.models === undefined || key.models.includes(model);
+}
+
 /** Throws `model_not_allowed` when a key is for other models only. `model` is what the request names. */
 export function checkModel(key: KeyEntry | undefined, model: string | undefined): void {
-  if (key?.models === undefined || (model !== undefined && key.models.includes(model))) return;
+  if (key?.models === undefined || (model !== undefined && isAllowed(key, model))) return;
   throw new GatewayError('model_not_allowed', {
     message:
       model === undefined
