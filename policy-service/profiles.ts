@@ -16,7 +16,7 @@ const profileSchema = z.strictObject({
   mode: z.enum(MODES).default('enforce'),
   /** This share of the requests that would be enforced runs in shadow mode instead, chosen by their ids. */
   canary_share: share.default(0),
-  half_life_tokens: z.number().positive().max(1e9).default(70),
+  half_life_tokens: z.number().positive().max(1e9).default(400),
   /** Which attention on a block is a hit: a share of a head group's attention, or its top-p nucleus. */
   hits: z
     .strictObject({ rule: z.enum(HIT_RULES), share: z.number().gt(0).max(1) })

@@ -16,7 +16,7 @@ export const BASELINES: readonly Candidate[] = [
   { key: 'raas', title: 'raas', profile: { policy: 'raas' } },
   { key: 'lazy', title: 'lazy', profile: { policy: 'lazy' } },
   { key: 'crf_1', title: 'crf, half-life 1.4', profile: { policy: 'crf', half_life_tokens: 1.36 } },
-  { key: 'crf_70', title: 'crf, half-life 70', profile: { policy: 'crf', half_life_tokens: 70 } },
+  { key: 'crf_400', title: 'crf, half-life 400', profile: { policy: 'crf', half_life_tokens: 400 } },
 ];
 
 /** As shipped. */
@@ -60,11 +60,18 @@ export const UNDER_PRESSURE: readonly Candidate[] = [
 
 /** What a sweep of the defaults tries; on other seeds than any table. */
 export const SWEEP: readonly Candidate[] = [
-  ...[1.36, 8, 32, 70, 150, 400].map((tokens) => ({
+  ...[1.36, 8, 32, 70, 150, 400, 800, 1600].map((tokens) => ({
     key: `crf_${Math.round(tokens)}`,
     title: `crf, half-life ${tokens}`,
     profile: { policy: 'crf', half_life_tokens: tokens },
   })),
+  ...[0.02, 0.05, 0.1, 0.2].flatMap((share) =>
+    [{ policy: 'crf', half_life_tokens: 400 }, { policy: 'lazy' }].map((profile) => ({
+      key: `${profile.policy}_hit_${share * 100}`,
+      title: `${profile.policy}, hit from ${share * 100} %`,
+      profile: { ...profile, hits: { rule: 'mass', share } },
+    })),
+  ),
   ...[32, 64, 128].flatMap((every) =>
     [0.6, 0.8, 0.95].map((decay) => ({
       key: `probe_${every}_${decay * 100}`,
