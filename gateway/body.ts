@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { GatewayError } from './errors.ts';
 
 /**
- * After a 413 the rest of the body is read and dropped for this long, so that the client gets to read the answer
+ * After an error the rest of the body is read and dropped for this long, so that the client gets to read the answer
  * instead of a reset; then the connection is cut.
  */
 const LINGER_MS = 2_000;
@@ -55,11 +55,15 @@ export function announcedLength(request: IncomingMessage, limit: number): void {
 
 /** The error for the client, whose body is read and dropped for a while from now on. */
 export function tooLarge(request: IncomingMessage, limit: number): GatewayError {
+  dropRest(request);
+  return new GatewayError('body_too_large', { message: `the body is larger than ${limit} bytes` });
+}
+
+export function dropRest(request: IncomingMessage): void {
   const { socket } = request;
   const timer = setTimeout(() => socket.destroy(), LINGER_MS);
   timer.unref();
   request.once('close', () => clearTimeout(timer));
   request.once('end', () => clearTimeout(timer));
   request.resume();
-  return new GatewayError('body_too_large', { message: `the body is larger than ${limit} bytes` });
 }

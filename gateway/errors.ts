@@ -15,6 +15,7 @@ const TABLE = {
   malformed_http: { status: 400, message: 'the request is not valid HTTP/1.1' },
   malformed_url: { status: 400, message: 'the address is not a valid URL' },
   malformed_json: { status: 400, message: 'the body is not a JSON object' },
+  malformed_form: { status: 400, message: 'the form cannot be read' },
   invalid_option: { status: 400, message: 'an option has a wrong value' },
   invalid_api_key: { status: 401, message: 'the API key is not valid', name: 'invalid_api_key' },
   model_not_allowed: { status: 403, message: 'this API key is not for that model', name: 'model_not_allowed' },

@@ -5,7 +5,7 @@ import { createDownstream } from './downstream.ts';
 import { GatewayError } from './errors.ts';
 import type { Stick } from './fleet/sticky.ts';
 import type { LimitGate } from './limits/gate.ts';
-import { ownHeaders, recordOf, type StopReason } from './record.ts';
+import { ownHeaders, type RequestRecord, recordOf, type StopReason } from './record.ts';
 import type { Route } from './routes.ts';
 import { type Job, stopped } from './tries/tries.ts';
 import { openUpload, type Upload } from './upload.ts';
@@ -41,7 +41,9 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
       deps.onShed();
       throw new GatewayError('overloaded', { headers: { 'retry-after': '1' } });
     }
-    const body = await bodyOf(route, request, deps);
+    // Answered before its end, which may be far: the connection is to be of use afterwards.
+    if (route.body === 'upload') response.once('finish', () => request.resume());
+    const body = await bodyOf(route, request, record, deps);
     // The client left; its record is closed already.
     if (body === undefined) return;
     record.stage = 'waiting';
@@ -73,12 +75,14 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
 async function bodyOf(
   route: Route,
   request: Request,
+  { key }: RequestRecord,
   { bodyLimit, request: { fleet } }: ForwardDeps,
 ): Promise<Buffer | Upload | null | undefined> {
   if (route.method === 'GET') return null;
   if (route.body !== 'upload') return await readBody(request, bodyLimit);
-  if (!fleet.modelsDiffer) return openUpload(request, bodyLimit);
+  const looksAtModel = fleet.modelsDiffer || fleet.aliases.size > 0 || key?.models !== undefined;
+  if (!looksAtModel) return openUpload(request, bodyLimit);
   announcedLength(request, bodyLimit);
-  const head = await readUploadHead(request);
+  const head = await readUploadHead(request, (model) => fleet.resolve(model) !== model);
   return head === undefined ? undefined : openUpload(request, bodyLimit, head);
 }

@@ -1,39 +1,95 @@
 import type { IncomingMessage } from 'node:http';
+import { dropRest } from './body.ts';
+import { GatewayError } from './errors.ts';
+import { boundaryOf } from './form-headers.ts';
+import { FieldFinder, type FormField, FormSyntaxError } from './form-scan.ts';
 
 /** The beginning of an upload, read before it is known where it goes. */
 export interface UploadHead {
-  chunks: readonly Buffer[];
+  bytes: Buffer;
   /** That was all of it. */
   ended: boolean;
-  /** The value of the form's field `model`; undefined: it is not in the beginning. */
-  model: string | undefined;
+  /** The form's field `model`; undefined: it is not in the beginning. */
+  model: FormField | undefined;
+  /** Looks at what comes after the beginning. Throws `malformed_form`. */
+  check(chunk: Buffer): void;
 }
+
+/** Of a body that is not looked at. */
+export const NO_HEAD: UploadHead = { bytes: Buffer.alloc(0), ended: false, model: undefined, check: () => {} };
 
 /** So much is read at most; a form that has its file first may have the field after it. */
 const MOST_BYTES = 64 * 1024;
-/** A part of a form (RFC 7578): its head, which names it, an empty line and the value. */
-const MODEL =
-  /\r\ncontent-disposition:\s*form-data;[^\r\n]*\bname="?model"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n/i;
 
-/** Reads on until the field is found. Leaves the request paused. Undefined: the client left. */
-export function readUploadHead(request: IncomingMessage): Promise<UploadHead | undefined> {
-  return new Promise((resolve) => {
+/**
+ * Reads on until the field is found. Leaves the request paused. Undefined: the client left. A form must have the field
+ * once, and where its value `mustBeFirst`, in the beginning: later it could not be changed, nor another backend be chosen.
+ * Rejects with `malformed_form`.
+ */
+export async function readUploadHead(
+  request: IncomingMessage,
+  mustBeFirst: (model: string) => boolean,
+): Promise<UploadHead | undefined> {
+  const boundary = boundaryOf(request.headers['content-type']);
+  if (boundary === undefined) return NO_HEAD;
+  const finder = new FieldFinder(boundary, 'model');
+  let model: FormField | undefined;
+  const find = (chunk: Buffer): void => {
+    for (const field of found(finder, chunk)) {
+      if (model !== undefined) throw malformed('the form has the field model more than once');
+      model = field;
+    }
+  };
+  const check = (chunk: Buffer): void => {
+    const before = model;
+    find(chunk);
+    if (model !== undefined && model !== before && mustBeFirst(model.value)) {
+      throw malformed(
+        `the form has the field model, ${JSON.stringify(model.value)}, after more than ${MOST_BYTES} bytes: an alias must come before the file`,
+      );
+    }
+  };
+  return await new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
-    let text = '';
-    const settle = (head: UploadHead | undefined) => {
+    let length = 0;
+    const settle = () => {
       request.pause();
       request.off('data', onData).off('end', onEnd).off('close', onClose);
-      resolve(head);
+    };
+    const give = (ended: boolean) => {
+      settle();
+      resolve({ bytes: Buffer.concat(chunks, length), ended, model, check });
     };
     const onData = (chunk: Buffer) => {
       chunks.push(chunk);
-      text += chunk.toString('latin1', 0, MOST_BYTES - text.length);
-      const model = MODEL.exec(text)?.[1];
-      if (model === undefined && text.length < MOST_BYTES) return;
-      settle({ chunks, ended: false, model: model && Buffer.from(model, 'latin1').toString('utf8') });
+      length += chunk.length;
+      try {
+        find(chunk);
+      } catch (error) {
+        settle();
+        dropRest(request);
+        reject(error);
+        return;
+      }
+      if (model !== undefined || length >= MOST_BYTES) give(false);
     };
-    const onEnd = () => settle({ chunks, ended: true, model: undefined });
-    const onClose = () => settle(undefined);
+    const onEnd = () => give(true);
+    const onClose = () => {
+      settle();
+      resolve(undefined);
+    };
     request.on('data', onData).on('end', onEnd).on('close', onClose);
   });
+}
+
+function found(finder: FieldFinder, chunk: Buffer): FormField[] {
+  try {
+    return finder.push(chunk);
+  } catch (error) {
+    throw error instanceof FormSyntaxError ? malformed(error.message) : error;
+  }
+}
+
+function malformed(message: string): GatewayError {
+  return new GatewayError('malformed_form', { message, param: 'model' });
 }

@@ -1,9 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
-import { announcedLength, tooLarge } from './body.ts';
-import type { UploadHead } from './upload-head.ts';
-
-const NO_HEAD: UploadHead = { chunks: [], ended: false, model: undefined };
+import { announcedLength, dropRest, tooLarge } from './body.ts';
+import { type Edit, splice } from './splice.ts';
+import { NO_HEAD, type UploadHead } from './upload-head.ts';
 
 /** A request body that is sent on while it arrives: recordings are large, and nothing of them has to be known. */
 export interface Upload {
@@ -11,6 +10,10 @@ export interface Upload {
   readonly begun: boolean;
   /** The model that its form names; undefined when it names none or was not looked at. */
   readonly model: string | undefined;
+  /** Bytes of the body; undefined when the client did not say. */
+  readonly length: number | undefined;
+  /** The same upload with another model in its form, which must name one. */
+  renamed(model: string): Upload;
   /** The body for one try on a backend. While nothing was handed out it may be opened again. */
   open(): Readable;
 }
@@ -22,35 +25,44 @@ export interface Upload {
  */
 export function openUpload(request: IncomingMessage, limit: number, head: UploadHead = NO_HEAD): Upload {
   announcedLength(request, limit);
+  const announced = request.headers['content-length'];
   let begun = false;
   // A reset while the body arrives is an 'error' too; 'close' follows, and the request's record sees it.
   request.on('error', () => {});
-  return {
+  const upload = (edits: readonly Edit[]): Upload => ({
     get begun() {
       return begun;
     },
-    model: head.model,
+    model: head.model?.value,
+    length:
+      announced === undefined
+        ? undefined
+        : edits.reduce((sum, { start, end, text }) => sum + Buffer.byteLength(text) - (end - start), Number(announced)),
+    renamed: (model) => upload(head.model === undefined ? [] : [{ ...head.model, text: model }]),
     open() {
-      return new UploadBody(request, limit, head, () => {
+      return new UploadBody(request, limit, head, edits, () => {
         begun = true;
       });
     },
-  };
+  });
+  return upload([]);
 }
 
 class UploadBody extends Readable {
   readonly #request: IncomingMessage;
   readonly #limit: number;
   readonly #head: UploadHead;
+  readonly #edits: readonly Edit[];
   readonly #onBegin: () => void;
   #length = 0;
   #attached = false;
 
-  constructor(request: IncomingMessage, limit: number, head: UploadHead, onBegin: () => void) {
+  constructor(request: IncomingMessage, limit: number, head: UploadHead, edits: readonly Edit[], onBegin: () => void) {
     super();
     this.#request = request;
     this.#limit = limit;
     this.#head = head;
+    this.#edits = edits;
     this.#onBegin = onBegin;
   }
 
@@ -58,9 +70,9 @@ class UploadBody extends Readable {
     if (!this.#attached) {
       this.#attached = true;
       this.#onBegin();
-      const { chunks, ended } = this.#head;
+      const { bytes, ended } = this.#head;
       this.#request.on('data', this.#onData).on('end', this.#onEnd);
-      for (const chunk of chunks) if (!this.destroyed) this.#onData(chunk);
+      if (bytes.length > 0) this.#take(bytes.length, splice(bytes, this.#edits));
       if (ended) this.#onEnd();
     }
     if (!this.#head.ended) this.#request.resume();
@@ -73,10 +85,22 @@ class UploadBody extends Readable {
     done(error);
   }
 
-  readonly #onData = (chunk: Buffer): void => {
-    this.#length += chunk.length;
+  /** `length` bytes came, and `bytes` are to be sent for them. */
+  #take(length: number, bytes: Buffer): void {
+    this.#length += length;
     if (this.#length > this.#limit) this.destroy(tooLarge(this.#request, this.#limit));
-    else if (!this.push(chunk)) this.#request.pause();
+    else if (!this.push(bytes)) this.#request.pause();
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    try {
+      this.#head.check(chunk);
+    } catch (error) {
+      dropRest(this.#request);
+      this.destroy(error as Error);
+      return;
+    }
+    this.#take(chunk.length, chunk);
   };
 
   readonly #onEnd = (): void => void this.push(null);

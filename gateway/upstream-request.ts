@@ -54,7 +54,7 @@ export interface UpstreamRequestDeps {
   readOption: OptionReader;
   /** Streams are to tell their usage. */
   forcesUsage: boolean;
-  fleet: Pick<Fleet, 'resolve' | 'looksAtModels' | 'modelsDiffer' | 'prefixBytes'>;
+  fleet: Pick<Fleet, 'aliases' | 'resolve' | 'looksAtModels' | 'modelsDiffer' | 'prefixBytes'>;
 }
 
 const MODEL_PATH = '/v1/models/:id';
@@ -86,14 +86,15 @@ export function upstreamRequest(
   const keyed = record.key !== undefined;
   let headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
   if (record.span !== undefined) headers = replaced(headers, record.span.headers);
-  // Without it an upload goes in chunks, as it does when the client did not say the length either.
-  const length = request.headers['content-length'];
-  if (route.body === 'upload' && length !== undefined) headers.push('content-length', length);
   const content = (): Content => {
     if (body === null) return { body, ...UNREAD, model: namedInPath(route, request, record, deps.fleet) };
     if (!Buffer.isBuffer(body)) {
       record.model = body.model;
-      return { body, ...UNREAD, model: body.model };
+      const model = body.model === undefined ? undefined : deps.fleet.resolve(body.model);
+      const renamed = model === undefined || model === body.model ? body : body.renamed(model);
+      // Without it an upload goes in chunks, as it does when the client did not say the length either.
+      if (renamed.length !== undefined) headers.push('content-length', String(renamed.length));
+      return { ...UNREAD, body: renamed, model };
     }
     if (route.body === 'raw') return rawContent(record, body, deps.fleet);
     return rewritten(route, record, body, deps);
@@ -118,7 +119,7 @@ function usesModel({ method, path }: Route): boolean {
 
 /** As the client names it, and the last of duplicates, as for every reader. */
 function modelOf(body: Buffer | Upload | null): string | undefined {
-  return Buffer.isBuffer(body) ? readRequestBody(body).model : undefined;
+  return Buffer.isBuffer(body) ? readRequestBody(body).model : body?.model;
 }
 
 /** `/v1/models/:id` is for a backend that serves it, and a model that the key is not for is as if it were not there. */
