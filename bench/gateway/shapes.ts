@@ -49,6 +49,11 @@ export const DONE =
   `data: {"id":"chatcmpl-7c8a5c4e0b9d4c7f","object":"chat.completion.chunk","created":1764000000,"model":"${MODEL}",` +
   '"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n';
 
+/** The event that a stream ends with whose usage was asked for. */
+export const usageEvent = (usage: object): string =>
+  `data: {"id":"chatcmpl-7c8a5c4e0b9d4c7f","object":"chat.completion.chunk","created":1764000000,"model":"${MODEL}",` +
+  `"choices":[],"usage":${JSON.stringify(usage)}}\n\n`;
+
 /** The time in an event; undefined when it has none. */
 export function sentAt(event: string): number | undefined {
   const start = event.indexOf('@');

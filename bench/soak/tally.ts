@@ -1,5 +1,5 @@
 import { type Sample, total } from '../metrics-text.ts';
-import type { End } from './client.ts';
+import type { Ended } from './client.ts';
 
 /** What the load generator saw, by its own count. */
 export interface Tally {
@@ -15,7 +15,7 @@ export interface Tally {
 
 export const emptyTally = (): Tally => ({ sent: 0, left: 0, told: 0, reset: 0, unreachable: 0, statuses: new Map() });
 
-export function count(tally: Tally, end: End): void {
+export function count(tally: Tally, end: { kind: 'left' } | Pick<Ended, 'kind' | 'status'>): void {
   tally.sent += 1;
   if (end.kind === 'left') {
     tally.left += 1;

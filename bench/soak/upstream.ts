@@ -1,15 +1,23 @@
 /** The upstream of the soak: `upstream.ts PORT`. Does what a request asks for in `user`, see behaviours.ts. */
+import { createHash } from 'node:crypto';
 import { createServer, type ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ANSWER, chunk, DONE, now } from '../gateway/shapes.ts';
-import type { Behaviour } from './behaviours.ts';
+import { ANSWER, chunk, DONE, now, usageEvent } from '../gateway/shapes.ts';
+import { type Behaviour, digestOf, EVENTS, UPLOAD_USAGE, USAGE } from './behaviours.ts';
 
 const [port = '0'] = process.argv.slice(2);
-const EVENTS = 12;
 const EVENT_MS = 10;
 const LARGE = Buffer.alloc(2 ** 20, 'x');
 const JSON_TYPE = { 'content-type': 'application/json' };
 const SSE_TYPE = { 'content-type': 'text/event-stream' };
+const HEAD_CHARACTERS = 16 * 1024;
+/** In a chat, and in a form. */
+const ASKS_FOR = /"user"(?::"|\r\n\r\n)(\w+)/;
+
+interface Asked {
+  usage: boolean;
+  digest: string;
+}
 
 let open = 0;
 let overloaded = false;
@@ -24,12 +32,24 @@ const server = createServer((request, response) => {
   response.once('close', () => {
     open -= 1;
   });
-  let body = '';
-  request.setEncoding('latin1');
-  request.on('data', (text: string) => {
-    body += text;
+  let head = '';
+  let bytes = 0;
+  let early = false;
+  const hash = createHash('sha256');
+  const asksFor = () => (ASKS_FOR.exec(head)?.[1] ?? 'answer') as Behaviour;
+  request.on('data', (piece: Buffer) => {
+    bytes += piece.length;
+    hash.update(piece);
+    if (head.length < HEAD_CHARACTERS) head += piece.toString('latin1', 0, HEAD_CHARACTERS);
+    if (early || !EARLY.has(asksFor())) return;
+    early = true;
+    void SCRIPTS[asksFor()](response, { usage: false, digest: '' });
   });
-  request.on('end', () => void SCRIPTS[(/"user":"(\w+)"/.exec(body)?.[1] ?? 'answer') as Behaviour](response));
+  request.on('end', () => {
+    if (early) return;
+    const asked = { usage: head.includes('"include_usage":true'), digest: digestOf(bytes, hash.digest('hex')) };
+    void SCRIPTS[asksFor()](response, asked);
+  });
 });
 
 const answer = (response: ServerResponse) => void response.writeHead(200, JSON_TYPE).end(ANSWER);
@@ -37,6 +57,7 @@ const fail = (response: ServerResponse, status: number, headers: Record<string, 
   void response
     .writeHead(status, { ...JSON_TYPE, ...headers })
     .end(JSON.stringify({ error: { message: 'scripted', type: 'scripted', param: null, code: status } }));
+const reset = (response: ServerResponse) => void response.socket?.resetAndDestroy();
 
 async function events(response: ServerResponse, count: number): Promise<void> {
   response.writeHead(200, SSE_TYPE);
@@ -46,12 +67,18 @@ async function events(response: ServerResponse, count: number): Promise<void> {
   }
 }
 
-const SCRIPTS: Record<Behaviour, (response: ServerResponse) => void | Promise<void>> = {
+async function stream(response: ServerResponse, { usage }: Asked): Promise<void> {
+  await events(response, EVENTS);
+  response.end(usage ? DONE.replace('data: [DONE]', () => `${usageEvent(USAGE)}data: [DONE]`) : DONE);
+}
+
+/** These do not wait for the end of the request. */
+const EARLY: ReadonlySet<Behaviour> = new Set(['upload_refused', 'upload_reset']);
+
+const SCRIPTS: Record<Behaviour, (response: ServerResponse, asked: Asked) => void | Promise<void>> = {
   answer,
-  stream: async (response) => {
-    await events(response, EVENTS);
-    response.end(DONE);
-  },
+  stream,
+  stream_usage: stream,
   large: (response) => void response.writeHead(200, JSON_TYPE).end(LARGE),
   refused: (response) => fail(response, 400),
   overloaded_once: (response) => {
@@ -66,7 +93,7 @@ const SCRIPTS: Record<Behaviour, (response: ServerResponse) => void | Promise<vo
     response.write(chunk(now()).slice(0, 60), () => response.destroy());
   },
   garbage: (response) => void response.socket?.end('\x16\x03\x01 this is not HTTP at all\r\n\r\n'),
-  reset: (response) => void response.socket?.resetAndDestroy(),
+  reset,
   reset_body: (response) => {
     response.writeHead(200, { ...JSON_TYPE, 'content-length': '100000' });
     response.write('{"id":', () => setTimeout(() => response.destroy(), EVENT_MS));
@@ -82,6 +109,10 @@ const SCRIPTS: Record<Behaviour, (response: ServerResponse) => void | Promise<vo
     }
     socket?.end();
   },
+  upload: (response, { digest }) =>
+    void response.writeHead(200, JSON_TYPE).end(JSON.stringify({ text: digest, usage: UPLOAD_USAGE })),
+  upload_refused: (response) => fail(response, 400),
+  upload_reset: reset,
 };
 
 server.listen(Number(port), '127.0.0.1');

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { parseMetrics } from '../../bench/metrics-text.ts';
+import { bodyOf } from '../../bench/soak/bodies.ts';
+import { judge, tokensOf } from '../../bench/soak/judge.ts';
+import { keyDisagreements } from '../../bench/soak/key-tally.ts';
 import { count, disagreements, emptyTally } from '../../bench/soak/tally.ts';
+import { createRandom } from '../../model/random.ts';
 
 describe('the counters of a soak', () => {
   const tally = emptyTally();
@@ -39,4 +43,79 @@ describe('the counters of a soak', () => {
       assert.ok(disagreements(tally, page(changed)).length > 0);
     });
   }
+});
+
+describe('the counters of keys', () => {
+  const tallies = new Map([
+    ['steady', { limited: 0, tokens: { least: 500, most: 500 } }],
+    ['tight', { limited: 7, tokens: { least: 100, most: 300 } }],
+  ] as const);
+  const page = (steady: number, tight: number, limited: number) =>
+    parseMetrics(
+      [
+        `tokens_total{key="steady",model="other",direction="input"} ${steady - 100}`,
+        'tokens_total{key="steady",model="other",direction="output"} 100',
+        `tokens_total{key="tight",model="other",direction="output"} ${tight}`,
+        'limited_total{key="tight",limit="tokens_per_minute"} 2',
+        `limited_total{key="tight",limit="requests_per_minute"} ${limited - 2}`,
+      ]
+        .map((line) => `crystalkv_gateway_${line}`)
+        .join('\n'),
+    );
+
+  test('agree when tokens are as many as they must be, or may be', () => {
+    for (const tight of [100, 300]) assert.deepEqual(keyDisagreements(tallies, page(500, tight, 7)), []);
+  });
+
+  test('disagree over a token and over a refusal', () => {
+    for (const [steady, tight, limited] of [
+      [501, 100, 7],
+      [499, 100, 7],
+      [500, 99, 7],
+      [500, 301, 7],
+      [500, 100, 6],
+    ] as const) {
+      assert.equal(keyDisagreements(tallies, page(steady, tight, limited)).length, 1);
+    }
+  });
+});
+
+describe('what a soak expects', () => {
+  const random = createRandom(1);
+  const chat = bodyOf('stream', random);
+  const upload = bodyOf('upload', random);
+  const complete = (status: number, text = '') => ({ kind: 'complete', status, text }) as const;
+  const error = (type: string) => JSON.stringify({ error: { type } });
+  const usage = 'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n';
+
+  test('is good: answers, a full queue, the limits of the tight key, an upload that came whole', () => {
+    assert.equal(judge('steady', 'stream', chat, complete(200, 'data: {}\n\n')), 'good');
+    assert.equal(judge('steady', 'stream_usage', chat, complete(200, usage)), 'good');
+    assert.equal(judge('steady', 'stream', chat, complete(429, error('gateway_queue_full'))), 'good');
+    assert.equal(judge('tight', 'stream', chat, complete(429, error('gateway_rate_limited'))), 'limited');
+    assert.equal(judge('free', 'stream', chat, complete(502, error('gateway_upstream_unreachable'))), 'unreachable');
+    assert.equal(judge('unknown', 'answer', chat, complete(401, error('gateway_invalid_api_key'))), 'good');
+    assert.equal(judge('free', 'upload', upload, complete(200, JSON.stringify({ text: upload.digest }))), 'good');
+  });
+
+  test('is a problem: other limits, other ends, a usage that nobody asked for, an upload that changed', () => {
+    for (const [key, behaviour, body, end] of [
+      ['steady', 'stream', chat, complete(429, error('gateway_rate_limited'))],
+      ['steady', 'stream', chat, complete(503, error('gateway_limits_unavailable'))],
+      ['steady', 'stream', chat, { kind: 'told', status: 200, text: '' }],
+      ['steady', 'stream', chat, complete(200, usage)],
+      ['steady', 'stream_usage', chat, complete(200, '')],
+      ['unknown', 'answer', chat, complete(200)],
+      ['free', 'upload', upload, complete(200, JSON.stringify({ text: '1 bytes' }))],
+    ] as const) {
+      assert.equal(typeof judge(key, behaviour, body, end), 'object', `${key} ${behaviour} ${end.status}`);
+    }
+  });
+
+  test('tokens are exact for what came whole, and a range for what did not', () => {
+    assert.deepEqual(tokensOf('stream', chat, complete(200)), { least: 212, most: 212 });
+    assert.deepEqual(tokensOf('stream', chat, complete(503)), { least: 0, most: 0 });
+    const { least, most } = tokensOf('stream', chat, { kind: 'left' });
+    assert.ok(least === 0 && most > chat.length / 4, `${most}`);
+  });
 });

@@ -1,0 +1,59 @@
+import { BEHAVIOURS, type Behaviour, EVENTS } from './behaviours.ts';
+import type { Body } from './bodies.ts';
+import type { End, Ended } from './client.ts';
+import { type KeyName, planOf } from './keys.ts';
+
+/** Errors that the gateway may give to any request, by design: too many want a place. */
+const SHED: ReadonlySet<string> = new Set(['gateway_queue_full', 'gateway_queue_timeout']);
+const LIMITED = 'gateway_rate_limited';
+/** What any request may get that came to the address which refuses, when the budget of retries was used up. */
+const UNREACHABLE = 'gateway_upstream_unreachable';
+const USAGE = /^data: .*"usage":\{/gm;
+/** What the gateway puts into a body: ids and options. */
+const ADDED_BYTES = 400;
+
+export type Verdict = 'good' | 'limited' | 'unreachable' | { problem: string };
+
+/** Whether a request ended as it should. */
+export function judge(key: KeyName, behaviour: Behaviour, body: Body, end: Ended): Verdict {
+  const plan = planOf(key);
+  const seen = `${end.status} ${end.kind}`;
+  const type = end.status < 400 ? undefined : errorType(end.text);
+  const problem = (what: string) => ({ problem: `key ${key}: ${what}` });
+  if (plan.grants === undefined) {
+    return end.status === 401 && type === 'gateway_invalid_api_key' ? 'good' : problem(`${seen} instead of a 401`);
+  }
+  if (type === LIMITED) return plan.tight ? 'limited' : problem('was refused by a limit that is far away');
+  if (type === UNREACHABLE) return 'unreachable';
+  if (type !== undefined && SHED.has(type)) return 'good';
+  if (!(BEHAVIOURS[behaviour].expected as readonly string[]).includes(seen)) {
+    return problem(`${behaviour} gave ${seen}${type === undefined ? '' : ` (${type})`}`);
+  }
+  if (end.status !== 200) return 'good';
+  if (body.digest !== undefined && !end.text.includes(body.digest)) {
+    return problem('an upload was not the same when it arrived');
+  }
+  const usages = end.text.match(USAGE)?.length ?? 0;
+  const wanted = behaviour === 'stream_usage' ? 1 : 0;
+  return usages === wanted ? 'good' : problem(`${behaviour} showed ${usages} usages instead of ${wanted}`);
+}
+
+/** Tokens that a request counts for: what it reported, or at most what is estimated where it did not come to that. */
+export function tokensOf(behaviour: Behaviour, body: Body, end: End): { least: number; most: number } {
+  const reported = BEHAVIOURS[behaviour].tokens;
+  if (end.kind === 'complete') {
+    const tokens = end.status === 200 ? reported : 0;
+    return { least: tokens, most: tokens };
+  }
+  const estimated = body.digest === undefined ? Math.ceil((body.length + ADDED_BYTES) / 4) + EVENTS + 2 : 0;
+  return { least: 0, most: Math.max(reported, estimated) };
+}
+
+function errorType(text: string): string | undefined {
+  try {
+    return (JSON.parse(text) as { error?: { type?: string } }).error?.type;
+  } catch {
+    // the upstream's own, such as HTML
+    return undefined;
+  }
+}

@@ -1,0 +1,65 @@
+import { readdirSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { usageOf } from '../gateway/proc.ts';
+import { readMetrics, total } from '../metrics-text.ts';
+import { add } from '../statistics.ts';
+import type { Stand } from './stand.ts';
+
+const QUIET_MS = 120_000;
+const POLL_MS = 500;
+/** Longer than undici keeps an idle connection, and than health checks are apart. */
+const IDLE_MS = 15_000;
+
+/** What a gateway without traffic holds. */
+export interface Look {
+  heap: number;
+  /** The fewest at a time: health checks and questions for metrics have theirs now and then. */
+  sockets: number;
+  rss: number;
+}
+
+/** After the end of everything that runs. */
+export async function look(stand: Stand, signal: AbortSignal): Promise<Look> {
+  await quiet(stand, signal);
+  const { pid } = stand.gateway;
+  const fewest = await fewestSockets(pid, signal);
+  return { heap: await stand.inspector.heapBytes(), sockets: fewest, rss: usageOf(pid).rssBytes };
+}
+
+/** Waits until no request is under way anywhere, and Redis is used. */
+async function quiet({ upstreams, url }: Stand, signal: AbortSignal): Promise<void> {
+  const deadline = performance.now() + QUIET_MS;
+  for (;;) {
+    const open = add(await Promise.all(upstreams.map(async (at) => Number(await (await fetch(`${at}/open`)).text()))));
+    const hasRedis = total(await readMetrics(url), 'crystalkv_gateway_redis_up') === 1;
+    if (open === 0 && hasRedis) return;
+    if (performance.now() > deadline) {
+      const what = open > 0 ? `${open} requests are under way at the upstream` : 'the gateway does not use Redis';
+      throw new Error(`${what} ${QUIET_MS} ms after the last client`);
+    }
+    await sleep(POLL_MS, undefined, { signal });
+  }
+}
+
+async function fewestSockets(pid: number, signal: AbortSignal): Promise<number> {
+  const end = performance.now() + IDLE_MS;
+  let fewest = sockets(pid);
+  while (performance.now() < end) {
+    await sleep(POLL_MS, undefined, { signal });
+    fewest = Math.min(fewest, sockets(pid));
+  }
+  return fewest;
+}
+
+function sockets(pid: number): number {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).filter((name) => {
+    try {
+      return readlinkSync(join(folder, name)).startsWith('socket:');
+    } catch {
+      // closed meanwhile
+      return false;
+    }
+  }).length;
+}

@@ -1,0 +1,62 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import type { RedisProcess } from '../../scripts/redis-process.ts';
+import { type Sample, total } from '../metrics-text.ts';
+import { tokensOfKey } from './key-tally.ts';
+import { isLimited, KEY_NAMES, type KeyName, type SoakKey } from './keys.ts';
+
+const PREFIX = 'crystalkv';
+/** A request that Redis admitted when nobody waited for its answer any more counts as running for 30 s. */
+const LEASES_END_MS = 60_000;
+const POLL_MS = 1_000;
+
+export type Keys = Readonly<Record<KeyName, SoakKey>>;
+
+/** What is wrong with the counters in Redis, of which nothing was lost, beside the gateway's metrics; one line each. */
+export async function redisDisagreements(
+  redis: RedisProcess,
+  keys: Keys,
+  samples: readonly Sample[],
+): Promise<string[]> {
+  const problems: string[] = [];
+  const failures = total(samples, 'crystalkv_gateway_redis_failures_total');
+  if (failures > 0) problems.push(`${failures} commands failed while nobody disturbed Redis`);
+  await withClient(redis, async (client) => {
+    for (const key of KEY_NAMES.filter(isLimited)) {
+      const counts = await client.hgetall(`${PREFIX}:{${keys[key].id}}:counts`);
+      const days = Object.entries(counts).filter(([field]) => field.startsWith('d'));
+      const tokens = days.reduce((sum, [, value]) => sum + Number(value), 0);
+      const counted = tokensOfKey(samples, key);
+      if (tokens !== counted) problems.push(`key ${key}: Redis has ${tokens} tokens, the gateway counted ${counted}`);
+      if (Number(counts['reserved'] ?? 0) !== 0)
+        problems.push(`key ${key}: ${counts['reserved']} tokens stay reserved`);
+    }
+  });
+  return problems;
+}
+
+/** Waits for the end of all leases. Gives a line for each key of which one stays: a request that is over and still counts. */
+export async function leftLeases(redis: RedisProcess, keys: Keys, signal: AbortSignal): Promise<string[]> {
+  return await withClient(redis, async (client) => {
+    const deadline = performance.now() + LEASES_END_MS;
+    for (;;) {
+      const problems: string[] = [];
+      for (const key of KEY_NAMES.filter(isLimited)) {
+        const running = await client.zcount(`${PREFIX}:{${keys[key].id}}:running`, Date.now(), '+inf');
+        if (running > 0) problems.push(`key ${key}: ${running} requests run on in Redis`);
+      }
+      if (problems.length === 0 || performance.now() > deadline) return problems;
+      await sleep(POLL_MS, undefined, { signal });
+    }
+  });
+}
+
+async function withClient<T>(redis: RedisProcess, use: (client: Redis) => Promise<T>): Promise<T> {
+  const client = new Redis(redis.url);
+  client.on('error', () => {});
+  try {
+    return await use(client);
+  } finally {
+    client.disconnect();
+  }
+}
