@@ -28,6 +28,11 @@ const REQUIRED = [
 const SLOW = new Set(['deploy', 'gateway-proof', 'observability', 'system', 'ui']);
 const MODEL = join(ROOT, 'model');
 const GATEWAY_PYTHON = join(ROOT, 'test/gateway-proof/python');
+/** Folders with Python, whose rules are those of model/. */
+const LINTED = [
+  ['model', MODEL],
+  ['test/gateway-proof/python', GATEWAY_PYTHON],
+] as const;
 const VLLM_TIMEOUT_MS = 1_800_000;
 const DEPLOY_TOOLS_MS = 1_200_000;
 
@@ -70,16 +75,18 @@ const CHECKS: Suite[] = [
 const PYTHON: Suite[] = [
   {
     name: 'python-lint',
-    summary: 'ruff on model/: lint and format',
+    summary: 'ruff on Python: lint and format',
     slow: false,
-    run: withPython('ruff', async (python) =>
-      sum([
-        await checkCommand('ruff check', python, ['-m', 'ruff', 'check', '--no-cache', '.'], { cwd: MODEL }),
-        await checkCommand('ruff format', python, ['-m', 'ruff', 'format', '--no-cache', '--check', '.'], {
-          cwd: MODEL,
-        }),
-      ]),
-    ),
+    run: withPython('ruff', async (python) => {
+      const outcomes: Outcome[] = [];
+      for (const [name, cwd] of LINTED) {
+        for (const args of [['check'], ['format', '--check']]) {
+          const command = ['-m', 'ruff', ...args, '--no-cache', '.'];
+          outcomes.push(await checkCommand(`ruff ${args[0]} in ${name}`, python, command, { cwd }));
+        }
+      }
+      return sum(outcomes);
+    }),
   },
   {
     name: 'python-types',

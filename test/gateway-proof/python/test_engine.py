@@ -1,5 +1,6 @@
 """The official Python SDK through the gateway to the embedded engine."""
 
+import urllib.request
 from collections.abc import Iterator
 
 import openai
@@ -31,33 +32,40 @@ def test_chat_whole_and_streamed_are_the_same(client: openai.OpenAI) -> None:
 
 
 def test_completions(client: openai.OpenAI) -> None:
-    completion = client.completions.create(model="crystal-mini", prompt="L2 iron 1 6", max_tokens=5)
+    completion = client.completions.create(model="crystal-mini", prompt="L2 iron 1 6", max_tokens=5, temperature=0)
     assert completion.usage and completion.usage.completion_tokens == 5
+    stream = client.completions.create(
+        model="crystal-mini", prompt="L2 iron 1 6", max_tokens=5, temperature=0, stream=True
+    )
+    assert "".join(chunk.choices[0].text for chunk in stream) == completion.choices[0].text
 
 
 def test_models(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["crystal-mini"]
+    assert client.models.retrieve("crystal-mini").id == "crystal-mini"
 
 
 def test_errors(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match="nope"):
         client.chat.completions.create(model="nope", messages=PROGRAM)
-    with pytest.raises(openai.BadRequestError):
+    with pytest.raises(openai.NotFoundError, match="nope"):
+        client.models.retrieve("nope")
+    with pytest.raises(openai.BadRequestError, match="temperature"):
         client.chat.completions.create(model="crystal-mini", messages=PROGRAM, temperature=-1)
 
 
 def test_leaving_frees_the_engine(client: openai.OpenAI, servers: dict[str, str]) -> None:
-    import urllib.request
-
-    def running() -> float:
+    def metric(name: str) -> float:
         with urllib.request.urlopen(f"{servers['engine']}/metrics", timeout=10) as response:
             lines = response.read().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running"))
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
     stream = client.chat.completions.create(
         model="crystal-mini", messages=PROGRAM, max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
     )
     next(iter(stream))
-    assert running() == 1
+    assert metric("vllm:num_requests_running") == 1
+    assert metric("vllm:kv_cache_usage_perc") > 0
     stream.close()
-    until(lambda: running() == 0, "the engine is idle")
+    until(lambda: metric("vllm:num_requests_running") == 0, "the engine is idle")
+    until(lambda: metric("vllm:kv_cache_usage_perc") == 0, "the blocks are free")

@@ -20,6 +20,8 @@ TOOL = {
 
 
 class Answer(BaseModel):
+    """What the model is asked to answer in."""
+
     city: str
     degrees: int
 

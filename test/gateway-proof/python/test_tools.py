@@ -29,7 +29,7 @@ def test_llm_comply_says_the_same_of_the_gateway_as_of_vllm(servers: dict[str, s
     assert any(status == "passed" for _, status, _ in through) == passes
 
 
-def test_schemathesis(gateway: str) -> None:
+def test_schemathesis(gateway: str, tmp_path: Path) -> None:
     command = [Path(sys.executable).parent / "schemathesis", "run", f"{gateway}/openapi.json"]
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     result = subprocess.run(
@@ -44,6 +44,7 @@ def test_schemathesis(gateway: str) -> None:
             "--no-color",
         ],
         capture_output=True,
+        cwd=tmp_path,
         check=False,
         text=True,
         timeout=300,
