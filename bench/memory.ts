@@ -15,13 +15,26 @@ export interface MemoryUse {
   peakOutputBlocks: readonly number[];
 }
 
+/** The same as `MemoryUse`'s, of the requests of one profile. */
+export interface ProfileMemory {
+  meanOutputBlocks: number;
+  peakOutputBlocks: number;
+}
+
+export interface ServiceMemory extends MemoryUse {
+  byProfile: ReadonlyMap<string, ProfileMemory>;
+}
+
 /** Samples the policy service's `Watch` stream until `stop`. */
 export interface MemoryWatch {
   /** Rejects when the stream broke or nothing was seen to run. */
   stop(): Promise<MemoryUse>;
 }
 
-export async function watchMemory(policyAddress: string, blockSize: number): Promise<MemoryWatch> {
+export async function watchMemory(
+  policyAddress: string,
+  blockSize: number,
+): Promise<{ stop(): Promise<ServiceMemory> }> {
   const client = new KvPolicyClient(policyAddress, credentials.createInsecure(), {
     // A message holds the keep values of every request.
     'grpc.max_receive_message_length': 64 << 20,
@@ -29,6 +42,7 @@ export async function watchMemory(policyAddress: string, blockSize: number): Pro
   const stream = client.watch({ intervalMs: SAMPLE_MS, crystalkvId: '' });
   const pool: number[] = [];
   const output: number[] = [];
+  const profiles = new Map<string, { output: number[]; peak: number }>();
   const peaks = new Map<string, number>();
   let failure: Error | undefined;
 
@@ -38,8 +52,16 @@ export async function watchMemory(policyAddress: string, blockSize: number): Pro
     for (const request of response.requests) {
       const prompt = Math.ceil(request.promptTokens / blockSize);
       const key = `${request.engineId} ${request.handle}`;
-      if (request.computedTokens > request.promptTokens) output.push(request.residentBlocks - prompt);
-      peaks.set(key, Math.max(peaks.get(key) ?? 0, request.peakResidentBlocks - prompt));
+      const own = profiles.get(request.profile) ?? { output: [], peak: 0 };
+      profiles.set(request.profile, own);
+      const held = request.residentBlocks - prompt;
+      if (request.computedTokens > request.promptTokens) {
+        output.push(held);
+        own.output.push(held);
+      }
+      const peak = request.peakResidentBlocks - prompt;
+      peaks.set(key, Math.max(peaks.get(key) ?? 0, peak));
+      own.peak = Math.max(own.peak, peak);
     }
   };
   // The first message says that the stream is up.
@@ -69,6 +91,11 @@ export async function watchMemory(policyAddress: string, blockSize: number): Pro
         peakPoolBlocks: Math.max(...pool),
         meanOutputBlocks: mean(output),
         peakOutputBlocks: [...peaks.values()],
+        byProfile: new Map(
+          [...profiles]
+            .filter(([, own]) => own.output.length > 0)
+            .map(([name, own]) => [name, { meanOutputBlocks: mean(own.output), peakOutputBlocks: own.peak }]),
+        ),
       };
     },
   };

@@ -1,13 +1,9 @@
-import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import { startCluster } from '../../scripts/cluster.ts';
-import { freePorts } from '../../scripts/ports.ts';
 import { ROOT } from '../../scripts/processes.ts';
 import { watchMemory } from '../memory.ts';
-import { readMetrics, total } from '../metrics-text.ts';
+import { startLockstepVllm, vllmPython } from '../vllm/lockstep.ts';
 import { askFor, contentOf, withOptions } from '../vllm/pair.ts';
-import { BLOCK_SIZE, startVllm } from '../vllm/process.ts';
-import { attached } from '../vllm/system.ts';
+import { BLOCK_SIZE } from '../vllm/process.ts';
 import { type Backend, CONCURRENCY, serviceConfig } from './backend.ts';
 import type { Candidate } from './candidates.ts';
 
@@ -18,69 +14,48 @@ const POSITIONS = 2048;
 /** vLLM on the CPU with the plugin; installed the first time (6 GB). Its kernels take blocks of 32 tokens. */
 export async function startVllmBackend(candidates: readonly Candidate[], blockSize: number): Promise<Backend> {
   if (blockSize !== BLOCK_SIZE) throw new RangeError(`vLLM on a CPU takes blocks of ${BLOCK_SIZE}, got ${blockSize}`);
-  const python = execFileSync(join(ROOT, 'scripts/vllm-env.sh'), { encoding: 'utf8' }).trim().split('\n').at(-1) ?? '';
-  const cluster = await startCluster({ config: serviceConfig(candidates), start: ['policy-service'] });
-  const [metricsPort = 0] = await freePorts(1);
-  const metricsUrl = `http://127.0.0.1:${metricsPort}`;
-  const { policyAddress, logFolder } = cluster;
-  const counted = async () => {
-    const samples = await readMetrics(metricsUrl);
-    return (name: string) => total(samples, `crystalkv_engine_${name}_total`);
+  const { vllm, policyAddress, counted, close } = await startLockstepVllm(serviceConfig(candidates), {
+    python: vllmPython(),
+    model: join(ROOT, 'model/crystal-mini'),
+    tokenizer: true,
+    poolBlocks: POOL_BLOCKS,
+    maxModelLen: POSITIONS,
+    core: undefined,
+  });
+  return {
+    async run({ programs, profile, budgetTokens, maxTokens }) {
+      const options = {
+        crystalkv_profile: profile,
+        ...(budgetTokens === undefined ? {} : { crystalkv_budget_tokens: budgetTokens }),
+      };
+      const before = await counted();
+      const watch = await watchMemory(policyAddress, blockSize);
+      const work = withOptions(askFor(programs, maxTokens, false), options);
+      const result = await vllm.run({ ...work, concurrency: CONCURRENCY });
+      const memory = await watch.stop();
+      const after = await counted();
+      const difference = (name: string) => after(name) - before(name);
+      return {
+        answers: result.answers.map(({ tokens }, i) => {
+          const program = programs[i]!;
+          const content = contentOf(tokens);
+          return {
+            program,
+            content: content ?? '',
+            exact: content?.includes(program.answer) ?? false,
+            thinkingEnded: content !== undefined,
+            promptTokens: program.promptLength,
+            generatedTokens: tokens.length,
+          };
+        }),
+        memory,
+        seconds: result.seconds,
+        probeTokens: difference('probe_tokens'),
+        evictedBlocks: difference('blocks_evicted'),
+        preemptions: result.num_preemptions,
+        missedSteps: difference('missed_steps'),
+      };
+    },
+    close,
   };
-  try {
-    const vllm = await startVllm({
-      name: 'vllm',
-      python,
-      model: join(ROOT, 'model/crystal-mini'),
-      tokenizer: true,
-      poolBlocks: POOL_BLOCKS,
-      maxModelLen: POSITIONS,
-      core: undefined,
-      plugin: { policyAddress, metricsPort, lockstep: true },
-      logFolder,
-    });
-    await attached(metricsUrl);
-    return {
-      async run({ programs, profile, budgetTokens, maxTokens }) {
-        const options = {
-          crystalkv_profile: profile,
-          ...(budgetTokens === undefined ? {} : { crystalkv_budget_tokens: budgetTokens }),
-        };
-        const before = await counted();
-        const watch = await watchMemory(policyAddress, blockSize);
-        const work = withOptions(askFor(programs, maxTokens, false), options);
-        const result = await vllm.run({ ...work, concurrency: CONCURRENCY });
-        const memory = await watch.stop();
-        const after = await counted();
-        const difference = (name: string) => after(name) - before(name);
-        return {
-          answers: result.answers.map(({ tokens }, i) => {
-            const program = programs[i]!;
-            const content = contentOf(tokens);
-            return {
-              program,
-              content: content ?? '',
-              exact: content?.includes(program.answer) ?? false,
-              thinkingEnded: content !== undefined,
-              promptTokens: program.promptLength,
-              generatedTokens: tokens.length,
-            };
-          }),
-          memory,
-          seconds: result.seconds,
-          probeTokens: difference('probe_tokens'),
-          evictedBlocks: difference('blocks_evicted'),
-          preemptions: result.num_preemptions,
-          missedSteps: difference('missed_steps'),
-        };
-      },
-      close: async () => {
-        await vllm.close();
-        await cluster.close();
-      },
-    };
-  } catch (error) {
-    await cluster.close();
-    throw error;
-  }
 }

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any
 
+from forced import FORCED_TOKENS
+
 Batch = dict[str, Any]
 
 #: What vLLM counts, in requests or tokens, and a batch reports.
@@ -34,6 +36,19 @@ def counter(engine: Any, name: str) -> float:
     return sum(metric.value for metric in engine.get_metrics() if metric.name == name)
 
 
+def forced(request: dict[str, Any]) -> dict[str, list[int]]:
+    return {} if request["forced"] is None else {FORCED_TOKENS: request["forced"]}
+
+
+def logprobs(completion: Any) -> dict[str, list[Any]]:
+    """Of each token before anything was forced, and which token was the most likely one."""
+    steps = list(zip(completion.token_ids, completion.logprobs, strict=True))
+    return {
+        "logprobs": [step[token].logprob for token, step in steps],
+        "most_likely": [max(step, key=lambda token: step[token].logprob) for _, step in steps],
+    }
+
+
 def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
     """All requests arrive at once when `concurrency` is their number; else one follows where another ended."""
     from vllm import SamplingParams
@@ -49,12 +64,15 @@ def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
         while queue and running < batch["concurrency"]:
             index, request = queue.pop()
             params = SamplingParams(
-                temperature=0.0,
+                temperature=request["temperature"],
+                seed=request["seed"],
+                # the most likely token beside the one that was taken
+                logprobs=1 if batch["logprobs"] else None,
                 max_tokens=request["max_tokens"],
                 ignore_eos=batch["ignore_eos"],
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
-                extra_args=request["options"] or None,
+                extra_args={**request["options"], **forced(request)} or None,
             )
             engine.add_request(f"{number}-{index}", {"prompt_token_ids": request["prompt"]}, params)
             running += 1
@@ -66,6 +84,7 @@ def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
                 "tokens": list(output.outputs[0].token_ids),
                 "first_token_seconds": output.metrics.first_token_latency,
                 "seconds": time.perf_counter() - started,
+                **(logprobs(output.outputs[0]) if batch["logprobs"] else {}),
             }
     return {
         "seconds": time.perf_counter() - started,

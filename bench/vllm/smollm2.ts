@@ -9,13 +9,13 @@ const WRITER = fileURLToPath(new URL('./smollm2.py', import.meta.url));
 const MINUTES_MS = 60_000;
 
 /**
- * The folder of SmolLM2-135M-Instruct in float32, made once from what a package brings along, in a cache beside vLLM's
+ * The folder of SmolLM2-135M-Instruct in float32, with its tokenizer, made once from what a package brings along, in a cache beside vLLM's
  * environment. Throws when the packages cannot be installed.
  */
 export function smolLm2Folder(python: string): string {
   const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'crystal-kv', 'smollm2');
   const model = join(cache, 'model');
-  if (existsSync(join(model, 'config.json'))) return model;
+  if (['config.json', 'tokenizer.json'].every((file) => existsSync(join(model, file)))) return model;
   mkdirSync(cache, { recursive: true });
   const run = (command: string, args: string[], env: NodeJS.ProcessEnv = process.env) =>
     execFileSync(command, args, { env, stdio: ['ignore', 'ignore', 'inherit'], timeout: 5 * MINUTES_MS });
