@@ -6,6 +6,8 @@ import torch
 from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
+Force = Callable[[list[int], torch.Tensor], torch.Tensor]
+
 #: In `extra_args`: what to generate.
 FORCED_TOKENS = "forced_tokens"
 
@@ -16,7 +18,7 @@ class ForcedTokens(AdapterLogitsProcessor):
     def is_argmax_invariant(self) -> bool:
         return False
 
-    def new_req_logits_processor(self, params: SamplingParams) -> Callable[[list[int], torch.Tensor], torch.Tensor] | None:
+    def new_req_logits_processor(self, params: SamplingParams) -> Force | None:
         tokens: list[int] | None = (params.extra_args or {}).get(FORCED_TOKENS)
         if tokens is None:
             return None
