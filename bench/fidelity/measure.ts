@@ -43,7 +43,7 @@ export async function* measure(task: Task): AsyncGenerator<{ vllm: string; rows:
   const maxModelLen = Math.max(...encoded.map((prompt) => prompt.length)) + sizes.tokens;
   say('starting vLLM');
   const requests = prompts.length * candidates.length;
-  const speaker = await startSpeaker(candidates, { ...engine, maxModelLen, requests });
+  const speaker = await startSpeaker(candidates, { ...engine, maxModelLen, requests, say });
   try {
     say(`writing ${prompts.length} sequences of ${sizes.tokens} tokens`);
     const sequences = await speaker.write(encoded, sizes.tokens, seed);

@@ -6,6 +6,8 @@ import { type LockstepVllm, startLockstepVllm } from '../vllm/lockstep.ts';
 import { BLOCK_SIZE, type VllmRequest, type VllmRun } from '../vllm/process.ts';
 import type { Spoken } from './figures.ts';
 
+const TELL_MS = 30_000;
+
 /** Token ids of prompts, through the model's chat template. */
 export function encodePrompts(model: string, prompts: readonly string[]): number[][] {
   const tokenizer = loadTokenizer(model);
@@ -48,9 +50,9 @@ export interface Speaker {
 
 export async function startSpeaker(
   candidates: readonly Candidate[],
-  options: { python: string; model: string; maxModelLen: number; requests: number },
+  options: { python: string; model: string; maxModelLen: number; requests: number; say(text: string): void },
 ): Promise<Speaker> {
-  const { requests: most, ...engine } = options;
+  const { requests: most, say, ...engine } = options;
   const blocks = Math.ceil(options.maxModelLen / BLOCK_SIZE) + 1;
   const lockstep = await startLockstepVllm(serviceConfig(candidates), {
     ...engine,
@@ -59,7 +61,8 @@ export async function startSpeaker(
     core: undefined,
     forcing: true,
   });
-  const run = (requests: readonly VllmRequest[]) => lockstep.vllm.run({ requests, ignoreEos: true, logprobs: true });
+  const run = (requests: readonly VllmRequest[]) =>
+    tellingSteps(lockstep, say, () => lockstep.vllm.run({ requests, ignoreEos: true, logprobs: true }));
   return {
     vllmVersion: lockstep.vllm.version,
     write: async (prompts, tokens, seed) => {
@@ -76,6 +79,25 @@ export async function startSpeaker(
     repeat: (sequences, profiles, budgetTokens) => repeat(lockstep, run, sequences, profiles, budgetTokens),
     close: () => lockstep.close(),
   };
+}
+
+/** Each request generates a token a step. */
+async function tellingSteps<Result>(
+  { counted }: LockstepVllm,
+  say: (text: string) => void,
+  work: () => Promise<Result>,
+): Promise<Result> {
+  const steps = async () => (await counted())('steps');
+  const before = await steps();
+  const timer = setInterval(async () => {
+    const now = await steps().catch(() => undefined);
+    if (now !== undefined) say(`  ${now - before} steps`);
+  }, TELL_MS);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+  }
 }
 
 async function repeat(
