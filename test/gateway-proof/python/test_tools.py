@@ -9,7 +9,8 @@ import pytest
 
 
 def comply(url: str, api: str) -> list[tuple[str, str, list[str]]]:
-    command = [Path(sys.executable).parent / "llm-comply", "-u", f"{url}/v1", "-k", "none", "-m", "demo"]
+    program = Path(sys.executable).parent / "llm-comply"
+    command: list[str | Path] = [program, "-u", f"{url}/v1", "-k", "none", "-m", "demo"]
     result = subprocess.run(
         [*command, "--format", api, "--json"], capture_output=True, check=False, text=True, timeout=120
     )
@@ -30,7 +31,7 @@ def test_llm_comply_says_the_same_of_the_gateway_as_of_vllm(servers: dict[str, s
 
 
 def test_schemathesis(gateway: str, tmp_path: Path) -> None:
-    command = [Path(sys.executable).parent / "schemathesis", "run", f"{gateway}/openapi.json"]
+    command: list[str | Path] = [Path(sys.executable).parent / "schemathesis", "run", f"{gateway}/openapi.json"]
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     result = subprocess.run(
         [
