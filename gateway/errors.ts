@@ -38,6 +38,7 @@ const TABLE = {
   queue_timeout: { status: 503, message: 'no backend became free in time' },
   draining: { status: 503, message: 'the gateway is stopping' },
   limits_unavailable: { status: 503, message: 'the limits of this API key cannot be counted now' },
+  responses_unavailable: { status: 503, message: 'whose this response is cannot be known now' },
   too_many_viewers: { status: 503, message: 'too many pages are looking' },
   upstream_timeout: { status: 504, message: 'the backend took too long' },
 } as const satisfies Record<string, Row>;

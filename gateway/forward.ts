@@ -49,7 +49,7 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
     record.stage = 'waiting';
     record.receivedAt = performance.now();
     const sent = upstreamRequest(route, record, request, body, deps.request);
-    const only = route.sticky === undefined ? undefined : await deps.stick(route, request, sent);
+    const only = route.sticky === undefined ? undefined : await deps.stick(route, request, sent, record.key);
     const settle = await deps.limits?.enter(record, sent);
     const { shaper, end } = deps.metering.open(route, record, sent);
     const closed = () => {

@@ -112,9 +112,9 @@ export function upstreamRequest(
   };
 }
 
-/** All that is posted is for a model, except the question whether the server is there. */
-function usesModel({ method, path }: Route): boolean {
-  return method === 'POST' && path !== '/ping';
+/** All that is posted is for a model, except the question whether the server is there, and what is about a response. */
+function usesModel({ method, path, sticky }: Route): boolean {
+  return method === 'POST' && path !== '/ping' && sticky !== 'finds';
 }
 
 /** As the client names it, and the last of duplicates, as for every reader. */
@@ -157,6 +157,7 @@ function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: Ups
   record.model = body.model;
   const model = body.model === undefined ? undefined : fleet.resolve(body.model);
   const renamed = model === body.model ? undefined : model;
+  if (route.sticky === 'makes' && record.key !== undefined) checkResponseId(body);
   if (route.body === 'option') return { ...UNREAD, body: rewriteRequestBody(body, {}, renamed).bytes, model };
   const id = crystalKvId();
   const keys = {
@@ -178,6 +179,15 @@ function rewritten(route: Route, record: RequestRecord, bytes: Buffer, deps: Ups
     report: option.report === true,
     previousResponse: route.sticky === 'makes' ? textMember(body, 'previous_response_id') : undefined,
   };
+}
+
+/** A response is its key's: who could name it could take the name of another's. */
+function checkResponseId(body: RequestBody): void {
+  if (textMember(body, 'request_id') === undefined) return;
+  throw new GatewayError('invalid_option', {
+    message: 'request_id must be left out: with API keys on, the server names responses',
+    param: 'request_id',
+  });
 }
 
 const PLAIN_PATH = /^[A-Za-z0-9_/]+$/;

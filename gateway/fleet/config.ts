@@ -156,7 +156,7 @@ export const fleetOptions = {
     .strictObject({
       remember_s: whole(1, 31_536_000)
         .default(86_400)
-        .describe('How long it is known which backend made a response, in seconds (1 to 31536000)'),
+        .describe('How long it is known which backend made a response, and for which key, in seconds (1 to 31536000)'),
       remember_max: whole(1, 10_000_000).default(100_000).describe('Most responses that are known (1 to 10000000)'),
     })
     .prefault({}),

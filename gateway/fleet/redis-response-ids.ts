@@ -1,39 +1,55 @@
 import type { Redis } from 'ioredis';
-import type { ResponseIdSettings, ResponseIds } from './response-ids.ts';
+import type { LocalResponseIds, Made, ResponseIdSettings, ResponseIds } from './response-ids.ts';
 
 export interface RedisResponseIdsDeps {
   redis: Redis;
   /** In front of every name. */
   prefix: string;
   /** What this gateway saw itself; asked first, and alone while Redis fails. */
-  local: ResponseIds;
+  local: LocalResponseIds;
   settings: () => ResponseIdSettings;
   onFailure(): void;
 }
 
+/** The key's id, if there is one, and the backend: neither holds a space. */
+const write = ({ backend, key }: Made): string => (key === undefined ? backend : `${key} ${backend}`);
+
+function read(text: string): Made {
+  const space = text.indexOf(' ');
+  return space === -1
+    ? { backend: text, key: undefined }
+    : { key: text.slice(0, space), backend: text.slice(space + 1) };
+}
+
 /**
  * Which backend made which response, for several gateways. Ids leave Redis by their age; `remember_max` bounds the local
- * memory. While Redis fails, a response that another gateway saw made is asked for at every backend.
+ * memory.
  */
 export function createRedisResponseIds(deps: RedisResponseIdsDeps): ResponseIds {
   const { redis, prefix, local, settings } = deps;
   const keyOf = (id: string) => `${prefix}:response:${id}`;
   return {
-    remember(id, backend) {
-      local.remember(id, backend);
-      redis.set(keyOf(id), backend, 'EX', settings().remember_s).catch(deps.onFailure);
+    remember(id, made) {
+      local.remember(id, made);
+      const { remember_s } = settings();
+      const stored =
+        made.key === undefined
+          ? redis.set(keyOf(id), write(made), 'EX', remember_s)
+          : redis.set(keyOf(id), write(made), 'EX', remember_s, 'NX');
+      stored.catch(deps.onFailure);
     },
     async find(id) {
-      const known = await local.find(id);
+      const known = local.find(id);
       if (known !== undefined) return known;
       try {
         const found = await redis.get(keyOf(id));
         if (found === null) return undefined;
-        local.remember(id, found);
-        return found;
+        const made = read(found);
+        local.remember(id, made);
+        return made;
       } catch {
         deps.onFailure();
-        return undefined;
+        return 'unasked';
       }
     },
   };

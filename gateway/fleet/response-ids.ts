@@ -1,9 +1,25 @@
-/** Which backend made which response, for the paths that must reach that one. */
+/** Where a response is. */
+export interface Made {
+  /** The URL of the backend. */
+  backend: string;
+  /** The id of the API key that it was made for; undefined: nobody was asked for one. */
+  key: string | undefined;
+}
+
+/** Which backend made which response, and for whom, for the paths that must reach that one. */
 export interface ResponseIds {
-  /** Must not reject; what cannot be remembered is forgotten. */
-  remember(id: string, backend: string): void;
-  /** The URL of the backend; undefined: not known, or forgotten. Must not reject. */
-  find(id: string): Promise<string | undefined> | string | undefined;
+  /** A response that is known to be of a key stays that key's. Must not reject; what cannot be remembered is forgotten. */
+  remember(id: string, made: Made): void;
+  /** Undefined: not known, or forgotten. Must not reject. */
+  find(id: string): Promise<Found> | Found;
+}
+
+/** `unasked`: those who may know cannot be asked. */
+export type Found = Made | 'unasked' | undefined;
+
+/** Those that this process remembers. */
+export interface LocalResponseIds extends ResponseIds {
+  find(id: string): Made | undefined;
 }
 
 export interface ResponseIdSettings {
@@ -14,29 +30,32 @@ export interface ResponseIdSettings {
 }
 
 /** In memory. Each use of an id makes it the youngest. */
-export function createResponseIds(settings: () => ResponseIdSettings, now = () => performance.now()): ResponseIds {
-  const known = new Map<string, { backend: string; until: number }>();
+export function createResponseIds(settings: () => ResponseIdSettings, now = () => performance.now()): LocalResponseIds {
+  const known = new Map<string, { made: Made; until: number }>();
 
-  const remember = (id: string, backend: string) => {
+  const find = (id: string): Made | undefined => {
+    const entry = known.get(id);
+    return entry === undefined || entry.until <= now() ? undefined : entry.made;
+  };
+  const put = (id: string, made: Made) => {
     const { remember_s, remember_max } = settings();
     known.delete(id);
-    known.set(id, { backend, until: now() + remember_s * 1000 });
+    known.set(id, { made, until: now() + remember_s * 1000 });
     for (const oldest of known.keys()) {
       if (known.size <= remember_max) break;
       known.delete(oldest);
     }
   };
   return {
-    remember,
+    remember(id, made) {
+      const key = find(id)?.key;
+      if (key === undefined || key === made.key) put(id, made);
+    },
     find(id) {
-      const entry = known.get(id);
-      if (entry === undefined) return undefined;
-      if (entry.until <= now()) {
-        known.delete(id);
-        return undefined;
-      }
-      remember(id, entry.backend);
-      return entry.backend;
+      const made = find(id);
+      if (made === undefined) known.delete(id);
+      else put(id, made);
+      return made;
     },
   };
 }

@@ -1,14 +1,20 @@
 import type { Request } from 'express';
 import { GatewayError } from '../errors.ts';
+import type { KeyEntry } from '../keys/entry.ts';
 import type { Route } from '../routes.ts';
 import type { UpstreamRequest } from '../upstream-request.ts';
 import type { Backend } from './backend.ts';
 import type { Fleet } from './fleet.ts';
 import { get } from './probe.ts';
-import type { ResponseIds } from './response-ids.ts';
+import type { Made, ResponseIds } from './response-ids.ts';
 
-/** Says which backend must get a request; undefined: any may. Throws `response_not_found`. */
-export type Stick = (route: Route, request: Request, sent: UpstreamRequest) => Promise<string | undefined>;
+/** Says which backend must get a request; undefined: any may. Throws `response_not_found` or `responses_unavailable`. */
+export type Stick = (
+  route: Route,
+  request: Request,
+  sent: UpstreamRequest,
+  key: KeyEntry | undefined,
+) => Promise<string | undefined>;
 
 /** Nothing else can have been made by a backend, and nothing else is looked up. */
 const RESPONSE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -17,7 +23,8 @@ const ASK_MS = 2_000;
 
 /**
  * A response is where it was made: what asks for it, cancels it or goes on from it has to go there. One that is not
- * remembered (another gateway made it, this one was started again) is asked for at every backend.
+ * remembered (another gateway made it, this one was started again) is asked for at every backend. While keys are on it is
+ * not there, since nobody knows whose it is; nor is that of another key.
  */
 export function createStick(fleet: Fleet, ids: ResponseIds): Stick {
   const ask = async (id: string, sent: UpstreamRequest): Promise<Backend | undefined> => {
@@ -32,26 +39,35 @@ export function createStick(fleet: Fleet, ids: ResponseIds): Stick {
     });
   };
 
-  const find = async (id: string, sent: UpstreamRequest): Promise<string | undefined> => {
+  const locate = async (id: string, made: Made | undefined, sent: UpstreamRequest): Promise<string | undefined> => {
     if (!RESPONSE_ID.test(id)) return undefined;
-    const known = await ids.find(id);
-    if (known !== undefined && fleet.all.some(({ url }) => url === known)) return known;
+    if (made !== undefined && fleet.all.some(({ url }) => url === made.backend)) return made.backend;
     const found = await ask(id, sent);
-    if (found !== undefined) ids.remember(id, found.url);
+    if (found !== undefined) ids.remember(id, { backend: found.url, key: made?.key });
     return found?.url;
   };
 
-  return async function stick(route, request, sent) {
+  return async function stick(route, request, sent, key) {
+    const id = route.sticky === 'makes' ? sent.previousResponse : String(request.params['id']);
     // One backend has all there is, and says itself what it has not.
-    if (fleet.all.length < 2) return undefined;
-    if (route.sticky === 'makes') {
-      return sent.previousResponse === undefined ? undefined : await find(sent.previousResponse, sent);
+    const alone = fleet.all.length < 2;
+    if (id === undefined || (alone && key === undefined)) return undefined;
+    const known = RESPONSE_ID.test(id) ? await ids.find(id) : undefined;
+    if (key !== undefined && known === 'unasked') {
+      throw new GatewayError('responses_unavailable', { headers: { 'retry-after': '1' } });
     }
-    const id = String(request.params['id']);
-    const found = await find(id, sent);
-    if (found !== undefined) return found;
-    throw new GatewayError('response_not_found', { message: `Response with id '${id.slice(0, 128)}' not found.` });
+    const made = known === 'unasked' ? undefined : known;
+    if (key !== undefined && made?.key !== key.id) throw notFound(id);
+    if (alone) return undefined;
+    const found = await locate(id, made, sent);
+    if (found === undefined && route.sticky === 'finds') throw notFound(id);
+    return found;
   };
+}
+
+/** As vLLM says it. */
+function notFound(id: string): GatewayError {
+  return new GatewayError('response_not_found', { message: `Response with id '${id.slice(0, 128)}' not found.` });
 }
 
 /** Those that the request itself brings the backend. */

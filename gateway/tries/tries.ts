@@ -179,7 +179,7 @@ export function createTries(deps: TriesDeps): (job: Job) => Promise<void> {
         onStatus(status) {
           note(!isFailure(status));
           if (route.sticky === 'makes' && status === 200) {
-            tap = idReader((id) => deps.responseIds.remember(id, url));
+            tap = idReader((id) => deps.responseIds.remember(id, { backend: url, key: record.key?.id }));
           }
         },
         onData: (chunk) => tap?.(chunk),

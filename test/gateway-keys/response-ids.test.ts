@@ -59,9 +59,10 @@ describe('responses that several gateways know', { skip: NO_REDIS }, () => {
     });
     await until(() => connection.status === 'ready', 'connected');
     redis.freeze();
-    assert.equal(await ids.find('resp_x'), undefined);
-    ids.remember('resp_x', 'http://a');
-    assert.equal(await ids.find('resp_x'), 'http://a');
+    assert.equal(await ids.find('resp_x'), 'unasked');
+    const made = { backend: 'http://a', key: undefined };
+    ids.remember('resp_x', made);
+    assert.equal(await ids.find('resp_x'), made);
     await until(() => failures === 2, 'both are counted');
     redis.thaw();
   });

@@ -3,27 +3,7 @@ import { describe, it } from 'node:test';
 import { createResponseIds, idReader } from '../../gateway/fleet/response-ids.ts';
 import { fleet } from './fleet-harness.ts';
 import { type ErrorAnswer, post, setup, startGateway } from './harness.ts';
-import { json, type Script } from './upstream.ts';
-
-/** A server that keeps the responses that it made, as vLLM does. */
-function keeper(name: string): Script {
-  const made = new Set<string>();
-  return (received) => {
-    const { method, url, response } = received;
-    if (method === 'POST' && url === '/v1/responses') {
-      const id = `resp_${name}${made.size}`;
-      made.add(id);
-      if (!received.body.includes('"stream":true')) return json(`{"id":"${id}","object":"response"}`)(received);
-      response.writeHead(200, { 'content-type': 'text/event-stream' });
-      response.write(`event: response.created\ndata: {"response":{"i`);
-      setImmediate(() => response.end(`d":"${id}"},"type":"response.created"}\n\n`));
-      return undefined;
-    }
-    const id = url.split('/')[3]!;
-    if (!made.has(id)) return json('{"error":{}}', 404)(received);
-    return json(JSON.stringify({ id, from: name, path: url, method }))(received);
-  };
-}
+import { keeper } from './keeper.ts';
 
 const make = async (gateway: { url: string }, body: object = { model: 'm', input: 'x' }) => {
   const text = await (await post(gateway as never, '/v1/responses', body)).text();
@@ -110,17 +90,39 @@ describe('the memory of responses', () => {
       () => ({ remember_s: 10, remember_max: 2 }),
       () => now,
     );
-    ids.remember('a', 'x');
-    ids.remember('b', 'y');
-    assert.equal(ids.find('a'), 'x');
-    ids.remember('c', 'z');
-    assert.deepEqual([ids.find('a'), ids.find('b'), ids.find('c')], ['x', undefined, 'z']);
+    const [x, y, z] = ['x', 'y', 'z'].map((backend) => ({ backend, key: undefined }));
+    ids.remember('a', x!);
+    ids.remember('b', y!);
+    assert.equal(ids.find('a'), x);
+    ids.remember('c', z!);
+    assert.deepEqual([ids.find('a'), ids.find('b'), ids.find('c')], [x, undefined, z]);
     now = 9_999;
-    assert.equal(ids.find('a'), 'x');
+    assert.equal(ids.find('a'), x);
     now = 10_000;
     assert.equal(ids.find('c'), undefined);
     now = 20_000;
     assert.equal(ids.find('a'), undefined);
+  });
+
+  it('leaves a response to the key that it is of', () => {
+    let now = 0;
+    const ids = createResponseIds(
+      () => ({ remember_s: 10, remember_max: 2 }),
+      () => now,
+    );
+    const [mine, moved, other] = [
+      { backend: 'x', key: 'k' },
+      { backend: 'y', key: 'k' },
+      { backend: 'z', key: 'l' },
+    ];
+    ids.remember('a', mine!);
+    ids.remember('a', other!);
+    assert.equal(ids.find('a'), mine);
+    ids.remember('a', moved!);
+    assert.equal(ids.find('a'), moved);
+    now = 10_000;
+    ids.remember('a', other!);
+    assert.equal(ids.find('a'), other);
   });
 
   it('reads the id wherever the pieces break, once, and gives up in time', () => {
