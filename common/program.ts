@@ -12,6 +12,8 @@ export interface Program<T> {
   flags?: Readonly<Record<string, string>>;
   /** What stops it instead of SIGINT and SIGTERM, which are then left to its parent: they may reach both. */
   stopWhen?: Promise<void> | undefined;
+  /** What can be said of a configuration without starting with it, beside its schema. Throws an error that names it. */
+  check?(config: T): void;
   /** Starts the program; the returned function stops it and resolves when nothing of it is left. */
   start(config: T): Promise<() => Promise<void>>;
 }
@@ -43,7 +45,7 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
       env[name] = ((values as Record<string, unknown>)[flag] as string | undefined) ?? env[name];
     config = loadProgramConfig(program, values.config, env);
     if (values.check) {
-      process.stdout.write(`${JSON.stringify(printable(program, config), null, 2)}\n`);
+      checkConfig(program, config);
       return;
     }
   } catch (error) {
@@ -73,6 +75,17 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
   });
   await stop();
   process.exit(0);
+}
+
+/** Prints the configuration, for programs, and what is to be said of it, for people. Throws ConfigError. */
+function checkConfig<T>(program: Program<T>, config: T): void {
+  try {
+    program.check?.(config);
+  } catch (error) {
+    throw new ConfigError((error as Error).message);
+  }
+  process.stdout.write(`${JSON.stringify(printable(program, config), null, 2)}\n`);
+  process.stderr.write(`${program.name}: this configuration can be used\n`);
 }
 
 /** The program's sections from `file` (default: crystal-kv.yaml, or CRYSTALKV_CONFIG, when it exists) and `env`. */
@@ -107,7 +120,7 @@ function helpText<T>(program: Program<T>): string {
     '',
     'Options',
     '  --config FILE   configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists)',
-    '  --check         print the configuration that would be used, and stop',
+    '  --check         say whether the configuration can be used, print it, and stop',
     '  --help, -h      this text',
     ...Object.entries(program.flags ?? {}).map(
       ([flag, env]) => `  ${`--${flag} VALUE`.padEnd(15)} the same as ${env}=VALUE`,

@@ -5,6 +5,7 @@ import { collectProcessMetrics } from '../common/process-metrics.ts';
 import { loadProgramConfig, type Program, runProgram } from '../common/program.ts';
 import { type GatewayConfig, gatewaySchema, profilesSchema } from './config.ts';
 import { createGateway } from './gateway.ts';
+import { readTls } from './tls.ts';
 import { createTracing } from './tracing.ts';
 import { startWorkers } from './workers/parent.ts';
 import { workerRole } from './workers/worker.ts';
@@ -30,6 +31,7 @@ await runProgram<Config>({
   sections,
   flags: { workers: 'CRYSTALKV_GATEWAY_WORKERS' },
   stopWhen: worker?.stopped,
+  check: ({ gateway }) => void readTls(gateway.tls),
   start: (config) => (config.gateway.workers > 1 && cluster.isPrimary ? startParent(config) : startGateway(config)),
 });
 

@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
 import { USER_AGENT } from '../../gateway/fleet/probe.ts';
 
@@ -40,6 +40,8 @@ export interface Upstream {
   /** What the gateway's own questions for models and metrics are answered; undefined: 404. They are not recorded. */
   models: string[] | undefined;
   metrics: string | undefined;
+  /** Below it. */
+  server: Server;
   close(): Promise<void>;
 }
 
@@ -97,6 +99,7 @@ export async function createUpstream(script: Script, port = 0, host = '127.0.0.1
     healthy: true,
     models: undefined,
     metrics: undefined,
+    server,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
