@@ -180,12 +180,13 @@ export const gateway: DashboardSpec = {
         }),
         chart({
           title: 'Breakers',
-          description: 'Not closed: the backend failed, and gets no requests (open) or one to try (half_open).',
+          description:
+            'Not closed in any gateway: the backend failed, and gets no requests (open) or one to try (half_open).',
           unit: Short,
           max: 1,
           queries: [
             [
-              sumBy(['backend', 'state'], series('crystalkv_gateway_breaker_state', { state: '~open|half_open' })),
+              max(series('crystalkv_gateway_breaker_state', { state: '~open|half_open' })).by(['backend', 'state']),
               '{{backend}} {{state}}',
             ],
           ],
@@ -198,10 +199,10 @@ export const gateway: DashboardSpec = {
         }),
         chart({
           title: 'Healthy backends',
-          description: '0: health checks say that the backend is down. Requests go elsewhere.',
+          description: '0: health checks of some gateway say that the backend is down. Requests go elsewhere.',
           unit: Short,
           max: 1,
-          queries: [[sumBy(['backend'], series('crystalkv_gateway_backend_healthy')), '{{backend}}']],
+          queries: [[min(series('crystalkv_gateway_backend_healthy')).by(['backend']), '{{backend}}']],
         }),
         chart({
           title: 'Requests at backends',

@@ -24,7 +24,8 @@ export function createAdmissionMetrics(
   });
   new Gauge({
     name: 'crystalkv_gateway_event_loop_delay_seconds',
-    help: 'Mean delay of the event loop over the last second, by which load is shed',
+    help: 'Mean delay of the event loop over the last second, by which load is shed; of several workers that of the latest',
+    aggregator: 'max',
     registers,
     collect() {
       this.set(read.shedder.delayMs / 1000);

@@ -28,7 +28,8 @@ export async function openLimits({ redis, limits, registry, logger }: OpenLimits
   });
   const used = new Gauge({
     name: 'crystalkv_gateway_limit_used_ratio',
-    help: "How much of a key's limit was used and reserved at its last request, by the name of the key and the limit",
+    help: "How much of a key's limit was used and reserved at its last request, by the name of the key and the limit; of several workers the most",
+    aggregator: 'max',
     labelNames: ['key', 'limit'] as const,
     registers,
   });
@@ -77,7 +78,8 @@ export async function openLimits({ redis, limits, registry, logger }: OpenLimits
   });
   new Gauge({
     name: 'crystalkv_gateway_redis_up',
-    help: '1 while the counters of limits are shared through Redis',
+    help: '1 while the counters of limits are shared through Redis, by all workers',
+    aggregator: 'min',
     registers,
     collect() {
       this.set(limiter.healthy ? 1 : 0);

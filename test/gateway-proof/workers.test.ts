@@ -87,6 +87,34 @@ describe('several processes on one port', () => {
     }
   });
 
+  it('show the state of a backend as one, not added up', async (t) => {
+    const { url, metricsUrl, upstream } = await start(t, json('{}', 500), {
+      CRYSTALKV_GATEWAY_BALANCE_RULE: 'kv_headroom',
+      CRYSTALKV_GATEWAY_BALANCE_HEADROOM_INTERVAL_MS: '100',
+      CRYSTALKV_GATEWAY_BREAKER_FAILURES: '1',
+      CRYSTALKV_GATEWAY_BREAKER_OPEN_MS: '60000',
+      CRYSTALKV_GATEWAY_HEALTH_INTERVAL_MS: '100',
+      CRYSTALKV_GATEWAY_HEALTH_FAILURES: '1',
+    });
+    const value = async (name: string, labels: string) =>
+      series((await get(metricsUrl)).text, `crystalkv_gateway_${name}{backend="${upstream.url}"${labels}}`);
+    const breaker = async (state: string) => await value('breaker_state', `,state="${state}"`);
+    assert.equal(await value('backend_healthy', ''), 1);
+    assert.deepEqual([await breaker('closed'), await breaker('open')], [1, 0]);
+    assert.equal((await get(`${url}/v1/completions`, 'POST', '{}')).status, 500);
+    assert.deepEqual([await breaker('closed'), await breaker('open')], [1, 1]);
+    for (let i = 0; i < 4; i++) await get(`${url}/v1/completions`, 'POST', '{}');
+    assert.deepEqual([await breaker('closed'), await breaker('open')], [0, 1]);
+
+    for (const share of [0.25, 0.5]) {
+      upstream.metrics = `# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{engine="0"} ${share}\n`;
+      await until(async () => (await value('backend_kv_free_ratio', '')) === 1 - share, `${1 - share} is free`);
+    }
+    for (let i = 0; i < 4; i++) assert.equal(await value('backend_kv_free_ratio', ''), 0.5);
+    upstream.healthy = false;
+    await until(async () => (await value('backend_healthy', '')) === 0, 'it is down');
+  });
+
   it('a port of its own for metrics is shared too', async (t) => {
     const { url, metricsUrl } = await start(t, json('{}'), { CRYSTALKV_GATEWAY_METRICS_PORT: '0' });
     assert.notEqual(new URL(metricsUrl).port, new URL(url).port);
@@ -105,7 +133,7 @@ describe('several processes on one port', () => {
       'there are two again',
       60_000,
     );
-    assert.equal(pids(program, 'listening').size, 3);
+    await until(() => pids(program, 'listening').size === 3, 'the new one has said so');
     for (let i = 0; i < 6; i++) assert.equal((await get(`${url}/v1/models`)).status, 200);
     assert.equal(series((await get(metricsUrl)).text, 'crystalkv_gateway_worker_restarts_total'), 1);
   });
