@@ -1,9 +1,8 @@
-import { readdirSync, readlinkSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { usageOf } from '../gateway/proc.ts';
 import { readMetrics, total } from '../metrics-text.ts';
 import { add } from '../statistics.ts';
+import { fewest, type Sockets, socketsOf } from './sockets.ts';
 import type { Stand } from './stand.ts';
 
 const QUIET_MS = 120_000;
@@ -14,8 +13,8 @@ const IDLE_MS = 15_000;
 /** What a gateway without traffic holds. */
 export interface Look {
   heap: number;
-  /** The fewest at a time: health checks and questions for metrics have theirs now and then. */
-  sockets: number;
+  /** Those that stay: health checks and questions for metrics have theirs now and then. */
+  sockets: Sockets;
   rss: number;
 }
 
@@ -23,8 +22,8 @@ export interface Look {
 export async function look(stand: Stand, signal: AbortSignal): Promise<Look> {
   await quiet(stand, signal);
   const { pid } = stand.gateway;
-  const fewest = await fewestSockets(pid, signal);
-  return { heap: await stand.inspector.heapBytes(), sockets: fewest, rss: usageOf(pid).rssBytes };
+  const sockets = await lastingSockets(pid, signal);
+  return { heap: await stand.inspector.heapBytes(), sockets, rss: usageOf(pid).rssBytes };
 }
 
 /** Waits until no request is under way anywhere, and Redis is used. */
@@ -42,24 +41,12 @@ async function quiet({ upstreams, url }: Stand, signal: AbortSignal): Promise<vo
   }
 }
 
-async function fewestSockets(pid: number, signal: AbortSignal): Promise<number> {
+async function lastingSockets(pid: number, signal: AbortSignal): Promise<Sockets> {
   const end = performance.now() + IDLE_MS;
-  let fewest = sockets(pid);
+  let lasting = socketsOf(pid);
   while (performance.now() < end) {
     await sleep(POLL_MS, undefined, { signal });
-    fewest = Math.min(fewest, sockets(pid));
+    lasting = fewest(lasting, socketsOf(pid));
   }
-  return fewest;
-}
-
-function sockets(pid: number): number {
-  const folder = `/proc/${pid}/fd`;
-  return readdirSync(folder).filter((name) => {
-    try {
-      return readlinkSync(join(folder, name)).startsWith('socket:');
-    } catch {
-      // closed meanwhile
-      return false;
-    }
-  }).length;
+  return lasting;
 }

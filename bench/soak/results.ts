@@ -6,6 +6,7 @@ import type { Disturber } from './disturb.ts';
 import { keyDisagreements } from './key-tally.ts';
 import { KEY_NAMES, planOf } from './keys.ts';
 import type { Look } from './looks.ts';
+import { added } from './sockets.ts';
 import { disagreements } from './tally.ts';
 import { type Seen, UNRULY_SHARE } from './traffic.ts';
 
@@ -39,7 +40,7 @@ export function problemsOf(result: Result): string[] {
   }
   const growth = growthOf(result);
   if (growth > HEAP_GROWTH) problems.push(`the heap grew by ${round(growth * 100, 1)} %`);
-  if (after.sockets > before.sockets) problems.push(`${after.sockets - before.sockets} more sockets than before`);
+  for (const more of added(before.sockets, after.sockets)) problems.push(`sockets: ${more} than before`);
   return problems;
 }
 
@@ -76,8 +77,8 @@ function figuresOf(result: Result, problems: number): Record<string, number> {
     heap_after_mb: round(after.heap / 2 ** 20, 2),
     heap_growth_percent: round(growthOf(result) * 100, 2),
     rss_after_mb: round(after.rss / 2 ** 20, 1),
-    sockets_before: before.sockets,
-    sockets_after: after.sockets,
+    sockets_before: add([...before.sockets.values()]),
+    sockets_after: add([...after.sockets.values()]),
     problems,
   };
 }

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { describe, test } from 'node:test';
 import { parseMetrics } from '../../bench/metrics-text.ts';
 import { bodyOf } from '../../bench/soak/bodies.ts';
 import { judge, tokensOf } from '../../bench/soak/judge.ts';
 import { keyDisagreements } from '../../bench/soak/key-tally.ts';
+import { added, fewest, socketsOf } from '../../bench/soak/sockets.ts';
 import { count, disagreements, emptyTally } from '../../bench/soak/tally.ts';
 import { createRandom } from '../../model/random.ts';
 
@@ -118,4 +121,21 @@ describe('what a soak expects', () => {
     const { least, most } = tokensOf('stream', chat, { kind: 'left' });
     assert.ok(least === 0 && most > chat.length / 4, `${most}`);
   });
+});
+
+test('the sockets of a process are found by what they are connected with', async (t) => {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  t.after(() => server.close());
+  const before = socketsOf(process.pid);
+  assert.equal(before.get(`listens on ${port}`), 1);
+  const socket = connect(port, '127.0.0.1');
+  const [accepted] = await once(server, 'connection');
+  t.after(() => accepted.destroy());
+  t.after(() => socket.destroy());
+  const after = socketsOf(process.pid);
+  const [more] = added(before, after);
+  assert.match(more ?? '', /^2 more with port \d+$/);
+  assert.deepEqual(added(before, fewest(after, before)), []);
 });
