@@ -2,9 +2,10 @@
 import { parseArgs } from 'node:util';
 import { FORMS } from '../model/form.ts';
 import { BACKENDS, CONCURRENCY, RECENT_TOKENS, SINK_TOKENS } from './eval/backend.ts';
+import { gridTable } from './eval/grid-table.ts';
 import { measure } from './eval/measure.ts';
 import { writePlot } from './eval/plot.ts';
-import { writeResults } from './eval/results.ts';
+import { readResults, writeResults } from './eval/results.ts';
 import { type Details, details } from './eval/row.ts';
 import { PARTS, type Part, settingsOf } from './eval/setting.ts';
 import { markdown } from './eval/table.ts';
@@ -91,6 +92,7 @@ async function main(): Promise<void> {
     const { form, lines, blockSize } = setting;
     process.stdout.write(`${markdown(`${form}, ${lines} lines, blocks of ${blockSize}`, rows.slice(first))}\n`);
   }
+  if (part === 'grid') process.stdout.write(`${gridTable(readResults().rows)}\n`);
   if (rows.some((row) => row.share < 1) && rows.every((row) => row.evicted_blocks === 0)) {
     throw new Error('no block was evicted: the policy service decided nothing');
   }

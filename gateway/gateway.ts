@@ -12,7 +12,7 @@ import { type GatewayConfig, servesUi } from './config.ts';
 import { createFleet } from './fleet/fleet.ts';
 import { registerFleetMetrics } from './fleet/metrics.ts';
 import { createRedisResponseIds } from './fleet/redis-response-ids.ts';
-import { createResponseIds } from './fleet/response-ids.ts';
+import { createResponseIds, type LocalResponseIds, type ResponseIds } from './fleet/response-ids.ts';
 import { createStick } from './fleet/sticky.ts';
 import { createOptionReader } from './keys/access.ts';
 import { createKeyring } from './keys/keyring.ts';
@@ -38,6 +38,8 @@ export interface GatewayDeps {
   tracing?: Tracing | undefined;
   /** What `/metrics` shows instead of this process's own. */
   metricsOf?: ((own: Registry) => MetricsSource) | undefined;
+  /** Adds what other processes remember where Redis does not. */
+  responseIdsOf?: ((own: LocalResponseIds) => ResponseIds) | undefined;
 }
 
 export interface Gateway {
@@ -129,7 +131,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   const localIds = createResponseIds(() => config.responses);
   const responseIds =
     redis === undefined
-      ? localIds
+      ? (deps.responseIdsOf?.(localIds) ?? localIds)
       : createRedisResponseIds({
           redis,
           prefix: config.redis.prefix,

@@ -50,6 +50,7 @@ async function startGateway({ gateway: config, profiles }: Config): Promise<() =
     profiles: Object.keys(profiles),
     tracing,
     metricsOf: worker?.metrics,
+    responseIdsOf: worker?.responseIds,
   }).catch((error: Error) => {
     worker?.failed(error);
     throw error;

@@ -68,7 +68,9 @@ export async function startWorkers(count: number, logger: Logger): Promise<Worke
       if (!isOurs<ToParent>(message)) return;
       if (message.ckv === 'metrics?') void answerMetrics(worker, message.id);
       else if (message.ckv === 'failed') reason = message.message;
-      else {
+      else if (message.ckv === 'made') {
+        for (const other of ready) if (other !== worker) tell(other, message);
+      } else {
         ready.add(worker);
         onReady(message);
       }

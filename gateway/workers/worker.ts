@@ -1,6 +1,7 @@
 import cluster from 'node:cluster';
 import { AggregatorRegistry, Registry } from 'prom-client';
 import type { MetricsSource } from '../../common/http.ts';
+import type { LocalResponseIds, ResponseIds } from '../fleet/response-ids.ts';
 import { isOurs, type ToParent, type ToWorker } from './messages.ts';
 
 /** What a gateway does when it is one of several processes on one port. */
@@ -9,6 +10,8 @@ export interface WorkerRole {
   readonly stopped: Promise<void>;
   /** The metrics of all workers together. */
   metrics(own: Registry): MetricsSource;
+  /** What `own` remembers, and what the other workers see being made. */
+  responseIds(own: LocalResponseIds): ResponseIds;
   ready(url: string, metricsUrl: string): void;
   failed(error: Error): void;
 }
@@ -27,6 +30,7 @@ export function workerRole(): WorkerRole | undefined {
   // Answers the parent's questions for this worker's share; with nothing until there is something.
   AggregatorRegistry.setRegistries([]);
   new AggregatorRegistry();
+  let others: LocalResponseIds | undefined;
   let onStop = () => {};
   const stopped = new Promise<void>((resolve) => {
     onStop = resolve;
@@ -39,6 +43,8 @@ export function workerRole(): WorkerRole | undefined {
       onStop();
     } else if (message.ckv === 'reload') {
       process.emit('SIGHUP', 'SIGHUP');
+    } else if (message.ckv === 'made') {
+      others?.remember(message.id, message.made);
     } else {
       const answer = waiting.get(message.id);
       waiting.delete(message.id);
@@ -73,6 +79,16 @@ export function workerRole(): WorkerRole | undefined {
             say({ ckv: 'metrics?', id });
           });
         },
+      };
+    },
+    responseIds(own) {
+      others = own;
+      return {
+        remember(id, made) {
+          own.remember(id, made);
+          say({ ckv: 'made', id, made });
+        },
+        find: (id) => own.find(id),
       };
     },
     ready: (url, metricsUrl) => void say({ ckv: 'ready', url, metricsUrl }),

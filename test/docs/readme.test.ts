@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { gridTable } from '../../bench/eval/grid-table.ts';
 import { readResults } from '../../bench/eval/results.ts';
 import { markdown } from '../../bench/eval/table.ts';
 import { CONTROLLERS } from '../../policy-service/controllers/registry.ts';
@@ -57,4 +58,5 @@ test('the measured tables are those that bench/results/eval.json holds', () => {
     const line = markdown('', [row]).trimEnd().split('\n').at(-1)!;
     assert.ok(readme.includes(line), line);
   }
+  assert.ok(readme.includes(gridTable(rows)));
 });

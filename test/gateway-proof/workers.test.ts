@@ -4,10 +4,12 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
+import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { restartWaitMs } from '../../gateway/workers/parent.ts';
 import { until } from '../gateway/harness.ts';
 import { type Program, run } from '../gateway/program.ts';
 import { createUpstream, hangAfter, json, type Script } from '../gateway/upstream.ts';
+import { bearer, folder, newKey, type TestKey } from '../gateway-keys/harness.ts';
 
 interface Line {
   msg: string;
@@ -40,9 +42,14 @@ async function start(t: TestContext, script: Script, env: Record<string, string>
 }
 
 /** One request on a connection of its own: connections are what is handed out to the workers. */
-function get(url: string, method = 'GET', body = ''): Promise<{ status: number; text: string }> {
+function get(
+  url: string,
+  method = 'GET',
+  body = '',
+  headers: Record<string, string> = {},
+): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
-    const sent = request(url, { method, agent: false, headers: { connection: 'close' } }, (response) => {
+    const sent = request(url, { method, agent: false, headers: { connection: 'close', ...headers } }, (response) => {
       let text = '';
       response.setEncoding('utf8').on('data', (part: string) => (text += part));
       response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
@@ -209,6 +216,22 @@ describe('several processes on one port', () => {
     }
     first.received[0]!.response.end('data: [DONE]\n\n');
     assert.equal((await running).text, 'data: 1\n\ndata: [DONE]\n\n');
+  });
+
+  it('know of each other whose key a response was made for', async (t) => {
+    const [owner, stranger] = [newKey('owner'), newKey('stranger')];
+    const file = join(folder(t), 'keys.json');
+    const store = createFileStore(file);
+    for (const { entry } of [owner, stranger]) await store.add(entry);
+    const keys = { CRYSTALKV_GATEWAY_KEYS_STORE: 'file', CRYSTALKV_GATEWAY_KEYS_FILE: file };
+    const { program, url } = await start(t, json('{"id":"resp_1"}'), keys);
+    const made = await get(`${url}/v1/responses`, 'POST', '{"model":"m"}', bearer(owner).headers);
+    assert.equal(made.status, 200);
+    const ask = (key: TestKey) => get(`${url}/v1/responses/resp_1`, 'GET', '', bearer(key).headers);
+    await until(async () => (await ask(owner)).status === 200 && (await ask(owner)).status === 200, 'both know');
+    for (let i = 0; i < 6; i++) assert.equal((await ask(owner)).status, 200);
+    for (let i = 0; i < 4; i++) assert.equal((await ask(stranger)).status, 404);
+    assert.equal(pids(program, 'request').size, 2);
   });
 
   it('none is left when the parent is killed', async (t) => {
