@@ -68,7 +68,7 @@ function allOf(part: Part): Omit<Setting, 'seedOffset'>[] {
           ...MAIN,
           blockSize: 32,
           programs: 32,
-          candidates: [CRYSTAL, ...BASELINES],
+          candidates: [CRYSTAL, EVICTING, ...BASELINES],
           oracle: false,
           limit: 'budget',
         },
