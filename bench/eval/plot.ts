@@ -11,7 +11,7 @@ const PLOT = { left: 56, right: 200, top: 40, bottom: 48 };
 /** Shares on the x axis. */
 const FROM = 0.1;
 const TO = 0.65;
-/** Colours that can be told apart on light and dark ground, also by the colour-blind (P. Tol's bright scheme, and greys). */
+/** Colours that can be told apart on light and dark ground, also by the colour-blind (P. Tol's schemes, and greys). */
 const COLOURS = [
   '#4477aa',
   '#ee6677',
@@ -23,6 +23,8 @@ const COLOURS = [
   '#bb5566',
   '#997700',
   '#44aa99',
+  '#332288',
+  '#222222',
 ];
 
 /** Draws exact answers against memory, a line a policy, from the grid's verbose programs of 40 lines. Returns the path. */

@@ -48,6 +48,11 @@ function figures(rows: readonly Details[]): Record<string, number> {
   const full = found('full', 1);
   if (full === undefined) return { rows: rows.length };
   const result: Record<string, number> = { exact_full: full.exact };
+  for (const row of rows) {
+    if (row.part !== 'paired' || row.share === 1) continue;
+    result[`paired_to_full_${100 * row.share}`] = row.to_full;
+    result[`paired_to_full_low_${100 * row.share}`] = row.to_full_low;
+  }
   for (const share of [0.25, 0.4]) {
     const name = `${100 * share}`;
     const crystal = found('crystal', share);
