@@ -25,7 +25,7 @@ import { median, round } from './statistics.ts';
 const EVENTS_PER_SECOND = 50;
 const STREAMS = 200;
 const LOAD = join(ROOT, 'bench/gateway/load.ts');
-const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 3, streams: 4, warmUp: 8 } };
+const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 3, streams: 4, warmUp: 20 } };
 const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 2 } };
 type Sizes = typeof FULL;
 
@@ -240,7 +240,7 @@ function conditionsOf(sizes: Sizes) {
       'Node http, answers at once; streams: one event every 20 ms, which carries the time at which it was written',
     rounds: sizes.rounds,
     statistic: 'median over rounds; order of the targets reversed every other round; all of them run all the time',
-    closed: `autocannon, 32 connections, ${seconds.closed} s`,
+    closed: `autocannon, 32 connections, ${seconds.closed} s, after ${seconds.warmUp} s that do not count`,
     single: `one request after the other on one connection, ${seconds.single} s`,
     open: `fixed rates of 100, 500 and 2000 requests/s for ${seconds.open} s, times from when a request was due`,
     streams: `${STREAMS} at once x ${EVENTS_PER_SECOND} events/s for ${seconds.streams} s, started over 1 s`,
