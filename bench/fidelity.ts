@@ -5,7 +5,7 @@ import { measure, type Row, type Sizes } from './fidelity/measure.ts';
 import { PROMPTS } from './fidelity/prompts.ts';
 import { conditionsOf, earlierRows, figuresOf, markdown } from './fidelity/results.ts';
 import { writeReport } from './report.ts';
-import { vllmPython } from './vllm/lockstep.ts';
+import { vllmPython } from './vllm/process.ts';
 import { smolLm2Folder } from './vllm/smollm2.ts';
 import { chooseSeed } from './workload.ts';
 
@@ -72,7 +72,7 @@ async function main(): Promise<void> {
     if (!trial)
       writeReport('fidelity', { conditions: conditionsOf(sizes, seed, vllm), figures: figuresOf(rows), rows });
   }
-  process.stdout.write(`${markdown(rows)}\n`);
+  process.stdout.write(markdown(rows));
 }
 
 try {

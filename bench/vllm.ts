@@ -1,5 +1,4 @@
 /** Compares vLLM with the plugin to stock vLLM, on the CPU; see `--help`. */
-import { execFileSync } from 'node:child_process';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -18,7 +17,7 @@ import {
   measureSaving,
   measureTight,
 } from './vllm/measures.ts';
-import { BLOCK_SIZE, MAX_SEQUENCES, type VllmOptions } from './vllm/process.ts';
+import { BLOCK_SIZE, MAX_SEQUENCES, type VllmOptions, vllmPython } from './vllm/process.ts';
 import { FULL, QUICK, type Sizes, verboseSizes } from './vllm/sizes.ts';
 import { smolLm2Folder } from './vllm/smollm2.ts';
 import { type Arms, CORES, startSystem } from './vllm/system.ts';
@@ -64,7 +63,7 @@ async function main(): Promise<void> {
   const say = (text: string) =>
     process.stdout.write(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
   say(`seed ${seed}`);
-  const python = execFileSync(join(ROOT, 'scripts/vllm-env.sh'), { encoding: 'utf8' }).trim();
+  const python = vllmPython();
   const context: Context = { sizes, seed, say };
 
   // everything that is not this program's

@@ -1,3 +1,4 @@
+import { markdownTable } from '../markdown-table.ts';
 import { BASELINES, CRYSTAL, EVICTING } from './candidates.ts';
 import type { Details } from './row.ts';
 
@@ -13,12 +14,7 @@ export function gridTable(rows: readonly Details[]): string {
     return [title, best(own, ['full'], 1), ...shares.map((share) => cell(own, share))];
   });
   const head = ['exact in percent: `crystal` / without merging / best other', 'full cache'];
-  const table = [
-    [...head, ...shares.map((share) => `${percent(share)} %`)],
-    ['---', ...Array(shares.length + 1).fill('---:')],
-    ...lines,
-  ];
-  return `${table.map((cells) => `| ${cells.join(' | ')} |`).join('\n')}\n`;
+  return markdownTable([...head, ...shares.map((share) => `${percent(share)} %`)], lines);
 }
 
 function cell(rows: readonly Details[], share: number): string {

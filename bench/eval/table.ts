@@ -1,3 +1,4 @@
+import { markdownTable } from '../markdown-table.ts';
 import type { Details } from './row.ts';
 
 const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
@@ -18,13 +19,11 @@ const COLUMNS: readonly (readonly [string, (row: Details) => string])[] = [
 
 /** A Markdown table of one setting's rows. */
 export function markdown(title: string, rows: readonly Details[]): string {
-  const lines = [
+  return markdownTable(
     [title, ...COLUMNS.map(([head]) => head)],
-    ['---', ...COLUMNS.map(() => '---:')],
-    ...rows.map((row) => [
+    rows.map((row) => [
       row.share === 1 ? row.title : `${row.title}, ${percent(row.share)}`,
       ...COLUMNS.map(([, cell]) => cell(row)),
     ]),
-  ];
-  return `${lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n')}\n`;
+  );
 }

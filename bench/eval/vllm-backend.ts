@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { ROOT } from '../../scripts/processes.ts';
 import { watchMemory } from '../memory.ts';
-import { startLockstepVllm, vllmPython } from '../vllm/lockstep.ts';
+import { startLockstepVllm } from '../vllm/lockstep.ts';
 import { askFor, contentOf, withOptions } from '../vllm/pair.ts';
-import { BLOCK_SIZE } from '../vllm/process.ts';
+import { BLOCK_SIZE, vllmPython } from '../vllm/process.ts';
 import { type Backend, CONCURRENCY, serviceConfig } from './backend.ts';
 import type { Candidate } from './candidates.ts';
 

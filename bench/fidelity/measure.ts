@@ -13,7 +13,6 @@ export interface Sizes {
 }
 
 /** A candidate at a share of the output. */
-/** A candidate at a share of the output. */
 export interface Row extends Fidelity {
   key: string;
   title: string;

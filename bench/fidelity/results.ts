@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT } from '../../scripts/processes.ts';
 import { RECENT_TOKENS, SINK_TOKENS } from '../eval/backend.ts';
+import { markdownTable } from '../markdown-table.ts';
 import { round } from '../statistics.ts';
 import { BLOCK_SIZE } from '../vllm/process.ts';
 import { describe } from './figures.ts';
@@ -69,6 +70,5 @@ export function markdown(rows: readonly Row[]): string {
       `${(100 * row.sameMostLikely).toFixed(1)} %`,
       row.overCrystal === undefined ? '' : describe(row.overCrystal),
     ]);
-  const rule = ['---', ...titles.slice(1).map(() => '---:')];
-  return [titles, rule, ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  return markdownTable(titles, lines);
 }

