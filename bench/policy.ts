@@ -1,9 +1,9 @@
 import { loadavg } from 'node:os';
 import { createLogger } from '../common/logger.ts';
 import { policyServiceSchema, settingsOf } from '../policy-service/config.ts';
-import { decodeAttachRequest } from '../policy-service/decode.ts';
-import { createEngines } from '../policy-service/engines.ts';
-import { profilesSchema } from '../policy-service/profiles.ts';
+import { profilesSchema } from '../policy-service/request/profiles.ts';
+import { decodeAttachRequest } from '../policy-service/rpc/decode.ts';
+import { createEngines } from '../policy-service/session/engines.ts';
 import {
   AttachRequest,
   AttachResponse,

@@ -3,7 +3,7 @@ import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { policyServiceSchema } from '../policy-service/config.ts';
-import { DEFAULT_PROFILE } from '../policy-service/profiles.ts';
+import { DEFAULT_PROFILE } from '../policy-service/request/profiles.ts';
 import { ROOT } from '../scripts/processes.ts';
 import { writeReport } from './report.ts';
 import { measureChats } from './vllm/chats.ts';

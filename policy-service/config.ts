@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../common/config.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
-import type { MeasureIntervals } from './measure-rate.ts';
-import { DEFAULT_PROFILE, type Profile, type ProfileConfig, toProfile } from './profiles.ts';
+import type { MeasureIntervals } from './measure/measure-rate.ts';
+import { DEFAULT_PROFILE, type Profile, type ProfileConfig, toProfile } from './request/profiles.ts';
 
 export const CALIBRATION_MODES = ['auto', 'off'] as const;
 

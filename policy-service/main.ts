@@ -3,8 +3,8 @@ import { createLogger } from '../common/logger.ts';
 import { collectProcessMetrics } from '../common/process-metrics.ts';
 import { loadProgramConfig, type Program, runProgram } from '../common/program.ts';
 import { type Config, policyServiceSchema } from './config.ts';
-import { profilesSchema } from './profiles.ts';
-import { createServer } from './server.ts';
+import { profilesSchema } from './request/profiles.ts';
+import { createServer } from './rpc/server.ts';
 
 const sections: Program<Config>['sections'] = {
   service: { section: 'policy_service', schema: policyServiceSchema },

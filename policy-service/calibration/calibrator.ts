@@ -1,7 +1,7 @@
 import type { Logger } from '../../common/logger.ts';
-import type { Introduction } from '../hello.ts';
-import type { MeasuredGroups } from '../measured-groups.ts';
-import type { RequestState } from '../request-state.ts';
+import type { MeasuredGroups } from '../measure/measured-groups.ts';
+import type { RequestState } from '../request/request-state.ts';
+import type { Introduction } from '../session/hello.ts';
 import type { CalibrationCache } from './cache.ts';
 import { chooseGroups } from './choose.ts';
 import { CalibrationSample, type Rows } from './sample.ts';

@@ -1,6 +1,6 @@
-import type { BlockTable } from '../block-table.ts';
-import { addLinear } from '../masses.ts';
-import type { ProbeRun } from '../probe.ts';
+import { addLinear } from '../measure/masses.ts';
+import type { BlockTable } from '../request/block-table.ts';
+import type { ProbeRun } from '../request/probe.ts';
 
 /** Blocks that have to be evictable before the first look, and by how much they grow from one look to the next. */
 const FIRST_LOOK = 4;

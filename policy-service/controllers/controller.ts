@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import type { BlockTable } from '../block-table.ts';
+import type { BlockTable } from '../request/block-table.ts';
 
 /** What a controller sees of a request. */
 export interface Member {

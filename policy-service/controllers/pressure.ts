@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { takeLowest } from '../select.ts';
+import { takeLowest } from '../request/select.ts';
 import { share, tokenCount } from './bounds.ts';
 import { blocksOf, type Controller, defineController, type Member, outputBlocksEver, type Pool } from './controller.ts';
 

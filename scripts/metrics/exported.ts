@@ -7,7 +7,7 @@ import { collectProcessMetrics } from '../../common/process-metrics.ts';
 import { createMetrics as createEngineMetrics } from '../../engine/http/metrics.ts';
 import { gatewaySchema } from '../../gateway/config.ts';
 import { createGateway } from '../../gateway/gateway.ts';
-import { createMetrics as createPolicyMetrics } from '../../policy-service/metrics.ts';
+import { createMetrics as createPolicyMetrics } from '../../policy-service/observe/metrics.ts';
 import { ROOT } from '../processes.ts';
 
 /** A metric as a program registers it. Histograms go by their base name. */

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { parse } from 'yaml';
 import { loadSection } from '../../common/config.ts';
 import { policyServiceSchema, settingsOf } from '../../policy-service/config.ts';
-import { profilesSchema } from '../../policy-service/profiles.ts';
+import { profilesSchema } from '../../policy-service/request/profiles.ts';
 import { ROOT } from '../../scripts/processes.ts';
 
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');

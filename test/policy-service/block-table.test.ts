@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { BlockTable } from '../../policy-service/block-table.ts';
+import { BlockTable } from '../../policy-service/request/block-table.ts';
 
 const geometry = { blockSize: 16, promptTokens: 40, sinkTokens: 4, recentTokens: 32 };
 

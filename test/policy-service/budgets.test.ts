@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { BlockTable } from '../../policy-service/block-table.ts';
-import { comparableShift, demandOf } from '../../policy-service/comparable.ts';
 import { createAdaptiveController } from '../../policy-service/controllers/adaptive.ts';
 import type { Controller, Member, Pool } from '../../policy-service/controllers/controller.ts';
 import { createRatioController } from '../../policy-service/controllers/ratio.ts';
+import { comparableShift, demandOf } from '../../policy-service/decide/comparable.ts';
+import { BlockTable } from '../../policy-service/request/block-table.ts';
 
 const POOL: Pool = { freeBlocks: 50, totalBlocks: 100, waiting: 0, promisedBlocks: 0 };
 

@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
 import pino from 'pino';
-import { BlockTable } from '../../policy-service/block-table.ts';
 import { createCalibrationCache } from '../../policy-service/calibration/cache.ts';
 import { chooseGroups } from '../../policy-service/calibration/choose.ts';
 import { CalibrationSample, type Rows } from '../../policy-service/calibration/sample.ts';
-import { linearMass } from '../../policy-service/masses.ts';
-import { MeasuredGroups } from '../../policy-service/measured-groups.ts';
-import { ProbeRun } from '../../policy-service/probe.ts';
+import { linearMass } from '../../policy-service/measure/masses.ts';
+import { MeasuredGroups } from '../../policy-service/measure/measured-groups.ts';
+import { BlockTable } from '../../policy-service/request/block-table.ts';
+import { ProbeRun } from '../../policy-service/request/probe.ts';
 import { metric, row, ScriptedEngine, started, startService } from './scripted-engine.ts';
 
 const options = { groups: 2, answerWeight: 0.3 };

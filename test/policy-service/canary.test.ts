@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { settingsOf } from '../../policy-service/config.ts';
-import { governanceOf, isCanary } from '../../policy-service/governance.ts';
-import type { PolicyServer } from '../../policy-service/server.ts';
+import { governanceOf, isCanary } from '../../policy-service/request/governance.ts';
+import type { PolicyServer } from '../../policy-service/rpc/server.ts';
 import { Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { masses, metric, row, scriptedEngines, started, startService, testConfig } from './scripted-engine.ts';
 

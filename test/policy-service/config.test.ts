@@ -7,10 +7,10 @@ import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { ConfigError, loadSection } from '../../common/config.ts';
 import { policyServiceSchema, settingsOf } from '../../policy-service/config.ts';
-import { governanceOf } from '../../policy-service/governance.ts';
 import { POLICY_NAMES } from '../../policy-service/policies/registry.ts';
-import { profilesSchema } from '../../policy-service/profiles.ts';
-import type { PolicyServer } from '../../policy-service/server.ts';
+import { governanceOf } from '../../policy-service/request/governance.ts';
+import { profilesSchema } from '../../policy-service/request/profiles.ts';
+import type { PolicyServer } from '../../policy-service/rpc/server.ts';
 import { metric, row, ScriptedEngine, started, startService, testConfig } from './scripted-engine.ts';
 
 const profiles = { default: { policy: 'window', controller: { type: 'fixed', budget_tokens: 96 } } };

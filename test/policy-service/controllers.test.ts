@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { BlockTable } from '../../policy-service/block-table.ts';
 import type { Controller, Member, Pool } from '../../policy-service/controllers/controller.ts';
 import { createFixedController } from '../../policy-service/controllers/fixed.ts';
 import { createPressureController } from '../../policy-service/controllers/pressure.ts';
+import { BlockTable } from '../../policy-service/request/block-table.ts';
 
 type Facts = Partial<Pick<Member, 'budgetBlocks' | 'isAnswering' | 'merges'>> & { value?: (block: number) => number };
 

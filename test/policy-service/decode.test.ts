@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { BinaryWriter } from '@bufbuild/protobuf/wire';
 import { Client, credentials } from '@grpc/grpc-js';
 import fc from 'fast-check';
-import { decodeAttachRequest } from '../../policy-service/decode.ts';
+import { decodeAttachRequest } from '../../policy-service/rpc/decode.ts';
 import { AttachRequest } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { eventually, hello, metric, startService } from './scripted-engine.ts';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import type { PolicyServer } from '../../policy-service/server.ts';
+import type { PolicyServer } from '../../policy-service/rpc/server.ts';
 import { Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 import {
   eventually,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import type { PolicyServer } from '../../policy-service/server.ts';
+import type { PolicyServer } from '../../policy-service/rpc/server.ts';
 import { FinishReason } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { profiles } from './session-profiles.ts';

@@ -3,8 +3,8 @@ import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import type { Policy, RequestFacts } from '../../policy-service/policies/policy.ts';
 import { POLICIES, POLICY_NAMES, type PolicyName } from '../../policy-service/policies/registry.ts';
-import { toProfile } from '../../policy-service/profiles.ts';
-import { type RequestStart, RequestState } from '../../policy-service/request-state.ts';
+import { toProfile } from '../../policy-service/request/profiles.ts';
+import { type RequestStart, RequestState } from '../../policy-service/request/request-state.ts';
 import { GROUPS, masses, testConfig } from './scripted-engine.ts';
 
 const parameters = { halfLifeTokens: 70, seed: 3, answerWeight: 0.5, segments: true, recurrence: true };

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { linearMass } from '../../policy-service/masses.ts';
-import { MeasuredGroups } from '../../policy-service/measured-groups.ts';
-import { ProbeMemory, ProbeRun } from '../../policy-service/probe.ts';
-import { ProbeSchedule, type Progress } from '../../policy-service/probe-schedule.ts';
+import { linearMass } from '../../policy-service/measure/masses.ts';
+import { MeasuredGroups } from '../../policy-service/measure/measured-groups.ts';
+import { ProbeMemory, ProbeRun } from '../../policy-service/request/probe.ts';
+import { ProbeSchedule, type Progress } from '../../policy-service/request/probe-schedule.ts';
 
 const options = {
   everyTokens: 64,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { promisify } from 'node:util';
-import type { PolicyServer } from '../../policy-service/server.ts';
+import type { PolicyServer } from '../../policy-service/rpc/server.ts';
 import { Capability, type GetRequestResponse, Phase, ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { masses, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { options, profiles } from './session-profiles.ts';

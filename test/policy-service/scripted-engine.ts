@@ -2,8 +2,8 @@ import { afterEach } from 'node:test';
 import { type ClientDuplexStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { createLogger } from '../../common/logger.ts';
 import { type Config, policyServiceSchema } from '../../policy-service/config.ts';
-import { profilesSchema } from '../../policy-service/profiles.ts';
-import { createServer, type PolicyServer } from '../../policy-service/server.ts';
+import { profilesSchema } from '../../policy-service/request/profiles.ts';
+import { createServer, type PolicyServer } from '../../policy-service/rpc/server.ts';
 import {
   type AttachRequest,
   type AttachResponse,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { takeLowest } from '../../policy-service/select.ts';
+import { takeLowest } from '../../policy-service/request/select.ts';
 
 test('exactly the lowest n are taken, of equal ones the lower index, ascending', () => {
   fc.assert(

@@ -7,7 +7,7 @@ import { loadProgramConfig } from '../../common/program.ts';
 import { EngineConfig } from '../../engine/config.ts';
 import { gatewaySchema } from '../../gateway/config.ts';
 import { type Config, policyServiceSchema, settingsOf } from '../../policy-service/config.ts';
-import { profilesSchema } from '../../policy-service/profiles.ts';
+import { profilesSchema } from '../../policy-service/request/profiles.ts';
 import { ROOT } from '../../scripts/processes.ts';
 
 const FILE = join(ROOT, 'crystal-kv.yaml');

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { readEvents } from '../../gateway/ui/page/events.js';
-import type { PolicyServer } from '../../policy-service/server.ts';
+import type { PolicyServer } from '../../policy-service/rpc/server.ts';
 import { type ErrorAnswer, startGateway, until } from '../gateway/harness.ts';
 import { bearer, folder, newKey } from '../gateway-keys/harness.ts';
 import { masses, row, ScriptedEngine, started, startService } from '../policy-service/scripted-engine.ts';

@@ -1,7 +1,7 @@
-import type { AttachRequest } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { AttachRequest } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { BadMessageReason } from '../observe/labels.ts';
 import { type Attached, createAttached, type EngineSession, type SessionDeps } from './attached.ts';
 import { negotiate } from './hello.ts';
-import type { BadMessageReason } from './labels.ts';
 
 /**
  * One Attach stream. `receive` takes whatever the engine sends: what makes no sense is counted and dropped, and the

@@ -1,9 +1,9 @@
-import type { EngineState, ProfileInfo, RequestState as RequestMessage } from '../proto/gen/crystalkv/v1/policy.ts';
-import type { EngineSession } from './attached.ts';
-import { protoMode } from './labels.ts';
-import type { ProbeReading } from './policies/policy.ts';
-import type { Profile } from './profiles.ts';
-import type { RequestState } from './request-state.ts';
+import type { EngineState, ProfileInfo, RequestState as RequestMessage } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { protoMode } from '../observe/labels.ts';
+import type { ProbeReading } from '../policies/policy.ts';
+import type { Profile } from '../request/profiles.ts';
+import type { RequestState } from '../request/request-state.ts';
+import type { EngineSession } from '../session/attached.ts';
 
 type SegmentFacts = Pick<RequestState, 'segmentStarts' | 'tokens'> & {
   probe: ProbeReading;

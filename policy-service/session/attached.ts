@@ -1,4 +1,4 @@
-import type { Logger } from '../common/logger.ts';
+import type { Logger } from '../../common/logger.ts';
 import {
   type Ack,
   type AttachRequest,
@@ -11,20 +11,20 @@ import {
   type RequestStep,
   type Started,
   type Step,
-} from '../proto/gen/crystalkv/v1/policy.ts';
+} from '../../proto/gen/crystalkv/v1/policy.ts';
+import { type CalibrationOptions, createCalibrator } from '../calibration/calibrator.ts';
+import type { Settings } from '../config.ts';
+import { createDecider } from '../decide/decide.ts';
+import { MeasureRate } from '../measure/measure-rate.ts';
+import { MeasuredGroups } from '../measure/measured-groups.ts';
+import type { BadMessageReason } from '../observe/labels.ts';
+import { type Metrics, openRequest } from '../observe/metrics.ts';
+import { governanceOf } from '../request/governance.ts';
+import { RequestState } from '../request/request-state.ts';
 import { createAckReader } from './acks.ts';
-import { type CalibrationOptions, createCalibrator } from './calibration/calibrator.ts';
-import type { Settings } from './config.ts';
-import { createDecider } from './decide.ts';
-import { governanceOf } from './governance.ts';
 import type { Introduction, Refusal } from './hello.ts';
-import type { BadMessageReason } from './labels.ts';
-import { MeasureRate } from './measure-rate.ts';
-import { MeasuredGroups } from './measured-groups.ts';
-import { type Metrics, openRequest } from './metrics.ts';
 import { PlanLedger } from './plan-ledger.ts';
 import { createProbeDesk } from './probe-desk.ts';
-import { RequestState } from './request-state.ts';
 
 export interface SessionDeps {
   settings: { current: Settings };

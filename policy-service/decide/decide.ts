@@ -1,12 +1,12 @@
-import type { PoolState, RequestPlan } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { PoolState, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Settings } from '../config.ts';
+import type { Controller, Pool } from '../controllers/controller.ts';
+import { createController } from '../controllers/registry.ts';
+import { WARM_UP_TOKENS } from '../measure/measure-rate.ts';
+import type { RequestState } from '../request/request-state.ts';
+import type { Introduction } from '../session/hello.ts';
 import { untouchedBlocks } from './answer-release.ts';
-import type { Settings } from './config.ts';
-import type { Controller, Pool } from './controllers/controller.ts';
-import { createController } from './controllers/registry.ts';
-import type { Introduction } from './hello.ts';
-import { WARM_UP_TOKENS } from './measure-rate.ts';
 import { planMerge } from './merge-plan.ts';
-import type { RequestState } from './request-state.ts';
 
 export interface DeciderDeps {
   introduction: Introduction;

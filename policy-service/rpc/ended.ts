@@ -1,4 +1,4 @@
-import type { RequestState as RequestMessage } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { RequestState as RequestMessage } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** A gateway asks within a moment; people a little later. */
 const KEEP_MS = 30_000;

@@ -1,10 +1,10 @@
-import { type Finished, FinishReason, type RequestStep, type Started } from '../proto/gen/crystalkv/v1/policy.ts';
+import { type Finished, FinishReason, type RequestStep, type Started } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { MeasuredGroups } from '../measure/measured-groups.ts';
+import type { BadMessageReason } from '../observe/labels.ts';
+import type { Metrics } from '../observe/metrics.ts';
+import { ProbeRun } from '../request/probe.ts';
+import type { RequestState } from '../request/request-state.ts';
 import type { Introduction } from './hello.ts';
-import type { BadMessageReason } from './labels.ts';
-import type { MeasuredGroups } from './measured-groups.ts';
-import type { Metrics } from './metrics.ts';
-import { ProbeRun } from './probe.ts';
-import type { RequestState } from './request-state.ts';
 
 export interface ProbeDeskDeps {
   introduction: Introduction;

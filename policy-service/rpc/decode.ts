@@ -6,7 +6,7 @@ import {
   PoolState,
   type RequestStep,
   type Step,
-} from '../proto/gen/crystalkv/v1/policy.ts';
+} from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** A message that could not be decoded: no case is set, the stream goes on. */
 const UNDECODABLE: AttachRequest = Object.freeze({ message: undefined });

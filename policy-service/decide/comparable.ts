@@ -1,4 +1,4 @@
-import type { PolicyName } from './policies/registry.ts';
+import type { PolicyName } from '../policies/registry.ts';
 
 /** What values are shifted by. */
 export interface Clock {

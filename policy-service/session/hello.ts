@@ -1,5 +1,5 @@
 import { status } from '@grpc/grpc-js';
-import { Capability, type Hello } from '../proto/gen/crystalkv/v1/policy.ts';
+import { Capability, type Hello } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** The protocol versions that this service speaks. */
 export const PROTOCOL = { min: 1, max: 1 } as const;

@@ -1,6 +1,6 @@
-import { raiseGroupPeaks, raisePeaks } from './masses.ts';
-import type { MeasuredGroups } from './measured-groups.ts';
-import { type ProbeReading, withRoomFor } from './policies/policy.ts';
+import { raiseGroupPeaks, raisePeaks } from '../measure/masses.ts';
+import type { MeasuredGroups } from '../measure/measured-groups.ts';
+import { type ProbeReading, withRoomFor } from '../policies/policy.ts';
 import type { ProbeOptions } from './probe-schedule.ts';
 
 /** The running maximum over a request's answer probes. Logical indices stay valid when the cache is recomputed. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import type { RequestOptions } from '../proto/gen/crystalkv/v1/policy.ts';
-import type { Settings } from './config.ts';
-import { evictionMode } from './labels.ts';
+import type { RequestOptions } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Settings } from '../config.ts';
+import { evictionMode } from '../observe/labels.ts';
 import type { Governance } from './request-state.ts';
 
 /** What a request's governance depends on. */

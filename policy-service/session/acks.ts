@@ -4,12 +4,18 @@ import {
   Reject,
   type RejectedBlocks,
   type RequestAck,
-} from '../proto/gen/crystalkv/v1/policy.ts';
+} from '../../proto/gen/crystalkv/v1/policy.ts';
+import {
+  type BadMessageReason,
+  type PlanOutcome,
+  type ProbeOutcome,
+  phaseLabel,
+  rejectLabel,
+} from '../observe/labels.ts';
+import type { Metrics } from '../observe/metrics.ts';
+import type { RequestState } from '../request/request-state.ts';
 import type { Introduction } from './hello.ts';
-import { type BadMessageReason, type PlanOutcome, type ProbeOutcome, phaseLabel, rejectLabel } from './labels.ts';
-import type { Metrics } from './metrics.ts';
 import type { Asked, PlanLedger } from './plan-ledger.ts';
-import type { RequestState } from './request-state.ts';
 
 export interface AckReaderDeps {
   introduction: Introduction;

@@ -1,5 +1,5 @@
-import type { EvictionMode } from '../common/cache-options.ts';
-import { Mode, Phase, Reject } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { EvictionMode } from '../../common/cache-options.ts';
+import { Mode, Phase, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** Metric label of a phase. */
 export function phaseLabel(phase: Phase): string {

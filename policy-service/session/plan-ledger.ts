@@ -1,4 +1,4 @@
-import type { RequestPlan } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** What a plan asked of one request. */
 export interface Asked {

@@ -1,14 +1,14 @@
 import { status } from '@grpc/grpc-js';
-import type { Logger } from '../common/logger.ts';
-import type { AttachRequest, AttachResponse } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { Logger } from '../../common/logger.ts';
+import type { AttachRequest, AttachResponse } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { CalibrationOptions } from '../calibration/calibrator.ts';
+import type { Settings } from '../config.ts';
+import { createMetrics, type Metrics, openEngine } from '../observe/metrics.ts';
+import { readingOf } from '../observe/readings.ts';
+import type { RequestState } from '../request/request-state.ts';
 import type { EngineSession } from './attached.ts';
-import type { CalibrationOptions } from './calibration/calibrator.ts';
-import type { Settings } from './config.ts';
 import { createEngineSession } from './engine-session.ts';
 import type { Refusal } from './hello.ts';
-import { createMetrics, type Metrics, openEngine } from './metrics.ts';
-import { readingOf } from './readings.ts';
-import type { RequestState } from './request-state.ts';
 
 /** One end of an Attach stream, as the transport offers it. */
 export interface Stream {

@@ -1,10 +1,10 @@
 import { z } from 'zod';
-import { type EvictionMode, MODES, PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
-import { share, tokenCount } from './controllers/bounds.ts';
-import { CONTROLLER_SCHEMAS, type Controlling, controlling } from './controllers/registry.ts';
-import { HIT_RULES, type HitTest } from './masses.ts';
-import type { PolicyDefinition, PolicyParameters } from './policies/policy.ts';
-import { POLICIES, POLICY_NAMES } from './policies/registry.ts';
+import { type EvictionMode, MODES, PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/cache-options.ts';
+import { share, tokenCount } from '../controllers/bounds.ts';
+import { CONTROLLER_SCHEMAS, type Controlling, controlling } from '../controllers/registry.ts';
+import { HIT_RULES, type HitTest } from '../measure/masses.ts';
+import type { PolicyDefinition, PolicyParameters } from '../policies/policy.ts';
+import { POLICIES, POLICY_NAMES } from '../policies/registry.ts';
 import type { ProbeOptions } from './probe-schedule.ts';
 
 /** What a request gets when neither its options nor the configuration say otherwise. */

@@ -6,12 +6,12 @@ import type {
   RequestState as RequestMessage,
   WatchRequest,
   WatchResponse,
-} from '../proto/gen/crystalkv/v1/policy.ts';
-import type { Settings } from './config.ts';
+} from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Settings } from '../config.ts';
+import { POLICIES } from '../policies/registry.ts';
+import type { Engines, FinishedListener } from '../session/engines.ts';
+import type { Refusal } from '../session/hello.ts';
 import { createEndedRequests } from './ended.ts';
-import type { Engines, FinishedListener } from './engines.ts';
-import type { Refusal } from './hello.ts';
-import { POLICIES } from './policies/registry.ts';
 import { engineMessage, profileMessage, requestMessage } from './states.ts';
 
 /** Requests that have ended since the last message of a Watch, and are told in the next; more are not told. */

@@ -5,19 +5,19 @@ import { loadSync } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
 import type { Registry } from 'prom-client';
-import { ConfigError } from '../common/config.ts';
-import { listen, metricsHandler } from '../common/http.ts';
-import type { Logger } from '../common/logger.ts';
+import { ConfigError } from '../../common/config.ts';
+import { listen, metricsHandler } from '../../common/http.ts';
+import type { Logger } from '../../common/logger.ts';
+import { createCalibrationCache } from '../calibration/cache.ts';
+import type { CalibrationOptions } from '../calibration/calibrator.ts';
+import { type Config, checkExposure, type PolicyServiceConfig, settingsOf } from '../config.ts';
+import { createEngines } from '../session/engines.ts';
 import { requireToken } from './auth.ts';
-import { createCalibrationCache } from './calibration/cache.ts';
-import type { CalibrationOptions } from './calibration/calibrator.ts';
-import { type Config, checkExposure, type PolicyServiceConfig, settingsOf } from './config.ts';
 import { tolerantService } from './decode.ts';
-import { createEngines } from './engines.ts';
 import { type GrpcListener, listenGrpc } from './grpc-listener.ts';
 import { createService } from './service.ts';
 
-const PROTO_FILE = fileURLToPath(new URL('../proto/crystalkv/v1/policy.proto', import.meta.url));
+const PROTO_FILE = fileURLToPath(new URL('../../proto/crystalkv/v1/policy.proto', import.meta.url));
 const SERVICE_NAME = 'crystalkv.v1.KvPolicy';
 /** An engine or watcher that answers no ping is gone: after this many milliseconds, plus the time for an answer. */
 const KEEPALIVE = { 'grpc.keepalive_time_ms': 20_000, 'grpc.keepalive_timeout_ms': 10_000 };

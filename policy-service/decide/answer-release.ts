@@ -1,4 +1,4 @@
-import type { RequestState } from './request-state.ts';
+import type { RequestState } from '../request/request-state.ts';
 
 /** Tokens for which a block that the reasoning read counts as touched, and a young one too. */
 const RECENT_TOKENS = 256;

@@ -1,6 +1,6 @@
-import type { EngineSession } from './attached.ts';
+import type { RequestState } from '../request/request-state.ts';
+import type { EngineSession } from '../session/attached.ts';
 import { phaseLabel } from './labels.ts';
-import type { RequestState } from './request-state.ts';
 import type { EngineReading, RequestGroup } from './state-metrics.ts';
 
 /** An engine as the metrics see it: one pass over its requests, which are added up by their labels. */

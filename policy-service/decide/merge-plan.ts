@@ -1,5 +1,5 @@
-import type { Merge } from '../proto/gen/crystalkv/v1/policy.ts';
-import type { RequestState } from './request-state.ts';
+import type { Merge } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { RequestState } from '../request/request-state.ts';
 
 /** Blocks that one merge looks at, at most: an engine compares the keys in them pair by pair. */
 export const MOST_MERGED_BLOCKS = 64;
