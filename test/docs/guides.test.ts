@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { parse } from 'yaml';
@@ -34,10 +34,41 @@ test('every stage of the rollout guide is a configuration that the policy servic
   }
 });
 
-test('every file that the guides link to exists', () => {
-  for (const path of ['docs/rollout.md', 'docs/compatibility.md', 'SECURITY.md']) {
-    for (const [, target = ''] of read(path).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
-      assert.ok(existsSync(join(ROOT, dirname(path), target)), `${path}: ${target}`);
+/** GitHub's anchor of a heading. */
+const anchor = (heading: string) =>
+  heading
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+    .replaceAll(' ', '-');
+
+test('every file and heading that a document links to exists', () => {
+  const documents = readdirSync(join(ROOT, 'docs')).filter((name) => name.endsWith('.md'));
+  const paths = [
+    'README.md',
+    'CONTRIBUTING.md',
+    'SECURITY.md',
+    'CHANGELOG.md',
+    'model/README.md',
+    'vllm-plugin/README.md',
+  ];
+  for (const path of [...paths, ...documents.map((name) => `docs/${name}`)]) {
+    for (const [, target = '', heading] of read(path).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)) {
+      const file = target === '' ? path : join(dirname(path), target);
+      assert.ok(existsSync(join(ROOT, file)), `${path}: ${target}`);
+      if (heading === undefined) continue;
+      const headings = [...read(file).matchAll(/^#+ (.+)$/gm)].map(([, text]) => anchor(text as string));
+      assert.ok(headings.includes(heading), `${path}: ${target}#${heading}`);
     }
+  }
+});
+
+test('every decision has the next number, a title, a date and at most five lines', () => {
+  const decisions = read('docs/decisions.md').split(/^## /m).slice(1);
+  assert.ok(decisions.length >= 38);
+  for (const [i, decision] of decisions.entries()) {
+    const [title = '', ...lines] = decision.trimEnd().split('\n');
+    assert.match(title, new RegExp(`^${i + 1}\\. \\S`));
+    assert.match(lines[0] ?? '', /^20\d\d-\d\d-\d\d\. /, title);
+    assert.ok(lines.length <= 5, `${title}: ${lines.length} lines`);
   }
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { gridTable } from '../../bench/eval/grid-table.ts';
@@ -35,18 +35,6 @@ test('every command of the README exists', () => {
     const name = command.split(' ').at(-1)!;
     const known = command.startsWith('make') ? new RegExp(`^${name}:`, 'm').test(makefile) : name in scripts;
     assert.ok(known, command);
-  }
-});
-
-test('every file that the README and the documents link to exists', () => {
-  for (const [folder, text] of [
-    ['', readme],
-    ['', read('CONTRIBUTING.md')],
-    ['model/', read('model/README.md')],
-  ] as const) {
-    for (const [, target] of text.matchAll(/\]\((?!https?:|#)([^)#]+)\)/g)) {
-      assert.ok(existsSync(`${root}${folder}${target}`), target);
-    }
   }
 });
 
