@@ -1,15 +1,15 @@
 import type { RequestListener } from 'node:http';
 import express, { type RequestHandler } from 'express';
-import { answerErrors, notFound, otherMethods } from './answers.ts';
-import { type CorsConfig, cors } from './cors.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { listModels } from './fleet/list-models.ts';
+import { ready } from './fleet/ready.ts';
 import { type ForwardDeps, forward } from './forward.ts';
 import { hotRoutes, isHot } from './hot-routes.ts';
 import { authenticate, mayRead, refuseKey } from './keys/authenticate.ts';
 import type { Keyring } from './keys/keyring.ts';
-import { ready } from './ready.ts';
-import { keepRecords, type RecordDeps } from './record.ts';
+import { keepRecords, type RecordDeps } from './observe/record.ts';
+import { answerErrors, notFound, otherMethods } from './response/answers.ts';
+import { type CorsConfig, cors } from './response/cors.ts';
 import { allowed, ROUTES } from './routes.ts';
 import type { Ui } from './ui/ui.ts';
 

@@ -1,16 +1,16 @@
 import type { Request, RequestHandler } from 'express';
 import type { LoadShedder } from './admission/shedding.ts';
-import { announcedLength, readBody } from './body.ts';
-import { createDownstream } from './downstream.ts';
 import { GatewayError } from './errors.ts';
 import type { Stick } from './fleet/sticky.ts';
 import type { LimitGate } from './limits/gate.ts';
-import { ownHeaders, type RequestRecord, recordOf, type StopReason } from './record.ts';
+import { ownHeaders, type RequestRecord, recordOf, type StopReason } from './observe/record.ts';
+import { announcedLength, readBody } from './request/body.ts';
+import { openUpload, type Upload } from './request/upload.ts';
+import { readUploadHead } from './request/upload-head.ts';
+import { type UpstreamRequestDeps, upstreamRequest } from './request/upstream-request.ts';
+import { createDownstream } from './response/downstream.ts';
 import type { Route } from './routes.ts';
 import { type Job, stopped } from './tries/tries.ts';
-import { openUpload, type Upload } from './upload.ts';
-import { readUploadHead } from './upload-head.ts';
-import { type UpstreamRequestDeps, upstreamRequest } from './upstream-request.ts';
 import type { Metering } from './usage/metering.ts';
 
 export interface ForwardDeps {

@@ -5,8 +5,8 @@ import { collectProcessMetrics } from '../common/process-metrics.ts';
 import { loadProgramConfig, type Program, runProgram } from '../common/program.ts';
 import { type GatewayConfig, gatewaySchema, profilesSchema } from './config.ts';
 import { createGateway } from './gateway.ts';
+import { createTracing } from './observe/tracing.ts';
 import { readTls } from './tls.ts';
-import { createTracing } from './tracing.ts';
 import { startWorkers } from './workers/parent.ts';
 import { workerRole } from './workers/worker.ts';
 

@@ -1,8 +1,8 @@
 import { Pool } from 'undici';
-import { PolicyPeer, type PolicyPeerOptions } from '../policy-peer.ts';
 import { Breaker, type BreakerSettings, type Passage } from './breaker.ts';
 import type { Headroom } from './headroom.ts';
 import { Health } from './health.ts';
+import { PolicyPeer, type PolicyPeerOptions } from './policy-peer.ts';
 
 /** A server as the configuration or DNS names it. */
 export interface BackendSpec {

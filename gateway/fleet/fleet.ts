@@ -1,12 +1,12 @@
 import type { Logger } from '../../common/logger.ts';
 import { GatewayError } from '../errors.ts';
-import type { PolicyPeerOptions } from '../policy-peer.ts';
 import { Backend, type ConnectionTimes } from './backend.ts';
 import { choose } from './balance.ts';
 import type { FleetSettings } from './config.ts';
 import { createDiscovery, type Resolve, resolverFor } from './discovery.ts';
 import { inService } from './in-service.ts';
 import { type Monitor, watch } from './monitor.ts';
+import type { PolicyPeerOptions } from './policy-peer.ts';
 import { createRouting } from './routing.ts';
 
 /** What a request needs of a backend. */

@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import { upstreamHeaders } from '../headers.ts';
 import { isAllowed } from '../keys/access.ts';
-import { ownHeaders, recordOf } from '../record.ts';
+import { ownHeaders, recordOf } from '../observe/record.ts';
 import { failureAnswer } from '../tries/failure.ts';
 import { stopped } from '../tries/tries.ts';
 import type { Fleet } from './fleet.ts';

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { type ObjectRange, scanElements, scanObject } from '../json-scan.ts';
+import { type ObjectRange, scanElements, scanObject } from '../json/scan.ts';
 
 /** Members that hold a conversation: chat and Anthropic messages, text completions, Responses. */
 const CONVERSATION: readonly string[] = ['messages', 'prompt', 'input'];

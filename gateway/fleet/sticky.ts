@@ -1,8 +1,8 @@
 import type { Request } from 'express';
 import { GatewayError } from '../errors.ts';
 import type { KeyEntry } from '../keys/entry.ts';
+import type { UpstreamRequest } from '../request/upstream-request.ts';
 import type { Route } from '../routes.ts';
-import type { UpstreamRequest } from '../upstream-request.ts';
 import type { Backend } from './backend.ts';
 import type { Fleet } from './fleet.ts';
 import { get } from './probe.ts';

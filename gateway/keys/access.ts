@@ -1,5 +1,5 @@
 import { GatewayError } from '../errors.ts';
-import { type CrystalKvOption, createOptionParser, type OptionLimits } from '../options.ts';
+import { type CrystalKvOption, createOptionParser, type OptionLimits } from '../request/options.ts';
 import type { KeyEntry } from './entry.ts';
 
 /** Whether a key is for a model, by the name that clients give it. */

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { RequestHandler } from 'express';
 import { GatewayError } from '../errors.ts';
-import { recordOf } from '../record.ts';
+import { recordOf } from '../observe/record.ts';
 import { LOOPBACK } from './config.ts';
 import type { KeyEntry } from './entry.ts';
 import type { Keyring } from './keyring.ts';

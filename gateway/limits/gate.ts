@@ -1,7 +1,7 @@
 import { GatewayError } from '../errors.ts';
 import type { KeyEntry } from '../keys/entry.ts';
-import type { RequestRecord } from '../record.ts';
-import type { UpstreamRequest } from '../upstream-request.ts';
+import type { RequestRecord } from '../observe/record.ts';
+import type { UpstreamRequest } from '../request/upstream-request.ts';
 import type { LimitsConfig } from './config.ts';
 import { limitHeaders, retryHeaders } from './headers.ts';
 import type { Counts, LimitName, Limits } from './limiter.ts';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type OptionLimits, optionSchema } from '../options.ts';
+import { type OptionLimits, optionSchema } from '../request/options.ts';
 
 const text = z.string();
 const tokens = z.array(z.int().min(0));

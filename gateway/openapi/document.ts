@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { errorStatuses } from '../errors.ts';
-import type { OptionLimits } from '../options.ts';
+import type { OptionLimits } from '../request/options.ts';
 import { ROUTES, type Route } from '../routes.ts';
 import { requestBodies } from './bodies.ts';
 

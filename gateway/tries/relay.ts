@@ -1,9 +1,9 @@
 import type { ServerResponse } from 'node:http';
 import type { Dispatcher } from 'undici';
-import type { Downstream } from '../downstream.ts';
 import type { Backend } from '../fleet/backend.ts';
 import { type ResponseHead, responseHead } from '../headers.ts';
-import type { UpstreamRequest } from '../upstream-request.ts';
+import type { UpstreamRequest } from '../request/upstream-request.ts';
+import type { Downstream } from '../response/downstream.ts';
 
 /** A whole answer that was kept back, because the request may be tried again. */
 export interface HeldAnswer {

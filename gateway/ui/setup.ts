@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express';
 import { Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { PolicyPeer } from '../policy-peer.ts';
-import { ownHeaders, recordOf } from '../record.ts';
+import type { PolicyPeer } from '../fleet/policy-peer.ts';
+import { ownHeaders, recordOf } from '../observe/record.ts';
 import type { Source } from './sources.ts';
 import { engineOf } from './state-event.ts';
 

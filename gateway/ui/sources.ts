@@ -1,4 +1,4 @@
-import type { PolicyPeer } from '../policy-peer.ts';
+import type { PolicyPeer } from '../fleet/policy-peer.ts';
 import { WatchHub } from './watch-hub.ts';
 
 /** Policy services that one page shows. */

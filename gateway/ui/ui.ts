@@ -1,6 +1,6 @@
 import type { Express, RequestHandler } from 'express';
-import { otherMethods } from '../answers.ts';
-import type { PolicyPeer } from '../policy-peer.ts';
+import type { PolicyPeer } from '../fleet/policy-peer.ts';
+import { otherMethods } from '../response/answers.ts';
 import { loadAssets, serveAsset } from './assets.ts';
 import { answerSetup, type SetupDeps } from './setup.ts';
 import { createSources } from './sources.ts';

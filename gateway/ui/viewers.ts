@@ -1,6 +1,6 @@
 import type { RequestHandler, Response } from 'express';
 import { GatewayError } from '../errors.ts';
-import { ownHeaders, recordOf } from '../record.ts';
+import { ownHeaders, recordOf } from '../observe/record.ts';
 import type { Source } from './sources.ts';
 
 /** Pages that may look at the same time. Each costs the bytes of a state every 50 ms. */

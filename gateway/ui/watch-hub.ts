@@ -1,5 +1,5 @@
 import type { WatchResponse } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { PolicyPeer } from '../policy-peer.ts';
+import type { PolicyPeer } from '../fleet/policy-peer.ts';
 import { stateEvent } from './state-event.ts';
 
 /** Somebody who looks. `send` writes one event, or leaves it out when the last one has not got through yet. */

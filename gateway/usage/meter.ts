@@ -1,4 +1,4 @@
-import type { RequestRecord } from '../record.ts';
+import type { RequestRecord } from '../observe/record.ts';
 import type { Usage } from './tokens.ts';
 
 /** Where the tokens of a response come from; a metric label. */

@@ -2,14 +2,14 @@ import { Counter, type Registry } from 'prom-client';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { LimitsConfig } from '../limits/config.ts';
 import { promptEstimate } from '../limits/gate.ts';
-import type { RequestRecord } from '../record.ts';
+import type { RequestRecord } from '../observe/record.ts';
+import type { UpstreamRequest } from '../request/upstream-request.ts';
+import { createShaper, type Shaper } from '../response/shaper.ts';
 import type { Route } from '../routes.ts';
-import type { UpstreamRequest } from '../upstream-request.ts';
 import type { CompatConfig, METERING, UsageConfig } from './config.ts';
 import { Meter, USAGE_SOURCES } from './meter.ts';
 import type { ModelNames } from './model-names.ts';
 import { cacheReport } from './report.ts';
-import { createShaper, type Shaper } from './shaper.ts';
 
 /** Label of requests while nobody is asked for a key. */
 const NO_KEY = 'none';

@@ -1,4 +1,4 @@
-import { JsonSyntaxError, type Member, type ObjectRange, scanDocument, scanObject } from '../json-scan.ts';
+import { JsonSyntaxError, type Member, type ObjectRange, scanDocument, scanObject } from '../json/scan.ts';
 
 /** Tokens that a response says it took. */
 export interface Usage {

@@ -5,7 +5,7 @@ import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { PolicyPeer } from '../../gateway/policy-peer.ts';
+import { PolicyPeer } from '../../gateway/fleet/policy-peer.ts';
 import { freePorts } from '../../scripts/ports.ts';
 import { ROOT } from '../../scripts/processes.ts';
 import { runCommand } from '../../scripts/testing/command.ts';

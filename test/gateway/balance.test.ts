@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseHeadroom } from '../../gateway/fleet/headroom.ts';
 import { prefixHash } from '../../gateway/fleet/prefix.ts';
-import { scanDocument } from '../../gateway/json-scan.ts';
+import { scanDocument } from '../../gateway/json/scan.ts';
 import { ScriptedEngine, startService } from '../policy-service/scripted-engine.ts';
 import { fleet, named, whoAnswers } from './fleet-harness.ts';
 import { chat, metric, post, until } from './harness.ts';

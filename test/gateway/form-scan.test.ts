@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { boundaryOf } from '../../gateway/form-headers.ts';
+import { boundaryOf } from '../../gateway/request/form-headers.ts';
 import {
   FieldFinder,
   type FormField,
   FormSyntaxError,
   MOST_HEAD_BYTES,
   MOST_VALUE_BYTES,
-} from '../../gateway/form-scan.ts';
+} from '../../gateway/request/form-scan.ts';
 
 const part = (head: string, value: string) => `--xY\r\n${head}\r\n\r\n${value}\r\n`;
 const field = (name: string, value: string) => part(`Content-Disposition: form-data; name="${name}"`, value);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { JsonSyntaxError, MAX_DEPTH, MAX_MEMBERS, scanDocument } from '../../gateway/json-scan.ts';
+import { JsonSyntaxError, MAX_DEPTH, MAX_MEMBERS, scanDocument } from '../../gateway/json/scan.ts';
 
 const scan = (text: string) => scanDocument(Buffer.from(text));
 

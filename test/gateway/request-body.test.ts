@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { GatewayError } from '../../gateway/errors.ts';
-import { readRequestBody, rewriteRequestBody } from '../../gateway/request-body.ts';
+import { readRequestBody, rewriteRequestBody } from '../../gateway/request/json-body.ts';
 
 const KEYS = { crystalkv_id: 'ckv-1', crystalkv_budget_tokens: 512 };
 const FLAT = '"crystalkv_id":"ckv-1","crystalkv_budget_tokens":512';

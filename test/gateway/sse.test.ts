@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { GatewayError } from '../../gateway/errors.ts';
-import { createLineGate, errorEvent } from '../../gateway/sse.ts';
+import { createLineGate, errorEvent } from '../../gateway/response/sse.ts';
 
 function passed(chunks: Buffer[]): { pieces: Buffer[]; gate: ReturnType<typeof createLineGate> } {
   const gate = createLineGate();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { Registry } from 'prom-client';
 import { parseMetrics } from '../../bench/metrics-text.ts';
-import { createTraffic } from '../../gateway/fleet/traffic.ts';
+import { createTraffic } from '../../gateway/observe/traffic.ts';
 
 const NAME = 'crystalkv_gateway_backend_requests_total';
 

@@ -226,7 +226,7 @@ describe('the live page on the gateway', () => {
 
 test('several viewers share one watch, which ends with the last of them', async (t) => {
   const { WatchHub } = await import('../../gateway/ui/watch-hub.ts');
-  const { PolicyPeer } = await import('../../gateway/policy-peer.ts');
+  const { PolicyPeer } = await import('../../gateway/fleet/policy-peer.ts');
   const service = await startService({}, profiles);
   let watches = 0;
   class CountingPeer extends PolicyPeer {

@@ -1,11 +1,11 @@
-import { aliasEdits, REASONING_NEEDLE } from '../compat/reasoning.ts';
 import type { ResponseHead } from '../headers.ts';
+import { type Edit, splice } from '../json/splice.ts';
 import type { StreamForm } from '../routes.ts';
-import { type Edit, splice } from '../splice.ts';
-import { type BodyUsage, createBodyUsage } from './body-usage.ts';
+import { type BodyUsage, createBodyUsage } from '../usage/body-usage.ts';
+import type { Meter } from '../usage/meter.ts';
+import { type FoundUsage, findUsage } from '../usage/tokens.ts';
 import { countEvents, createEventCutter, dataOf, eventsOf } from './events.ts';
-import type { Meter } from './meter.ts';
-import { type FoundUsage, findUsage } from './tokens.ts';
+import { aliasEdits, REASONING_NEEDLE } from './reasoning-alias.ts';
 
 const USAGE_NEEDLE = Buffer.from('"usage"');
 const EMPTY = Buffer.alloc(0);

@@ -1,7 +1,7 @@
 import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
-import type { Logger } from '../common/logger.ts';
-import { from, GatewayError } from './errors.ts';
-import { ownHeaders, recordOf } from './record.ts';
+import type { Logger } from '../../common/logger.ts';
+import { from, GatewayError } from '../errors.ts';
+import { ownHeaders, recordOf } from '../observe/record.ts';
 
 /** For a path that is known, with a method that it does not have. OPTIONS gets an empty answer. */
 export function otherMethods(path: string, allow: string): RequestHandler {

@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { type EvictionMode, MODES, PROFILE_NAME } from '../common/cache-options.ts';
-import { GatewayError } from './errors.ts';
-import { OPTION } from './request-body.ts';
+import { type EvictionMode, MODES, PROFILE_NAME } from '../../common/cache-options.ts';
+import { GatewayError } from '../errors.ts';
+import { OPTION } from './json-body.ts';
 
 /** What a request may ask of the KV cache with its `crystal_kv` member. */
 export interface CrystalKvOption {

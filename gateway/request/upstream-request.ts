@@ -1,11 +1,13 @@
 import type { Request } from 'express';
-import { GatewayError, modelNotFound } from './errors.ts';
-import type { Fleet } from './fleet/fleet.ts';
-import { prefixHash } from './fleet/prefix.ts';
-import { type FlatHeaders, replaced, upstreamHeaders } from './headers.ts';
-import { crystalKvId } from './identity.ts';
-import { checkModel, isAllowed, type OptionReader } from './keys/access.ts';
-import type { RequestRecord } from './record.ts';
+import { GatewayError, modelNotFound } from '../errors.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import { prefixHash } from '../fleet/prefix.ts';
+import { type FlatHeaders, replaced, upstreamHeaders } from '../headers.ts';
+import { checkModel, isAllowed, type OptionReader } from '../keys/access.ts';
+import { crystalKvId } from '../observe/ids.ts';
+import type { RequestRecord } from '../observe/record.ts';
+import type { Route } from '../routes.ts';
+import { forceUsage } from './force-usage.ts';
 import {
   type RequestBody,
   readRequestBody,
@@ -14,10 +16,8 @@ import {
   textMember,
   type WantedOutput,
   wantedOutput,
-} from './request-body.ts';
-import type { Route } from './routes.ts';
+} from './json-body.ts';
 import type { Upload } from './upload.ts';
-import { forceUsage } from './usage/force.ts';
 
 /** What is sent to a backend, whichever it will be. */
 export interface UpstreamRequest {

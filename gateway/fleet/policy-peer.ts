@@ -7,7 +7,7 @@ import {
   type ListProfilesResponse,
   type RequestState,
   type WatchResponse,
-} from '../proto/gen/crystalkv/v1/policy.ts';
+} from '../../proto/gen/crystalkv/v1/policy.ts';
 
 export interface PolicyPeerOptions {
   /** host:port. */

@@ -1,8 +1,8 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import { createTraffic } from './fleet/traffic.ts';
-import { ROUTES } from './routes.ts';
-import { FAILURE_REASONS } from './tries/failure.ts';
-import { DENIED_REASONS, RETRY_REASONS } from './tries/retry.ts';
+import { ROUTES } from '../routes.ts';
+import { FAILURE_REASONS } from '../tries/failure.ts';
+import { DENIED_REASONS, RETRY_REASONS } from '../tries/retry.ts';
+import { createTraffic } from './traffic.ts';
 
 /** Where a request was when its client left. */
 export const ABORT_STAGES = ['upload', 'queued', 'waiting', 'backoff', 'streaming'] as const;

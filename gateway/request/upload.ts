@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
+import { type Edit, splice } from '../json/splice.ts';
 import { announcedLength, dropRest, tooLarge } from './body.ts';
-import { type Edit, splice } from './splice.ts';
 import { NO_HEAD, type UploadHead } from './upload-head.ts';
 
 /** A request body that is sent on while it arrives: recordings are large, and nothing of them has to be known. */

@@ -1,9 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { GatewayError } from './errors.ts';
-import { type ResponseHead, withLength } from './headers.ts';
-import type { StreamForm } from './routes.ts';
+import type { GatewayError } from '../errors.ts';
+import { type ResponseHead, withLength } from '../headers.ts';
+import type { StreamForm } from '../routes.ts';
+import type { Shaper } from './shaper.ts';
 import { createLineGate, errorEvent, type LineGate } from './sse.ts';
-import type { Shaper } from './usage/shaper.ts';
 
 /** A longer body that was to be changed as a whole is passed on as it is. */
 const MOST_WHOLE_BYTES = 32 * 1024 * 1024;

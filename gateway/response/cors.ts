@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express';
 import { z } from 'zod';
-import { ownHeaders, recordOf } from './record.ts';
+import { ownHeaders, recordOf } from '../observe/record.ts';
 
 const ORIGIN = /^https?:\/\/[a-z0-9.[\]:-]+$/;
 

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
+import { GatewayError } from '../errors.ts';
 import { dropRest } from './body.ts';
-import { GatewayError } from './errors.ts';
 import { boundaryOf } from './form-headers.ts';
 import { FieldFinder, type FormField, FormSyntaxError } from './form-scan.ts';
 

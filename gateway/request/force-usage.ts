@@ -1,6 +1,6 @@
-import { scanObject } from '../json-scan.ts';
-import type { RequestBody } from '../request-body.ts';
-import { type Edit, insertion } from '../splice.ts';
+import { scanObject } from '../json/scan.ts';
+import { type Edit, insertion } from '../json/splice.ts';
+import type { RequestBody } from './json-body.ts';
 
 const OPTIONS = 'stream_options';
 const BRACE = 0x7b;

@@ -1,5 +1,5 @@
-import type { GatewayError } from './errors.ts';
-import type { StreamForm } from './routes.ts';
+import type { GatewayError } from '../errors.ts';
+import type { StreamForm } from '../routes.ts';
 
 const LINE_FEED = 0x0a;
 const CARRIAGE_RETURN = 0x0d;

@@ -1,4 +1,4 @@
-import type { Member, ObjectRange } from './json-scan.ts';
+import type { Member, ObjectRange } from './scan.ts';
 
 /** Bytes `start` to `end` are replaced by `text`; nothing is taken out where they are equal. */
 export interface Edit {

@@ -1,7 +1,7 @@
 import type { RequestHandler, Response } from 'express';
-import type { Logger } from '../common/logger.ts';
-import { requestId } from './identity.ts';
-import type { KeyEntry } from './keys/entry.ts';
+import type { Logger } from '../../common/logger.ts';
+import type { KeyEntry } from '../keys/entry.ts';
+import { requestId } from './ids.ts';
 import { type AbortStage, type Metrics, OTHER_ROUTE } from './metrics.ts';
 import type { RequestSpan, Tracing } from './tracing.ts';
 

@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express';
-import type { Backend } from './fleet/backend.ts';
-import type { Fleet } from './fleet/fleet.ts';
+import type { Backend } from './backend.ts';
+import type { Fleet } from './fleet.ts';
 
 /** An answer is good for this long: probes of a balancer must not become load on the backends. */
 const CACHE_MS = 1_000;

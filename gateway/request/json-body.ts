@@ -1,6 +1,6 @@
-import { GatewayError } from './errors.ts';
-import { JsonSyntaxError, type Member, type ObjectRange, scanDocument, scanObject } from './json-scan.ts';
-import { type Edit, insertion, removal, splice } from './splice.ts';
+import { GatewayError } from '../errors.ts';
+import { JsonSyntaxError, type Member, type ObjectRange, scanDocument, scanObject } from '../json/scan.ts';
+import { type Edit, insertion, removal, splice } from '../json/splice.ts';
 
 /** The member that a client sets; it never reaches a backend. */
 export const OPTION = 'crystal_kv';

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { GatewayError } from './errors.ts';
+import { GatewayError } from '../errors.ts';
 
 /**
  * After an error the rest of the body is read and dropped for this long, so that the client gets to read the answer

@@ -5,8 +5,8 @@ import {
   scanDocument,
   scanElements,
   scanObject,
-} from '../json-scan.ts';
-import type { Edit } from '../splice.ts';
+} from '../json/scan.ts';
+import type { Edit } from '../json/splice.ts';
 
 /** What vLLM calls it now, and until early 2026; many clients still read the older name. */
 const NAME = 'reasoning';
