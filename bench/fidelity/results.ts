@@ -50,7 +50,7 @@ export function figuresOf(rows: readonly Row[]): Record<string, number> {
   );
 }
 
-/** The rows as a table for the README. */
+/** The rows as a table for docs/measured.md. */
 export function markdown(rows: readonly Row[]): string {
   const titles = [
     'SmolLM2-135M',
