@@ -1,7 +1,7 @@
 import type { Logger } from '../../common/logger.ts';
 import type { MeasuredGroups } from '../measure/measured-groups.ts';
 import type { RequestState } from '../request/request-state.ts';
-import type { Introduction } from '../session/hello.ts';
+import type { NegotiatedHello } from '../session/hello.ts';
 import type { CalibrationCache } from './cache.ts';
 import { chooseGroups } from './choose.ts';
 import { CalibrationSample, type Rows } from './sample.ts';
@@ -15,7 +15,7 @@ export interface CalibrationOptions {
 }
 
 export interface CalibratorDeps {
-  introduction: Introduction;
+  negotiated: NegotiatedHello;
   measured: MeasuredGroups;
   /** undefined: all head groups are measured always. */
   options: CalibrationOptions | undefined;
@@ -30,8 +30,8 @@ export type Calibrator = ReturnType<typeof createCalibrator>;
  * Finds out which head groups of an engine's model to measure: from the cache, or else from the first requests that keep
  * their whole cache. Until then all are measured. What calibration cannot find out changes nothing.
  */
-export function createCalibrator({ introduction, measured, options, logger, onChosen }: CalibratorDeps) {
-  const { engineId, model, layers, headGroups } = introduction.hello;
+export function createCalibrator({ negotiated, measured, options, logger, onChosen }: CalibratorDeps) {
+  const { engineId, model, layers, headGroups } = negotiated.hello;
   const geometry = { model, layers, headGroups };
   const running = new Map<number, RequestState>();
   const done: { rows: Rows; answerWeight: number }[] = [];
@@ -86,7 +86,7 @@ export function createCalibrator({ introduction, measured, options, logger, onCh
       return running.size > 0;
     },
 
-    /** Looks at a request from its beginning, if it keeps its whole cache and there is need of it. */
+    /** Samples a request from its beginning, if it keeps its whole cache and more samples are needed. */
     watch(request: RequestState): void {
       if (!this.wantsRequest || request.start.cold || request.mode === 'off') return;
       if (request.mode === 'enforce' && request.definition.evicts) return;
@@ -100,7 +100,7 @@ export function createCalibrator({ introduction, measured, options, logger, onCh
       if (!running.delete(request.handle) || request.sample === undefined || options === undefined) return;
       if (state !== 'sampling' || !complete) return;
       const rows = request.sample.rows((block) => request.reads.lastRead(block));
-      if (rows.looks.length < 2) return;
+      if (rows.snapshots.length < 2) return;
       done.push({ rows, answerWeight: request.profile.parameters.answerWeight });
       if (done.length >= options.requests) choose(options).catch(fail);
     },

@@ -64,27 +64,27 @@ class Evaluation {
     this.#answerWeight = answerWeight;
   }
 
-  /** Whether some look has blocks of both kinds. */
+  /** Whether some snapshot has both blocks that were read later and blocks that were not. */
   get tells(): boolean {
-    return this.#samples.some(({ looks, read }) =>
-      looks.some((from, i) => {
-        const kinds = new Set(read.subarray(from, looks[i + 1] ?? from));
+    return this.#samples.some(({ snapshots, read }) =>
+      snapshots.some((from, i) => {
+        const kinds = new Set(read.subarray(from, snapshots[i + 1] ?? from));
         return kinds.size === 2;
       }),
     );
   }
 
-  /** The share of pairs of a block that was read later and one of the same look that was not which values order right. */
+  /** Of all pairs of a block that was read later and one that was not, in the same snapshot: the share in the right order. */
   with(groups: readonly number[]): number {
     let right = 0;
     let pairs = 0;
-    for (const { groups: width, looks, history, probed, read } of this.#samples) {
-      for (let look = 0; look + 1 < looks.length; look += 1) {
-        const to = looks[look + 1]!;
+    for (const { groups: width, snapshots, history, probed, read } of this.#samples) {
+      for (let snapshot = 0; snapshot + 1 < snapshots.length; snapshot += 1) {
+        const to = snapshots[snapshot + 1]!;
         let reads = 0;
         let others = 0;
-        this.#reserve(to - looks[look]!);
-        for (let row = looks[look]!; row < to; row += 1) {
+        this.#reserve(to - snapshots[snapshot]!);
+        for (let row = snapshots[snapshot]!; row < to; row += 1) {
           let sum = 0;
           let most = 0;
           for (const group of groups) {

@@ -2,19 +2,19 @@ import { addLinear } from '../measure/masses.ts';
 import type { BlockTable } from '../request/block-table.ts';
 import type { ProbeRun } from '../request/probe.ts';
 
-/** Blocks that have to be evictable before the first look, and by how much they grow from one look to the next. */
-const FIRST_LOOK = 4;
-const LOOK_GROWTH = 1.25;
+/** Evictable blocks at the first snapshot, and the factor by which they grow from one snapshot to the next. */
+const FIRST_SNAPSHOT = 4;
+const SNAPSHOT_GROWTH = 1.25;
 /** Most numbers that one request's rows take. */
 const MAX_NUMBERS = 1 << 20;
-/** Looks between which the rows are shared out: enough for a request of a thousand blocks. */
-const LOOKS = 24;
+/** Snapshots that share the rows: enough for a request of a thousand blocks. */
+const MAX_SNAPSHOTS = 24;
 
-/** What was known of one block at one look, and whether it was read later: `groups` numbers each. */
+/** What was known of each block at each snapshot, `groups` numbers a row, and whether the block was read later. */
 export interface Rows {
   readonly groups: number;
-  /** Rows of look i: from `looks[i]` to `looks[i + 1]`. They compare with each other only. */
-  readonly looks: readonly number[];
+  /** The rows of snapshot i are `[snapshots[i], snapshots[i + 1])`. They compare with each other only. */
+  readonly snapshots: readonly number[];
   /** Mean attention of each head group since the block's birth. */
   readonly history: Float32Array;
   /** The most attention of each head group in answer probes, decayed. */
@@ -24,12 +24,12 @@ export interface Rows {
 }
 
 /**
- * Records what each head group says of the blocks of one request that keeps its whole cache. Looks are taken while the
+ * Records what each head group says of the blocks of one request that keeps its whole cache. Snapshots are taken while the
  * reasoning grows; what a block was worth to whom is known when the request ends.
  */
 export class CalibrationSample {
   readonly #groups: number;
-  readonly #blocksPerLook: number;
+  readonly #blocksPerSnapshot: number;
   #sums = new Float64Array(0);
   #steps = new Float64Array(0);
   #peaks = new Float64Array(0);
@@ -37,12 +37,12 @@ export class CalibrationSample {
   #probed: number[] = [];
   #blocks: number[] = [];
   #tokens: number[] = [];
-  #looks: number[] = [0];
-  #nextLook = FIRST_LOOK;
+  #snapshots: number[] = [0];
+  #nextSnapshot = FIRST_SNAPSHOT;
 
   constructor(groups: number) {
     this.#groups = groups;
-    this.#blocksPerLook = Math.max(8, Math.floor(MAX_NUMBERS / (2 * groups * LOOKS)));
+    this.#blocksPerSnapshot = Math.max(8, Math.floor(MAX_NUMBERS / (2 * groups * MAX_SNAPSHOTS)));
   }
 
   /** Takes in a step on which all groups were measured; `from` is the first column that belongs to `table.live`. */
@@ -56,9 +56,9 @@ export class CalibrationSample {
       addLinear(codes, this.#groups, columns, from + i, this.#sums, block * this.#groups);
     }
     const evictable = table.liveEvictable;
-    if (evictable < this.#nextLook || this.#looks.length > LOOKS) return;
-    this.#nextLook = Math.ceil(evictable * LOOK_GROWTH);
-    this.#look(live, evictable, table.tokens);
+    if (evictable < this.#nextSnapshot || this.#snapshots.length > MAX_SNAPSHOTS) return;
+    this.#nextSnapshot = Math.ceil(evictable * SNAPSHOT_GROWTH);
+    this.#snapshot(live, evictable, table.tokens);
   }
 
   /** Takes in a probe of the request that kept what each head group put on its blocks. */
@@ -79,15 +79,15 @@ export class CalibrationSample {
   rows(lastRead: (block: number) => number): Rows {
     return {
       groups: this.#groups,
-      looks: this.#looks,
+      snapshots: this.#snapshots,
       history: Float32Array.from(this.#history),
       probed: Float32Array.from(this.#probed),
       read: Uint8Array.from(this.#blocks, (block, i) => (lastRead(block) > this.#tokens[i]! ? 1 : 0)),
     };
   }
 
-  #look(live: Int32Array, evictable: number, tokens: number): void {
-    const stride = Math.ceil(evictable / this.#blocksPerLook);
+  #snapshot(live: Int32Array, evictable: number, tokens: number): void {
+    const stride = Math.ceil(evictable / this.#blocksPerSnapshot);
     for (let i = 0; i < evictable; i += stride) {
       const block = live[i]!;
       const at = block * this.#groups;
@@ -98,7 +98,7 @@ export class CalibrationSample {
       this.#blocks.push(block);
       this.#tokens.push(tokens);
     }
-    this.#looks.push(this.#blocks.length);
+    this.#snapshots.push(this.#blocks.length);
   }
 
   #reserve(blocks: number): void {

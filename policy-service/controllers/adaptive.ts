@@ -34,8 +34,8 @@ export const adaptive = defineController({
   create: createAdaptiveController,
 });
 
-/** Where a request's share stands. */
-interface Standing {
+/** A request's share, and the moving average that it follows. */
+interface DampedShare {
   /** Evictable blocks, holes included, when the demand was last taken. */
   atBlocks: number;
   average: number;
@@ -48,23 +48,23 @@ interface Standing {
  * is. Newest blocks come on top, since they are protected anyway.
  */
 export function createAdaptiveController(options: AdaptiveOptions): Controller {
-  const standings = new WeakMap<Member, Standing>();
+  const shares = new WeakMap<Member, DampedShare>();
 
-  const standingOf = (member: Member): Standing => {
+  const shareOf = (member: Member): DampedShare => {
     const { table } = member;
     const blocks = table.last - table.first;
-    let standing = standings.get(member);
-    if (standing === undefined) {
-      standing = { atBlocks: 0, average: 1, share: 1 };
-      standings.set(member, standing);
+    let damped = shares.get(member);
+    if (damped === undefined) {
+      damped = { atBlocks: 0, average: 1, share: 1 };
+      shares.set(member, damped);
     }
-    if (blocks === standing.atBlocks) return standing;
-    if (blocks > standing.atBlocks) {
-      standing.average += options.damping * (member.demand(options.cover) - standing.average);
-      if (Math.abs(standing.average - standing.share) > options.hysteresis) standing.share = standing.average;
+    if (blocks === damped.atBlocks) return damped;
+    if (blocks > damped.atBlocks) {
+      damped.average += options.damping * (member.demand(options.cover) - damped.average);
+      if (Math.abs(damped.average - damped.share) > options.hysteresis) damped.share = damped.average;
     }
-    standing.atBlocks = blocks;
-    return standing;
+    damped.atBlocks = blocks;
+    return damped;
   };
 
   const excess = (member: Member, share: number, aheadTokens: number): number => {
@@ -79,7 +79,7 @@ export function createAdaptiveController(options: AdaptiveOptions): Controller {
     quotas(members, _pool, quotas) {
       for (let i = 0; i < members.length; i += 1) {
         const member = members[i]!;
-        quotas[i] = Math.max(0, excess(member, standingOf(member).share, 1));
+        quotas[i] = Math.max(0, excess(member, shareOf(member).share, 1));
       }
     },
     // Whoever will be longer than the floor is going to give blocks.

@@ -12,7 +12,7 @@ export type ControllerName = keyof typeof CONTROLLERS;
 export const CONTROLLER_NAMES = Object.keys(CONTROLLERS) as [ControllerName, ...ControllerName[]];
 
 /** A controller with its options. */
-export type Controlling = {
+export type ControllerOptions = {
   [K in ControllerName]: { type: K } & ReturnType<(typeof CONTROLLERS)[K]['options']>;
 }[ControllerName];
 
@@ -20,11 +20,11 @@ type Schema = (typeof CONTROLLERS)[ControllerName]['schema'];
 export const CONTROLLER_SCHEMAS = Object.values(CONTROLLERS).map(({ schema }) => schema) as [Schema, ...Schema[]];
 
 /** A controller's options, as a file has them, as the service uses them. */
-export function controlling(config: { type: ControllerName }): Controlling {
-  return { type: config.type, ...CONTROLLERS[config.type].options(config as never) } as Controlling;
+export function controllerOptions(config: { type: ControllerName }): ControllerOptions {
+  return { type: config.type, ...CONTROLLERS[config.type].options(config as never) } as ControllerOptions;
 }
 
-export function createController(options: Controlling): Controller {
+export function createController(options: ControllerOptions): Controller {
   return CONTROLLERS[options.type].create(options as never);
 }
 
@@ -32,6 +32,6 @@ export function createController(options: Controlling): Controller {
  * Requests that one instance looks at together. What shadow mode would evict stays in the pool, so that those requests
  * are looked at apart; canaries are not, since they stand for the requests around them.
  */
-export function groupKey(profile: string, { type }: Controlling, mode: EvictionMode): string {
+export function groupKey(profile: string, { type }: ControllerOptions, mode: EvictionMode): string {
   return CONTROLLERS[type].group === 'all' ? type : `${type} ${mode} ${profile}`;
 }

@@ -4,12 +4,12 @@ import type { Controller, Pool } from '../controllers/controller.ts';
 import { createController } from '../controllers/registry.ts';
 import { WARM_UP_TOKENS } from '../measure/measure-rate.ts';
 import type { RequestState } from '../request/request-state.ts';
-import type { Introduction } from '../session/hello.ts';
+import type { NegotiatedHello } from '../session/hello.ts';
 import { untouchedBlocks } from './answer-release.ts';
 import { planMerge } from './merge-plan.ts';
 
 export interface DeciderDeps {
-  introduction: Introduction;
+  negotiated: NegotiatedHello;
   requests: ReadonlyMap<number, RequestState>;
   settings: { current: Settings };
   /** Some request keeps its whole cache so that head groups can be chosen by it: all are measured as if they would lose. */
@@ -34,8 +34,8 @@ interface Group {
 }
 
 /** What to ask of one engine after a step: controllers say how many, policies say which. */
-export function createDecider({ introduction, requests, settings, isCalibrating }: DeciderDeps) {
-  const { hello } = introduction;
+export function createDecider({ negotiated, requests, settings, isCalibrating }: DeciderDeps) {
+  const { hello } = negotiated;
   const groups = new Map<string, Group>();
   const pool: Pool = { freeBlocks: 0, totalBlocks: 0, waiting: 0, promisedBlocks: 0 };
 
@@ -49,17 +49,22 @@ export function createDecider({ introduction, requests, settings, isCalibrating 
   };
 
   const wantsProbe = (state: RequestState, controller: Controller): boolean => {
-    if (!introduction.canProbe || !state.definition.needsProbe || !state.isThinking) return false;
+    if (!negotiated.canProbe || !state.definition.needsProbe || !state.isThinking) return false;
     if (state.merges) return false;
     const options = state.profile.probe;
     if (!state.schedule.isDue(state.progress, options)) return false;
     // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
-    const ahead = options.maxTokens + introduction.probeSuffixTokens + hello.blockSize;
+    const ahead = options.maxTokens + negotiated.probeSuffixTokens + hello.blockSize;
     return state.sample !== undefined || controller.expectsEviction(state, pool, ahead);
   };
 
   /** Asks for blocks, or only says that it would have. */
-  const give = (state: RequestState, blocks: number[], planFor: PlanFor, shadowed: Map<RequestState, number>) => {
+  const planEviction = (
+    state: RequestState,
+    blocks: number[],
+    planFor: PlanFor,
+    shadowed: Map<RequestState, number>,
+  ) => {
     if (blocks.length === 0) return;
     if (state.mode === 'shadow') {
       for (const block of blocks) state.table.markVirtual(block);
@@ -84,10 +89,10 @@ export function createDecider({ introduction, requests, settings, isCalibrating 
     if (state.table.gone === 0 && !controller.expectsEviction(state, pool, 0)) return;
     if (state.merges) return;
     state.answerReleased = true;
-    give(state, untouchedBlocks(state), planFor, shadowed);
+    planEviction(state, untouchedBlocks(state), planFor, shadowed);
   };
 
-  const take = (group: Group, planFor: PlanFor, shadowed: Map<RequestState, number>) => {
+  const planGroup = (group: Group, planFor: PlanFor, shadowed: Map<RequestState, number>) => {
     const { controller, members, quotas } = group;
     // To requests that are shadowed together, what they would have given is free. Canaries free nothing for the others.
     let virtual = 0;
@@ -100,7 +105,7 @@ export function createDecider({ introduction, requests, settings, isCalibrating 
       if (quota <= 0) continue;
       const state = members[i]!;
       const merge = state.merges ? planMerge(state, quota) : undefined;
-      if (merge === undefined) give(state, state.leastValuable(quota), planFor, shadowed);
+      if (merge === undefined) planEviction(state, state.leastValuable(quota), planFor, shadowed);
       else {
         for (const block of merge.from) state.table.markPending(block);
         pool.promisedBlocks += merge.from.length;
@@ -119,7 +124,7 @@ export function createDecider({ introduction, requests, settings, isCalibrating 
       const plans: RequestPlan[] = [];
       const shadowed = new Map<RequestState, number>();
       let expected = isCalibrating?.() ?? false;
-      if (!settings.current.enabled || !introduction.canEvict) return { plans, shadowed, expected };
+      if (!settings.current.enabled || !negotiated.canEvict) return { plans, shadowed, expected };
       pool.freeBlocks = state.freeBlocks;
       pool.totalBlocks = state.totalBlocks;
       pool.waiting = state.waiting;
@@ -154,7 +159,7 @@ export function createDecider({ introduction, requests, settings, isCalibrating 
         request.schedule.asked(request.progress);
         planFor(request).probe = true;
       }
-      for (const group of groups.values()) if (group.members.length > 0) take(group, planFor, shadowed);
+      for (const group of groups.values()) if (group.members.length > 0) planGroup(group, planFor, shadowed);
       return { plans, shadowed, expected };
     },
   };

@@ -1,11 +1,11 @@
 import type { RequestState } from '../request/request-state.ts';
-import type { EngineSession } from '../session/attached.ts';
+import type { EngineSession } from '../session/attached-engine.ts';
 import { phaseLabel } from './labels.ts';
 import type { EngineReading, RequestGroup } from './state-metrics.ts';
 
 /** An engine as the metrics see it: one pass over its requests, which are added up by their labels. */
-export function readingOf({ introduction, pool, requests }: EngineSession): EngineReading {
-  const { engineId, model, bytesPerBlock } = introduction.hello;
+export function readingOf({ negotiated, pool, requests }: EngineSession): EngineReading {
+  const { engineId, model, bytesPerBlock } = negotiated.hello;
   const { freeBlocks, totalBlocks, waiting, running } = pool;
   const groups = new Map<string, RequestGroup>();
   let cold = 0;

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type EvictionMode, MODES, PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/cache-options.ts';
 import { share, tokenCount } from '../controllers/bounds.ts';
-import { CONTROLLER_SCHEMAS, type Controlling, controlling } from '../controllers/registry.ts';
+import { CONTROLLER_SCHEMAS, type ControllerOptions, controllerOptions } from '../controllers/registry.ts';
 import { HIT_RULES, type HitTest } from '../measure/masses.ts';
 import type { PolicyDefinition, PolicyParameters } from '../policies/policy.ts';
 import { POLICIES, POLICY_NAMES } from '../policies/registry.ts';
@@ -74,7 +74,7 @@ export interface Profile {
   /** Name of the policy, for people and metrics. */
   policy: string;
   definition: PolicyDefinition;
-  controller: Controlling;
+  controller: ControllerOptions;
   mode: EvictionMode;
   /** Share of the requests in mode `enforce` that run in shadow mode, to say what evictions would cost. */
   canaryShare: number;
@@ -94,7 +94,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
     name,
     policy: config.policy,
     definition: POLICIES[config.policy],
-    controller: controlling(config.controller),
+    controller: controllerOptions(config.controller),
     mode: config.mode,
     canaryShare: config.canary_share,
     hits: config.hits,

@@ -2,7 +2,7 @@ import type { EvictionMode } from '../../common/cache-options.ts';
 import { Phase, type RequestOptions } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { CalibrationSample } from '../calibration/sample.ts';
 import type { Member } from '../controllers/controller.ts';
-import { type Controlling, groupKey } from '../controllers/registry.ts';
+import { type ControllerOptions, groupKey } from '../controllers/registry.ts';
 import { comparableShift, demandOf } from '../decide/comparable.ts';
 import { findHits, meanMass, topHalfHits } from '../measure/masses.ts';
 import { MeasuredGroups } from '../measure/measured-groups.ts';
@@ -43,7 +43,7 @@ export interface RequestStart {
 /** What a request is to be governed by; changes when the configuration is read again. */
 export interface Governance {
   profile: Profile;
-  controller: Controlling;
+  controller: ControllerOptions;
   mode: EvictionMode;
   /** In shadow mode so that the evictions of the requests around it can be judged. */
   canary: boolean;
@@ -148,7 +148,7 @@ export class RequestState implements Member, RequestFacts {
     return this.canary ? 'canary' : this.mode;
   }
 
-  get controller(): Controlling {
+  get controller(): ControllerOptions {
     return this.#governance.controller;
   }
 

@@ -11,11 +11,11 @@ import type { Settings } from '../config.ts';
 import { POLICIES } from '../policies/registry.ts';
 import type { Engines, FinishedListener } from '../session/engines.ts';
 import type { Refusal } from '../session/hello.ts';
-import { createEndedRequests } from './ended.ts';
-import { engineMessage, profileMessage, requestMessage } from './states.ts';
+import { createEndedRequests } from './ended-requests.ts';
+import { engineMessage, profileMessage, requestMessage } from './messages.ts';
 
 /** Requests that have ended since the last message of a Watch, and are told in the next; more are not told. */
-const MOST_ENDED = 256;
+const MAX_ENDED = 256;
 /** Milliseconds between two messages of a Watch. */
 export const WATCH_INTERVAL = { min: 50, max: 10_000, fallback: 250 } as const;
 
@@ -84,7 +84,7 @@ export function createService({ engines, settings }: { engines: Engines; setting
       const matches = (id: string) => crystalkvId === '' || id === crystalkvId;
       let ended: RequestMessage[] = [];
       const onFinished: FinishedListener = (engineId, request) => {
-        if (!matches(request.start.crystalkvId) || ended.length >= MOST_ENDED) return;
+        if (!matches(request.start.crystalkvId) || ended.length >= MAX_ENDED) return;
         ended.push({ ...requestMessage(engineId, request), ended: true });
       };
       engines.finishedListeners.add(onFinished);

@@ -14,11 +14,11 @@ import {
 } from '../observe/labels.ts';
 import type { Metrics } from '../observe/metrics.ts';
 import type { RequestState } from '../request/request-state.ts';
-import type { Introduction } from './hello.ts';
-import type { Asked, PlanLedger } from './plan-ledger.ts';
+import type { NegotiatedHello } from './hello.ts';
+import type { PlanLedger, PlannedRequest } from './plan-ledger.ts';
 
 export interface AckReaderDeps {
-  introduction: Introduction;
+  negotiated: NegotiatedHello;
   requests: Map<number, RequestState>;
   ledger: PlanLedger;
   metrics: Metrics;
@@ -33,13 +33,13 @@ const REFUSED_PROBES: ReadonlyMap<number, ProbeOutcome> = new Map<number, ProbeO
  * Takes over what the engine did with a plan. Its word is the truth: blocks that it did not evict are resident again,
  * and blocks that it calls holes are holes, whoever asked for them.
  */
-export function createAckReader({ introduction, requests, ledger, metrics }: AckReaderDeps) {
-  const engine = introduction.hello.engineId;
-  const { blockSize } = introduction.hello;
-  const bytesPerBlock = Number(introduction.hello.bytesPerBlock);
+export function createAckReader({ negotiated, requests, ledger, metrics }: AckReaderDeps) {
+  const engine = negotiated.hello.engineId;
+  const { blockSize } = negotiated.hello;
+  const bytesPerBlock = Number(negotiated.hello.bytesPerBlock);
 
-  const takeBack = (asked: readonly Asked[]) => {
-    for (const { handle, epoch, blocks, probe } of asked) {
+  const takeBack = (planned: readonly PlannedRequest[]) => {
+    for (const { handle, epoch, blocks, probe } of planned) {
       const state = requests.get(handle);
       if (state === undefined) continue;
       if (state.epoch === epoch) state.table.restore(blocks);
@@ -61,9 +61,12 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
     if (merges.length > 0) metrics.merges.inc({ engine, policy: state.policyName }, merges.length);
   };
 
-  const rejected = (state: RequestState | undefined, handle: number, entry: RejectedBlocks, asked: number) => {
+  const rejected = (state: RequestState | undefined, handle: number, entry: RejectedBlocks, plannedBlocks: number) => {
     const { reason, blocks } = entry;
-    metrics.rejectedBlocks.inc({ engine, reason: rejectLabel(reason) }, blocks.length > 0 ? blocks.length : asked);
+    metrics.rejectedBlocks.inc(
+      { engine, reason: rejectLabel(reason) },
+      blocks.length > 0 ? blocks.length : plannedBlocks,
+    );
     if (reason === Reject.REJECT_UNKNOWN_REQUEST) {
       // The report of its end was lost.
       requests.delete(handle);
@@ -90,17 +93,17 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
     /** Returns why the message was dropped. */
     read(ack: Ack): BadMessageReason | undefined {
       if (ack.planSequence >= ledger.next || ack.planSequence === 0n) return 'unknown_plan';
-      const { asked = [], lost } = ledger.settle(ack.planSequence);
-      for (const plan of lost) {
+      const { planned = [], lost } = ledger.settle(ack.planSequence);
+      for (const lostPlan of lost) {
         metrics.plans.inc({ engine, outcome: 'lost' });
-        takeBack(plan);
+        takeBack(lostPlan);
       }
-      const wishes = new Map(asked.map((entry) => [entry.handle, entry]));
+      const plannedFor = new Map(planned.map((request) => [request.handle, request]));
       let done = 0;
       let stale = false;
       let started = false;
       for (const answer of ack.requests) {
-        const wish = wishes.get(answer.handle);
+        const asked = plannedFor.get(answer.handle);
         const state = requests.get(answer.handle);
         const current = state?.epoch === answer.epoch ? state : undefined;
         if (current !== undefined) {
@@ -109,17 +112,17 @@ export function createAckReader({ introduction, requests, ledger, metrics }: Ack
         }
         for (const entry of answer.rejected) {
           if (entry.reason === Reject.REJECT_STALE_EPOCH) stale = true;
-          rejected(current, answer.handle, entry, wish?.blocks.length ?? 0);
+          rejected(current, answer.handle, entry, asked?.blocks.length ?? 0);
         }
-        if (wish?.probe && state !== undefined) {
+        if (asked?.probe && state !== undefined) {
           answered(state, answer.probe);
           started ||= answer.probe === ProbeAnswer.PROBE_ANSWER_STARTED;
-          wish.probe = false;
+          asked.probe = false;
         }
       }
-      takeBack(asked);
-      if (asked.length === 0) return undefined;
-      const wanted = asked.reduce((sum, { blocks }) => sum + blocks.length, 0);
+      takeBack(planned);
+      if (planned.length === 0) return undefined;
+      const wanted = planned.reduce((sum, { blocks }) => sum + blocks.length, 0);
       metrics.plans.inc({ engine, outcome: outcomeOf(wanted, done, stale, started) });
       return undefined;
     },

@@ -1,6 +1,6 @@
 import type { AttachRequest } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { BadMessageReason } from '../observe/labels.ts';
-import { type Attached, createAttached, type EngineSession, type SessionDeps } from './attached.ts';
+import { type AttachedEngine, createAttachedEngine, type EngineSession, type SessionDeps } from './attached-engine.ts';
 import { negotiate } from './hello.ts';
 
 /**
@@ -10,7 +10,7 @@ import { negotiate } from './hello.ts';
 export function createEngineSession(deps: SessionDeps) {
   const { metrics, logger } = deps;
   const bad = (reason: BadMessageReason) => metrics.badMessages.inc({ reason });
-  let attached: Attached | undefined;
+  let attached: AttachedEngine | undefined;
   let ended = false;
 
   const greet = (message: AttachRequest['message']) => {
@@ -23,7 +23,7 @@ export function createEngineSession(deps: SessionDeps) {
       return deps.refuse(result);
     }
     metrics.streams.inc({ outcome: 'accepted' });
-    attached = createAttached(deps, result, () => {
+    attached = createAttachedEngine(deps, result, () => {
       ended = true;
       attached?.close();
     });

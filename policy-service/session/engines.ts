@@ -6,7 +6,7 @@ import type { Settings } from '../config.ts';
 import { createMetrics, type Metrics, openEngine } from '../observe/metrics.ts';
 import { readingOf } from '../observe/readings.ts';
 import type { RequestState } from '../request/request-state.ts';
-import type { EngineSession } from './attached.ts';
+import type { EngineSession } from './attached-engine.ts';
 import { createEngineSession } from './engine-session.ts';
 import type { Refusal } from './hello.ts';
 
@@ -43,7 +43,7 @@ export function createEngines(deps: {
   const metrics = createMetrics(() => [...attached.values()].map(readingOf));
 
   const onAttached = (session: EngineSession) => {
-    const { engineId, instanceId, model, lockstep } = session.introduction.hello;
+    const { engineId, instanceId, model, lockstep } = session.negotiated.hello;
     const older = attached.get(engineId);
     attached.set(engineId, session);
     older?.end({ code: status.ABORTED, details: `replaced by a newer stream of engine ${engineId} (${instanceId})` });
@@ -53,7 +53,7 @@ export function createEngines(deps: {
   };
 
   const onClosed = (session: EngineSession) => {
-    const { engineId, instanceId } = session.introduction.hello;
+    const { engineId, instanceId } = session.negotiated.hello;
     if (attached.get(engineId) !== session) return;
     attached.delete(engineId);
     metrics.streamUp.set({ engine: engineId }, 0);

@@ -11,7 +11,7 @@ export interface Refusal {
 }
 
 /** A Hello that can be worked with. */
-export interface Introduction {
+export interface NegotiatedHello {
   readonly protocol: number;
   readonly hello: Hello;
   readonly canEvict: boolean;
@@ -22,7 +22,7 @@ export interface Introduction {
 }
 
 /** Checks bounds and chooses the highest protocol version that both sides speak. */
-export function negotiate(hello: Hello): Introduction | Refusal {
+export function negotiate(hello: Hello): NegotiatedHello | Refusal {
   const problem = problemWith(hello);
   if (problem !== undefined) return { code: status.INVALID_ARGUMENT, details: problem };
   const protocol = Math.min(PROTOCOL.max, hello.protocolMax);

@@ -16,12 +16,12 @@ import { metric, row, ScriptedEngine, started, startService } from './scripted-e
 
 const options = { groups: 2, answerWeight: 0.3 };
 
-/** One look at `blocks` blocks: `history(group, block)` is what a group says, and `read` what came of it. */
-function look(groups: number, read: number[], history: (group: number, block: number) => number): Rows {
+/** One snapshot: `history(group, block)` is what a group says of a block, `read` whether it was read later. */
+function snapshot(groups: number, read: number[], history: (group: number, block: number) => number): Rows {
   const all = read.flatMap((_, block) => Array.from({ length: groups }, (__, group) => history(group, block)));
   return {
     groups,
-    looks: [0, read.length],
+    snapshots: [0, read.length],
     history: Float32Array.from(all),
     probed: new Float32Array(all.length),
     read: Uint8Array.from(read),
@@ -31,7 +31,7 @@ function look(groups: number, read: number[], history: (group: number, block: nu
 test('the head groups that tell what is read later are chosen', async () => {
   const read = [0, 1, 0, 0, 1, 0, 1, 0];
   // Group 3 knows half of it, group 5 the other half, group 1 the opposite; the others nothing.
-  const rows = look(6, read, (group, block) => {
+  const rows = snapshot(6, read, (group, block) => {
     if (group === 3) return block < 4 ? read[block]! : 0.5;
     if (group === 5) return block >= 4 ? read[block]! : 0.5;
     return group === 1 ? 1 - read[block]! : 0.1;
@@ -43,14 +43,14 @@ test('the head groups that tell what is read later are chosen', async () => {
 });
 
 test('what probes found counts beside what the reasoning read', async () => {
-  const rows = look(3, [1, 0, 0, 1], () => 0.1);
+  const rows = snapshot(3, [1, 0, 0, 1], () => 0.1);
   const probed = Float32Array.from([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
   assert.deepEqual((await chooseGroups([{ ...rows, probed }], { ...options, groups: 1 }))?.groups, [1]);
 });
 
 test('nothing is chosen where nothing can be told', async () => {
-  assert.equal(await chooseGroups([look(3, [0, 0, 0], () => 1)], options), undefined);
-  assert.equal(await chooseGroups([look(3, [1, 1], () => 1)], options), undefined);
+  assert.equal(await chooseGroups([snapshot(3, [0, 0, 0], () => 1)], options), undefined);
+  assert.equal(await chooseGroups([snapshot(3, [1, 1], () => 1)], options), undefined);
 });
 
 test('whatever was measured, the choice is as many different groups as were asked for, and never better than right', async () => {
@@ -63,7 +63,7 @@ test('whatever was measured, the choice is as many different groups as were aske
   );
   await fc.assert(
     fc.asyncProperty(measured, fc.integer({ min: 1, max: 8 }), async ({ groups, read, seed }, wanted) => {
-      const rows = look(groups, read, (group, block) => Math.abs(Math.sin(seed + group * 31 + block * 7)));
+      const rows = snapshot(groups, read, (group, block) => Math.abs(Math.sin(seed + group * 31 + block * 7)));
       const choice = await chooseGroups([rows, rows], { groups: wanted, answerWeight: 0.3 });
       assert.equal(choice === undefined, new Set(read).size < 2);
       if (choice === undefined) return;
@@ -75,7 +75,7 @@ test('whatever was measured, the choice is as many different groups as were aske
   );
 });
 
-test('a sample holds the mean of each group since the birth, its probes, and what was read after the look', () => {
+test('a sample holds the mean of each group since the birth, its probes, and what was read after the snapshot', () => {
   const table = new BlockTable({ blockSize: 16, promptTokens: 16, sinkTokens: 0, recentTokens: 16 });
   const sample = new CalibrationSample(2);
   const columns = 6;
@@ -89,7 +89,7 @@ test('a sample holds the mean of each group since the birth, its probes, and wha
   sample.observe(codes, columns, 1, table);
   // Blocks 1 to 4 may leave; block 2 is read later, block 3 was read before.
   const rows = sample.rows((block) => (block === 2 ? 200 : block === 3 ? 90 : 0));
-  assert.deepEqual([...rows.looks], [0, 4]);
+  assert.deepEqual([...rows.snapshots], [0, 4]);
   assert.deepEqual([...rows.read], [0, 1, 0, 0]);
   const close = (values: Float32Array, wanted: number[]) => {
     for (const [i, value] of wanted.entries()) assert.ok(Math.abs(values[i]! - value) < 1e-6, `${i}: ${values[i]}`);

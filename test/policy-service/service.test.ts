@@ -8,8 +8,8 @@ import { credentials, loadPackageDefinition, type ServiceError, status } from '@
 import { loadSync } from '@grpc/proto-loader';
 import { protoPath as healthProto } from 'grpc-health-check';
 import { POLICY_NAMES } from '../../policy-service/policies/registry.ts';
+import { segmentMasses } from '../../policy-service/rpc/messages.ts';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
-import { segmentMasses } from '../../policy-service/rpc/states.ts';
 import {
   type GetRequestResponse,
   type ListPoliciesResponse,

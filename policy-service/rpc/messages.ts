@@ -3,7 +3,7 @@ import { protoMode } from '../observe/labels.ts';
 import type { ProbeReading } from '../policies/policy.ts';
 import type { Profile } from '../request/profiles.ts';
 import type { RequestState } from '../request/request-state.ts';
-import type { EngineSession } from '../session/attached.ts';
+import type { EngineSession } from '../session/attached-engine.ts';
 
 type SegmentFacts = Pick<RequestState, 'segmentStarts' | 'tokens'> & {
   probe: ProbeReading;
@@ -70,8 +70,8 @@ export function segmentMasses({ segmentStarts, probe, table, tokens }: SegmentFa
   });
 }
 
-export function engineMessage({ introduction, pool, step, requests }: EngineSession): EngineState {
-  const { engineId, instanceId, model, blockSize, bytesPerBlock, lockstep } = introduction.hello;
+export function engineMessage({ negotiated, pool, step, requests }: EngineSession): EngineState {
+  const { engineId, instanceId, model, blockSize, bytesPerBlock, lockstep } = negotiated.hello;
   return { engineId, instanceId, model, blockSize, bytesPerBlock, pool, step, requests: requests.size, lockstep };
 }
 

@@ -22,9 +22,9 @@ import { type Metrics, openRequest } from '../observe/metrics.ts';
 import { governanceOf } from '../request/governance.ts';
 import { RequestState } from '../request/request-state.ts';
 import { createAckReader } from './acks.ts';
-import type { Introduction, Refusal } from './hello.ts';
+import type { NegotiatedHello, Refusal } from './hello.ts';
 import { PlanLedger } from './plan-ledger.ts';
-import { createProbeDesk } from './probe-desk.ts';
+import { RunningProbes } from './running-probes.ts';
 
 export interface SessionDeps {
   settings: { current: Settings };
@@ -45,7 +45,7 @@ export interface SessionDeps {
 
 /** What the rest of the service may ask of an attached engine. */
 export interface EngineSession {
-  readonly introduction: Introduction;
+  readonly negotiated: NegotiatedHello;
   readonly requests: ReadonlyMap<number, RequestState>;
   readonly pool: PoolState;
   readonly step: bigint;
@@ -60,31 +60,31 @@ const ENDED: ReadonlySet<FinishReason> = new Set([FinishReason.FINISH_REASON_STO
 
 const EMPTY_POOL: PoolState = { freeBlocks: 0, totalBlocks: 0, waiting: 0, running: 0, preemptions: 0n };
 
-export type Attached = ReturnType<typeof createAttached>;
+export type AttachedEngine = ReturnType<typeof createAttachedEngine>;
 
 /**
  * An engine whose Hello was accepted: its requests, and what every further message does to them. Messages and parts
  * of messages that make no sense are counted and dropped.
  */
-export function createAttached(deps: SessionDeps, introduction: Introduction, onEnd: () => void) {
+export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHello, onEnd: () => void) {
   const { settings, metrics, logger } = deps;
-  const { hello } = introduction;
+  const { hello } = negotiated;
   const engine = hello.engineId;
   const requests = new Map<number, RequestState>();
   const ledger = new PlanLedger();
   const bad = (reason: BadMessageReason) => metrics.badMessages.inc({ reason });
   const measured = new MeasuredGroups(hello.headGroups);
-  const probes = createProbeDesk({ introduction, requests, metrics, measured });
-  const acks = createAckReader({ introduction, requests, ledger, metrics });
+  const probes = new RunningProbes({ negotiated, requests, metrics, measured });
+  const acks = createAckReader({ negotiated, requests, ledger, metrics });
   const rate = new MeasureRate();
   const calibrator = createCalibrator({
-    introduction,
+    negotiated,
     measured,
     options: deps.calibration,
     logger,
     onChosen: () => configure(),
   });
-  const decider = createDecider({ introduction, requests, settings, isCalibrating: () => calibrator.isSampling });
+  const decider = createDecider({ negotiated, requests, settings, isCalibrating: () => calibrator.isSampling });
   let pool: PoolState = { ...EMPTY_POOL, totalBlocks: hello.poolBlocks, freeBlocks: hello.poolBlocks };
   let lastStep: bigint | undefined;
   let openStep: bigint | undefined;
@@ -121,8 +121,8 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
         sinkTokens: hello.sinkTokens,
         recentTokens: hello.recentTokens,
         headGroups: hello.headGroups,
-        probeSuffixTokens: introduction.probeSuffixTokens,
-        canMerge: introduction.canMerge,
+        probeSuffixTokens: negotiated.probeSuffixTokens,
+        canMerge: negotiated.canMerge,
         measured,
       },
       governanceOf(governed, settings.current, (name) => {
@@ -230,7 +230,7 @@ export function createAttached(deps: SessionDeps, introduction: Introduction, on
   };
 
   const session: EngineSession = {
-    introduction,
+    negotiated,
     requests,
     get pool() {
       return pool;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { type ServiceError, status } from '@grpc/grpc-js';
-import { createEndedRequests } from '../../policy-service/rpc/ended.ts';
+import { createEndedRequests } from '../../policy-service/rpc/ended-requests.ts';
 import { FinishReason, type GetRequestResponse, type RequestState } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { row, ScriptedEngine, started, startService } from './scripted-engine.ts';
 

@@ -2,7 +2,7 @@ import type { RequestState as RequestMessage } from '../../proto/gen/crystalkv/v
 
 /** A gateway asks within a moment; people a little later. */
 const KEEP_MS = 30_000;
-const MOST = 2_048;
+const MAX_REQUESTS = 2_048;
 
 /** The last states of requests that have ended, for `GetRequest`: the newest 2,048, for 30 s each. */
 export interface EndedRequests {
@@ -21,7 +21,7 @@ export function createEndedRequests(now: () => number = () => performance.now())
       ended.delete(key);
       ended.set(key, { state: { ...state, keepValues: [], probeMasses: [], ended: true }, until: now() + KEEP_MS });
       for (const [oldest, { until }] of ended) {
-        if (ended.size <= MOST && until > now()) break;
+        if (ended.size <= MAX_REQUESTS && until > now()) break;
         ended.delete(oldest);
       }
     },
