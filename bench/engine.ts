@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import type { Program } from '../model/program.ts';
 import { startCluster } from '../scripts/cluster.ts';
-import { readMetrics, total } from './metrics-text.ts';
+import { readMetrics, total } from '../scripts/metrics/text.ts';
 import { writeReport } from './report.ts';
 import { median, round } from './statistics.ts';
 import { chooseSeed, makePrograms } from './workload.ts';
@@ -48,11 +48,12 @@ async function main(): Promise<void> {
     await generate(cluster.engineUrl, programs.slice(0, 16));
     for (const concurrency of CONCURRENCIES) {
       for (let run = 1; run <= RUNS; run += 1) {
-        const before = total(await readMetrics(cluster.engineUrl), 'vllm:generation_tokens_total');
+        const before = total(await readMetrics(`${cluster.engineUrl}/metrics`), 'vllm:generation_tokens_total');
         const started = performance.now();
         const tokens = await generate(cluster.engineUrl, programs.slice(0, concurrency));
         const seconds = (performance.now() - started) / 1000;
-        const counted = total(await readMetrics(cluster.engineUrl), 'vllm:generation_tokens_total') - before;
+        const counted =
+          total(await readMetrics(`${cluster.engineUrl}/metrics`), 'vllm:generation_tokens_total') - before;
         if (counted !== tokens) throw new Error(`the engine counted ${counted} tokens, its answers hold ${tokens}`);
         rows.push({ concurrency, run, tokens, seconds: round(seconds), tokens_per_second: round(tokens / seconds, 1) });
       }

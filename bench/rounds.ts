@@ -1,8 +1,8 @@
 import type { Program } from '../model/program.ts';
 import type { Cluster } from '../scripts/cluster.ts';
+import { readMetrics, total } from '../scripts/metrics/text.ts';
 import { type Answer, askAll, type CacheOption } from './ask.ts';
 import { type MemoryUse, type MemoryWatch, watchMemory } from './memory.ts';
-import { readMetrics, total } from './metrics-text.ts';
 
 /** For the policy service, so that policies are compared by what they do with everything that can be seen. */
 export const EVERY_STEP = { measure_every: 1, measure_every_idle: 1 };
@@ -44,13 +44,13 @@ export async function runRound(
   cluster: Pick<Cluster, 'engineUrl' | 'gatewayUrl' | 'policyAddress'>,
   options: RoundOptions,
 ): Promise<Round> {
-  const before = await readMetrics(cluster.engineUrl);
+  const before = await readMetrics(`${cluster.engineUrl}/metrics`);
   const watch = options.memory?.() ?? (await watchMemory(cluster.policyAddress, options.blockSize));
   const started = performance.now();
   const answers = await askAll(cluster.gatewayUrl, options.programs, options);
   const seconds = (performance.now() - started) / 1000;
   const memory = await watch.stop();
-  const after = await readMetrics(cluster.engineUrl);
+  const after = await readMetrics(`${cluster.engineUrl}/metrics`);
   const counted = (name: string) => total(after, name) - total(before, name);
   return {
     answers,

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createRandom, type Random } from '../model/random.ts';
+import { readMetrics } from '../scripts/metrics/text.ts';
 import { StopSignal } from '../scripts/stop-signal.ts';
-import { readMetrics } from './metrics-text.ts';
 import { createDisturber } from './soak/disturb.ts';
 import { type Look, look } from './soak/looks.ts';
 import { leftLeases, redisDisagreements } from './soak/redis-counts.ts';
@@ -97,12 +97,22 @@ async function soak(
   const inRedis = [
     ...(await leftLeases(stand.redis, stand.keys, signal)),
     // A day's tokens are forgotten after it.
-    ...(day() === today ? await redisDisagreements(stand.redis, stand.keys, await readMetrics(stand.url)) : []),
+    ...(day() === today
+      ? await redisDisagreements(stand.redis, stand.keys, await readMetrics(`${stand.url}/metrics`))
+      : []),
   ];
   const before = await traffic(WARM_UP_SHARE, true);
   const after = await traffic(1 - CALM_SHARE - WARM_UP_SHARE, true);
   inRedis.push(...(await leftLeases(stand.redis, stand.keys, signal)));
-  return { minutes, seen, disturbed: disturber.counts, inRedis, before, after, metrics: await readMetrics(stand.url) };
+  return {
+    minutes,
+    seen,
+    disturbed: disturber.counts,
+    inRedis,
+    before,
+    after,
+    metrics: await readMetrics(`${stand.url}/metrics`),
+  };
 }
 
 try {

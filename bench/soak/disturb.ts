@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { readMetrics } from '../metrics-text.ts';
+import { readMetrics } from '../../scripts/metrics/text.ts';
 import type { Stand } from './stand.ts';
 
 /** Longer than the gateway waits for a command. */
@@ -53,7 +53,7 @@ export function createDisturber({ redis, url, reload, second }: Stand): Disturbe
     reload(isReduced);
     const deadline = performance.now() + RELOAD_MS;
     for (;;) {
-      const samples = await readMetrics(url);
+      const samples = await readMetrics(`${url}/metrics`);
       const isThere = samples.some(
         ({ name, labels }) => name === 'crystalkv_gateway_backend_healthy' && labels['backend'] === second,
       );

@@ -1,4 +1,4 @@
-import { type Sample, total } from '../metrics-text.ts';
+import { type Sample, total } from '../../scripts/metrics/text.ts';
 import type { KeyName } from './keys.ts';
 
 /** What the load generator knows of a key. */

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { readMetrics, total } from '../../scripts/metrics/text.ts';
 import { usageOf } from '../gateway/proc.ts';
-import { readMetrics, total } from '../metrics-text.ts';
 import { add } from '../statistics.ts';
 import { fewest, type Sockets, socketsOf } from './sockets.ts';
 import type { Stand } from './stand.ts';
@@ -31,7 +31,7 @@ async function quiet({ upstreams, url }: Stand, signal: AbortSignal): Promise<vo
   const deadline = performance.now() + QUIET_MS;
   for (;;) {
     const open = add(await Promise.all(upstreams.map(async (at) => Number(await (await fetch(`${at}/open`)).text()))));
-    const hasRedis = total(await readMetrics(url), 'crystalkv_gateway_redis_up') === 1;
+    const hasRedis = total(await readMetrics(`${url}/metrics`), 'crystalkv_gateway_redis_up') === 1;
     if (open === 0 && hasRedis) return;
     if (performance.now() > deadline) {
       const what = open > 0 ? `${open} requests are under way at the upstream` : 'the gateway does not use Redis';

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
+import { type Sample, total } from '../../scripts/metrics/text.ts';
 import type { RedisProcess } from '../../scripts/redis-process.ts';
-import { type Sample, total } from '../metrics-text.ts';
 import { tokensOfKey } from './key-tally.ts';
 import { isLimited, KEY_NAMES, type KeyName, type SoakKey } from './keys.ts';
 

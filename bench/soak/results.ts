@@ -1,4 +1,4 @@
-import { type Sample, total } from '../metrics-text.ts';
+import { type Sample, total } from '../../scripts/metrics/text.ts';
 import { writeReport } from '../report.ts';
 import { add, round } from '../statistics.ts';
 import { BEHAVIOURS, NAMES } from './behaviours.ts';

@@ -1,4 +1,4 @@
-import { type Sample, total } from '../metrics-text.ts';
+import { type Sample, total } from '../../scripts/metrics/text.ts';
 import type { Ended } from './client.ts';
 
 /** What the load generator saw, by its own count. */

@@ -1,6 +1,6 @@
 import { startCluster } from '../../scripts/cluster.ts';
+import { readMetrics, total } from '../../scripts/metrics/text.ts';
 import { freePorts } from '../../scripts/ports.ts';
-import { readMetrics, total } from '../metrics-text.ts';
 import { startVllm, type Vllm, type VllmOptions } from './process.ts';
 import { attached } from './system.ts';
 
@@ -30,7 +30,7 @@ export async function startLockstepVllm(
       vllm,
       policyAddress,
       counted: async () => {
-        const samples = await readMetrics(metricsUrl);
+        const samples = await readMetrics(`${metricsUrl}/metrics`);
         return (name) => total(samples, `crystalkv_engine_${name}_total`);
       },
       close: async () => {

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
+import { readMetrics, type Sample, total } from '../../scripts/metrics/text.ts';
 import { freePorts } from '../../scripts/ports.ts';
-import { readMetrics, type Sample, total } from '../metrics-text.ts';
 import { startVllm, type Vllm, type VllmOptions } from './process.ts';
 
 const ATTACH_MS = 30_000;
@@ -79,7 +79,11 @@ export async function startSystem(): Promise<System> {
         const [stock, plugin] = await Promise.all(starting);
         const url = `http://127.0.0.1:${metricsPort}`;
         await attached(url);
-        return { stock, plugin: { ...plugin, counts: async () => countsOf(await readMetrics(url)) }, close };
+        return {
+          stock,
+          plugin: { ...plugin, counts: async () => countsOf(await readMetrics(`${url}/metrics`)) },
+          close,
+        };
       } catch (error) {
         await close();
         throw error;
@@ -101,7 +105,7 @@ async function configure(cluster: Cluster, steps: number | undefined): Promise<v
 
 export async function attached(url: string): Promise<void> {
   const deadline = performance.now() + ATTACH_MS;
-  while (total(await readMetrics(url), 'crystalkv_engine_stream_up') !== 1) {
+  while (total(await readMetrics(`${url}/metrics`), 'crystalkv_engine_stream_up') !== 1) {
     if (performance.now() > deadline) throw new Error(`vLLM was not attached to the policy service in ${ATTACH_MS} ms`);
     await sleep(100);
   }

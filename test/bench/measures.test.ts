@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type Answer, budgetBlocks, outputBlocks } from '../../bench/ask.ts';
-import { parseMetrics, total } from '../../bench/metrics-text.ts';
 import { median, wilson } from '../../bench/statistics.ts';
 import { answerTokenLimit, chooseSeed, makePrograms } from '../../bench/workload.ts';
 import { FORMS, type Form, MOST_LINES, POSITIONS } from '../../model/form.ts';
@@ -48,29 +47,6 @@ describe('blocks of an answer', () => {
     assert.equal(budgetBlocks(answers, 0.25, 16), 7);
     assert.equal(budgetBlocks(answers, 0.4, 16), 10);
     assert.equal(budgetBlocks(answers, 1, 16), 25);
-  });
-});
-
-describe('a page of metrics', () => {
-  const samples = parseMetrics(`# HELP a_total Things.
-# TYPE a_total counter
-a_total{engine="x",outcome="applied \\"late\\""} 3
-a_total{engine="y",outcome="stale"} 4e2
-vllm:b 0.5
-c_bucket{le="+Inf"} 7 1700000000
-`);
-
-  test('gives names, labels and values', () => {
-    assert.equal(samples.length, 4);
-    assert.deepEqual(samples[0], { name: 'a_total', labels: { engine: 'x', outcome: 'applied \\"late\\"' }, value: 3 });
-    assert.deepEqual(samples[3], { name: 'c_bucket', labels: { le: '+Inf' }, value: 7 });
-  });
-
-  test('is added up over labels', () => {
-    assert.equal(total(samples, 'a_total'), 403);
-    assert.equal(total(samples, 'a_total', { engine: 'y' }), 400);
-    assert.equal(total(samples, 'vllm:b'), 0.5);
-    assert.equal(total(samples, 'missing'), 0);
   });
 });
 

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { describe, test } from 'node:test';
-import { parseMetrics } from '../../bench/metrics-text.ts';
 import { bodyOf } from '../../bench/soak/bodies.ts';
 import { judge, tokensOf } from '../../bench/soak/judge.ts';
 import { keyDisagreements } from '../../bench/soak/key-tally.ts';
 import { added, fewest, socketsOf } from '../../bench/soak/sockets.ts';
 import { count, disagreements, emptyTally } from '../../bench/soak/tally.ts';
 import { createRandom } from '../../model/random.ts';
+import { parseMetrics } from '../../scripts/metrics/text.ts';
 
 describe('the counters of a soak', () => {
   const tally = emptyTally();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { parseMetrics, total } from '../../bench/metrics-text.ts';
+import { parseMetrics, total } from '../../scripts/metrics/text.ts';
 import { until } from '../gateway/harness.ts';
 import { listening, type Program, spawnGateway } from '../gateway/program.ts';
 import { createUpstream, hang, hangAfter, json, rawClient, type Upstream } from '../gateway/upstream.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { parseMetrics, total } from '../../bench/metrics-text.ts';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
+import { parseMetrics, total } from '../../scripts/metrics/text.ts';
 import { until } from '../gateway/harness.ts';
 import { listening, run } from '../gateway/program.ts';
 import { createUpstream, hangAfter, json, type Script } from '../gateway/upstream.ts';

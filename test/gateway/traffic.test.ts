@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { Registry } from 'prom-client';
-import { parseMetrics } from '../../bench/metrics-text.ts';
 import { createTraffic } from '../../gateway/observe/traffic.ts';
+import { parseMetrics } from '../../scripts/metrics/text.ts';
 
 const NAME = 'crystalkv_gateway_backend_requests_total';
 

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Answer, ask, type CacheOption } from '../../bench/ask.ts';
-import { readMetrics, total } from '../../bench/metrics-text.ts';
 import { makePrograms } from '../../bench/workload.ts';
+import { readMetrics, total } from '../../scripts/metrics/text.ts';
 
 export const BLOCK_SIZE = 16;
 /** More than any right answer to a program of 40 lines takes. */
@@ -37,13 +37,14 @@ export function metricReaches(
   labels: Readonly<Record<string, string>> = {},
 ): Promise<number> {
   return eventually(`${name} at ${url}`, async () => {
-    const samples = await readMetrics(url).catch(() => []);
+    const samples = await readMetrics(`${url}/metrics`).catch(() => []);
     const value = total(samples, name, labels);
     return samples.length > 0 && holds(value) ? value : undefined;
   });
 }
 
-export const metric = async (url: string, name: string): Promise<number> => total(await readMetrics(url), name);
+export const metric = async (url: string, name: string): Promise<number> =>
+  total(await readMetrics(`${url}/metrics`), name);
 
 /** Clients that send one program after the other until they are told to stop. */
 export interface Load {

@@ -1,3 +1,7 @@
+import { isDeepStrictEqual } from 'node:util';
+
+const READ_MS = 5_000;
+
 /** One sample of Prometheus' text format. */
 export interface Sample {
   name: string;
@@ -20,10 +24,10 @@ export function parseMetrics(text: string): Sample[] {
 
 const pair = ([, key = '', value = '']: RegExpExecArray): [string, string] => [key, value];
 
-/** The samples at `<url>/metrics`. Rejects when they cannot be read. */
+/** The samples of the page at `url`. Rejects when they cannot be read. */
 export async function readMetrics(url: string): Promise<Sample[]> {
-  const response = await fetch(`${url}/metrics`, { signal: AbortSignal.timeout(5000) });
-  if (!response.ok) throw new Error(`${url}/metrics answered ${response.status}`);
+  const response = await fetch(url, { signal: AbortSignal.timeout(READ_MS) });
+  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
   return parseMetrics(await response.text());
 }
 
@@ -33,4 +37,11 @@ export function total(samples: readonly Sample[], name: string, labels: Readonly
   return samples
     .filter((sample) => sample.name === name && wanted.every(([key, value]) => sample.labels[key] === value))
     .reduce((sum, sample) => sum + sample.value, 0);
+}
+
+/** The value of one series, such as `name{route="/x"}` with all its labels; undefined when it is not there. */
+export function valueOfSeries(samples: readonly Sample[], series: string): number | undefined {
+  const [wanted] = parseMetrics(`${series} 0`);
+  if (wanted === undefined) throw new Error(`${series} is not the name of a series`);
+  return samples.find(({ name, labels }) => name === wanted.name && isDeepStrictEqual(labels, wanted.labels))?.value;
 }
