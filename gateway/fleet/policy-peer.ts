@@ -19,7 +19,7 @@ export interface PolicyPeerOptions {
 }
 
 /** A message holds the keep values of every request. */
-const MOST_BYTES = 64 << 20;
+const MAX_BYTES = 64 << 20;
 const CALL_MS = 2_000;
 
 /**
@@ -34,7 +34,7 @@ export class PolicyPeer {
   constructor({ address, token, caFile }: PolicyPeerOptions) {
     this.address = address;
     const channel = caFile === undefined ? credentials.createInsecure() : credentials.createSsl(readFileSync(caFile));
-    this.#client = new KvPolicyClient(address, channel, { 'grpc.max_receive_message_length': MOST_BYTES });
+    this.#client = new KvPolicyClient(address, channel, { 'grpc.max_receive_message_length': MAX_BYTES });
     if (token !== undefined) this.#metadata.set('authorization', `Bearer ${token}`);
   }
 

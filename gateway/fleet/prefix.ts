@@ -6,7 +6,7 @@ const CONVERSATION: readonly string[] = ['messages', 'prompt', 'input'];
 /** Members that come before it for the model. */
 const PREAMBLE: readonly string[] = ['model', 'system', 'instructions'];
 /** The first user message is among so many, or is not looked for. */
-const MOST_MESSAGES = 16;
+const MAX_MESSAGES = 16;
 
 const OPEN_BRACKET = 0x5b;
 const OPEN_BRACE = 0x7b;
@@ -40,7 +40,7 @@ function firstUserMessageEnd(json: Buffer, start: number): number {
   let looked = 0;
   for (const element of scanElements(json, start)) {
     last = element.end;
-    if (++looked === MOST_MESSAGES || json[element.start] !== OPEN_BRACE) break;
+    if (++looked === MAX_MESSAGES || json[element.start] !== OPEN_BRACE) break;
     const role = scanObject(json, element.start).members.findLast(({ key }) => key === 'role');
     if (role !== undefined && json.toString('latin1', role.valueStart, role.end) === '"user"') break;
   }

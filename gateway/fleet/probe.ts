@@ -4,7 +4,7 @@ import type { Backend } from './backend.ts';
 export const USER_AGENT = 'crystal-kv-gateway';
 
 /** Longer answers are not what was asked for. */
-const MOST_BYTES = 8 * 1024 * 1024;
+const MAX_BYTES = 8 * 1024 * 1024;
 
 export type Probe = { kind: 'answered'; status: number; body: string } | { kind: 'failed' };
 
@@ -28,7 +28,7 @@ export async function get(
     for await (const chunk of answer.body as AsyncIterable<Buffer>) {
       length += chunk.length;
       // Leaving the loop closes the connection.
-      if (length > MOST_BYTES) return { kind: 'failed' };
+      if (length > MAX_BYTES) return { kind: 'failed' };
       chunks.push(chunk);
     }
     return { kind: 'answered', status: answer.statusCode, body: Buffer.concat(chunks).toString('utf8') };

@@ -62,7 +62,7 @@ export function createResponseIds(settings: () => ResponseIdSettings, now = () =
 
 /** The id is in the first bytes of a response: first in the object, or in the first event of a stream. */
 const ID = /"id"\s*:\s*"([A-Za-z0-9._:-]{1,128})"/;
-const MOST_BYTES = 8 * 1024;
+const MAX_BYTES = 8 * 1024;
 
 /** Looks for the id of a response in its bytes as they pass. `onId` is called at most once. */
 export function idReader(onId: (id: string) => void): (chunk: Buffer) => void {
@@ -70,9 +70,9 @@ export function idReader(onId: (id: string) => void): (chunk: Buffer) => void {
   let done = false;
   return (chunk) => {
     if (done) return;
-    text += chunk.toString('latin1', 0, MOST_BYTES - text.length);
+    text += chunk.toString('latin1', 0, MAX_BYTES - text.length);
     const id = ID.exec(text)?.[1];
-    done = id !== undefined || text.length >= MOST_BYTES;
+    done = id !== undefined || text.length >= MAX_BYTES;
     if (id !== undefined) onId(id);
     if (done) text = '';
   };

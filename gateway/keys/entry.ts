@@ -57,7 +57,7 @@ export const keyEntry = z
 export type KeyEntry = Readonly<z.output<typeof keyEntry>>;
 
 /** More than this would be a user database, which this is not. */
-export const MOST_KEYS = 10_000;
+export const MAX_KEYS = 10_000;
 
 /** Keys that cannot be used. The message names place, option, value and bounds; never a key. */
 export class KeyError extends Error {
@@ -67,8 +67,7 @@ export class KeyError extends Error {
 /** Checks what a store holds. `place` is for messages. Throws KeyError. */
 export function readEntries(value: unknown, place: string): KeyEntry[] {
   if (!Array.isArray(value)) throw new KeyError(`${place} must hold a list of keys`);
-  if (value.length > MOST_KEYS)
-    throw new KeyError(`${place} holds ${value.length} keys; at most ${MOST_KEYS} are read`);
+  if (value.length > MAX_KEYS) throw new KeyError(`${place} holds ${value.length} keys; at most ${MAX_KEYS} are read`);
   const entries = value.map((item: unknown, index) => readEntry(item, `${place}, key ${index + 1}`));
   for (const field of ['id', 'name'] as const) {
     const seen = new Set<string>();

@@ -1,7 +1,7 @@
 import type { Counts, Limits } from './limiter.ts';
 
 /** Longer pauses than this are not for a client's automatic retry. */
-const MOST_RETRY_MS = 60_000;
+const MAX_RETRY_MS = 60_000;
 
 /** What the clients of OpenAI know to read, names and values in turn; only for limits that the key has. */
 export function limitHeaders({ requestsPerMinute, tokensPerMinute }: Limits, counts: Counts): string[] {
@@ -22,7 +22,7 @@ export function retryHeaders(retryMs: number): Record<string, string> {
   return {
     'retry-after': String(Math.max(1, Math.ceil(retryMs / 1000))),
     'retry-after-ms': String(Math.max(1, Math.ceil(retryMs))),
-    ...(retryMs > MOST_RETRY_MS && { 'x-should-retry': 'false' }),
+    ...(retryMs > MAX_RETRY_MS && { 'x-should-retry': 'false' }),
   };
 }
 

@@ -12,7 +12,7 @@ import type { RequestSpan, SpanEnd, Tracing } from './tracing.ts';
 
 const FLUSH_MS = 2_000;
 /** A client may name any model. */
-const MOST_NAME_CHARACTERS = 128;
+const MAX_NAME_CHARACTERS = 128;
 
 /**
  * Starts OpenTelemetry's SDK, which reads its environment variables itself: exporter and protocol, headers, sampler,
@@ -64,7 +64,7 @@ function attributesOf({ route, status, outcome, model, backend, crystalKvId }: S
     'http.route': route,
     'http.response.status_code': status,
     'crystalkv.outcome': outcome,
-    ...(model !== undefined && { 'gen_ai.request.model': model.slice(0, MOST_NAME_CHARACTERS) }),
+    ...(model !== undefined && { 'gen_ai.request.model': model.slice(0, MAX_NAME_CHARACTERS) }),
     ...(backend !== undefined && { 'crystalkv.backend': backend }),
     ...(crystalKvId !== undefined && { 'crystalkv.id': crystalKvId }),
   };

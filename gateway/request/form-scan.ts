@@ -21,8 +21,8 @@ export class FormSyntaxError extends Error {
   }
 }
 
-export const MOST_HEAD_BYTES = 8 * 1024;
-export const MOST_VALUE_BYTES = 1024;
+export const MAX_HEAD_BYTES = 8 * 1024;
+export const MAX_VALUE_BYTES = 1024;
 
 const CRLF = Buffer.from('\r\n');
 const HEAD_END = Buffer.from('\r\n\r\n');
@@ -78,8 +78,8 @@ export class FieldFinder {
       }
       case 'head': {
         const end = bytes.indexOf(HEAD_END, at);
-        if ((end === -1 ? bytes.length : end) - at > MOST_HEAD_BYTES) {
-          throw fail(`the head of a part has more than ${MOST_HEAD_BYTES} bytes`);
+        if ((end === -1 ? bytes.length : end) - at > MAX_HEAD_BYTES) {
+          throw fail(`the head of a part has more than ${MAX_HEAD_BYTES} bytes`);
         }
         if (end === -1) return undefined;
         const name = nameIn(bytes.toString('latin1', at, end));
@@ -90,8 +90,8 @@ export class FieldFinder {
       }
       case 'value': {
         const end = bytes.indexOf(this.#delimiter, at);
-        if (this.#wanted && (end === -1 ? bytes.length - this.#delimiter.length : end) - at > MOST_VALUE_BYTES) {
-          throw fail(`the field ${this.#field} has more than ${MOST_VALUE_BYTES} bytes`);
+        if (this.#wanted && (end === -1 ? bytes.length - this.#delimiter.length : end) - at > MAX_VALUE_BYTES) {
+          throw fail(`the field ${this.#field} has more than ${MAX_VALUE_BYTES} bytes`);
         }
         if (end === -1) return undefined;
         if (this.#wanted) {

@@ -19,7 +19,7 @@ export interface UploadHead {
 export const NO_HEAD: UploadHead = { bytes: Buffer.alloc(0), ended: false, model: undefined, check: () => {} };
 
 /** So much is read at most; a form that has its file first may have the field after it. */
-const MOST_BYTES = 64 * 1024;
+const MAX_BYTES = 64 * 1024;
 
 /**
  * Reads on until the field is found. Leaves the request paused. Undefined: the client left. A form must have the field
@@ -45,7 +45,7 @@ export async function readUploadHead(
     find(chunk);
     if (model !== undefined && model !== before && mustBeFirst(model.value)) {
       throw malformed(
-        `the form has the field model, ${JSON.stringify(model.value)}, after more than ${MOST_BYTES} bytes: an alias must come before the file`,
+        `the form has the field model, ${JSON.stringify(model.value)}, after more than ${MAX_BYTES} bytes: an alias must come before the file`,
       );
     }
   };
@@ -71,7 +71,7 @@ export async function readUploadHead(
         reject(error);
         return;
       }
-      if (model !== undefined || length >= MOST_BYTES) give(false);
+      if (model !== undefined || length >= MAX_BYTES) give(false);
     };
     const onEnd = () => give(true);
     const onClose = () => {

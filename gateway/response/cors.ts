@@ -22,7 +22,7 @@ export type CorsConfig = z.output<typeof corsSchema>;
 
 /** Names of headers: what a browser may ask to send. */
 const NAMES = /^[a-z0-9-]+( *, *[a-z0-9-]+)*$/i;
-const MOST_NAMES_BYTES = 2_048;
+const MAX_NAMES_BYTES = 2_048;
 const EXPOSED = [
   'x-request-id',
   'x-crystalkv-id',
@@ -52,7 +52,7 @@ export function cors({ origins }: CorsConfig): RequestHandler {
     }
     const asked = request.headers['access-control-request-headers'] ?? '';
     const headers = ['access-control-allow-methods', 'GET, POST', 'access-control-max-age', PREFLIGHT_SECONDS];
-    if (asked.length <= MOST_NAMES_BYTES && NAMES.test(asked)) headers.push('access-control-allow-headers', asked);
+    if (asked.length <= MAX_NAMES_BYTES && NAMES.test(asked)) headers.push('access-control-allow-headers', asked);
     response.writeHead(204, [...headers, ...ownHeaders(record)]).end();
   };
 }

@@ -6,7 +6,7 @@ import type { Shaper } from './shaper.ts';
 import { createLineGate, errorEvent, type LineGate } from './sse.ts';
 
 /** A longer body that was to be changed as a whole is passed on as it is. */
-const MOST_WHOLE_BYTES = 32 * 1024 * 1024;
+const MAX_WHOLE_BYTES = 32 * 1024 * 1024;
 
 /** The way back to the client. */
 export interface Downstream {
@@ -102,7 +102,7 @@ export function createDownstream(
       if (whole === undefined) return shape(chunk);
       whole.chunks.push(chunk);
       whole.length += chunk.length;
-      if (whole.length <= MOST_WHOLE_BYTES) return true;
+      if (whole.length <= MAX_WHOLE_BYTES) return true;
       const { status, head, chunks } = whole;
       whole = undefined;
       response.writeHead(status, [...head.headers, ...own]);

@@ -41,7 +41,7 @@ export interface RelayOptions {
 }
 
 /** Longer answers are sent on as they come, held or not: errors are short. */
-const MOST_HELD_BYTES = 64 * 1024;
+const MAX_HELD_BYTES = 64 * 1024;
 
 /**
  * Sends one request to one backend and its response on, as it comes. What the client has not read yet is not read from
@@ -103,7 +103,7 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
         }
         held.chunks.push(chunk);
         held.length += chunk.length;
-        if (held.length <= MOST_HELD_BYTES) return;
+        if (held.length <= MAX_HELD_BYTES) return;
         const { status, head, chunks } = held;
         held = undefined;
         start(status, head);

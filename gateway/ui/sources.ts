@@ -2,7 +2,7 @@ import type { PolicyPeer } from '../fleet/policy-peer.ts';
 import { WatchHub } from './watch-hub.ts';
 
 /** Policy services that one page shows. */
-const MOST_SOURCES = 8;
+const MAX_SOURCES = 8;
 
 /** A policy service, with the number by which the page knows it. */
 export interface Source {
@@ -16,7 +16,7 @@ export function createSources(peers: () => readonly PolicyPeer[]): () => Source[
   let next = 0;
   return () => {
     const byAddress = new Map(peers().map((peer) => [peer.address, peer]));
-    const current = [...byAddress.values()].slice(0, MOST_SOURCES).map((peer): Source => {
+    const current = [...byAddress.values()].slice(0, MAX_SOURCES).map((peer): Source => {
       const source = known.get(peer);
       if (source !== undefined) return source;
       next += 1;

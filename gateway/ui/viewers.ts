@@ -4,7 +4,7 @@ import { ownHeaders, recordOf } from '../observe/record.ts';
 import type { Source } from './sources.ts';
 
 /** Pages that may look at the same time. Each costs the bytes of a state every 50 ms. */
-const MOST_VIEWERS = 32;
+const MAX_VIEWERS = 32;
 /** A comment from time to time finds connections that are gone. */
 const HEARTBEAT_MS = 15_000;
 
@@ -32,9 +32,9 @@ export function createViewers(sources: () => readonly Source[], route: string) {
   const handler: RequestHandler = function streamStates(_request, response) {
     const record = recordOf(response);
     record.route = route;
-    if (viewers.size >= MOST_VIEWERS) {
+    if (viewers.size >= MAX_VIEWERS) {
       throw new GatewayError('too_many_viewers', {
-        message: `${MOST_VIEWERS} pages are looking already; close one`,
+        message: `${MAX_VIEWERS} pages are looking already; close one`,
         headers: { 'retry-after': '5' },
       });
     }

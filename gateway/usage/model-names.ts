@@ -7,7 +7,7 @@ export const OTHER_MODEL = 'other';
 /** Between two questions for names that are not known. */
 const ASK_MS = 30_000;
 const ANSWER_MS = 2_000;
-const MOST_NAMES = 1_000;
+const MAX_NAMES = 1_000;
 
 /**
  * The names of models that may be a metric's label: those of the configuration, and those that backends say they serve.
@@ -25,7 +25,7 @@ export function createModelNames(fleet: Pick<Fleet, 'all' | 'aliases'>): ModelNa
     const answers = await Promise.all(fleet.all.map((backend) => get(backend, '/v1/models', ANSWER_MS)));
     for (const answer of answers) {
       if (answer.kind !== 'answered' || answer.status !== 200) continue;
-      for (const name of modelIds(answer.body) ?? []) if (learned.size < MOST_NAMES) learned.add(name);
+      for (const name of modelIds(answer.body) ?? []) if (learned.size < MAX_NAMES) learned.add(name);
     }
   };
 

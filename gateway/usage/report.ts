@@ -1,7 +1,7 @@
 import type { RequestState } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** More choices than this are not asked about. */
-const MOST_CHOICES = 16;
+const MAX_CHOICES = 16;
 
 /** Asks what became of the cache of one choice; undefined: it is not known. Rejects when there is no answer. */
 export type AskState = (choice: number) => Promise<RequestState | undefined>;
@@ -12,7 +12,7 @@ export type AskState = (choice: number) => Promise<RequestState | undefined>;
  * when a choice is not known, or no answer came within `timeoutMs`. Never rejects.
  */
 export async function cacheReport(ask: AskState, choices: number, timeoutMs: number): Promise<string | undefined> {
-  if (choices > MOST_CHOICES) return undefined;
+  if (choices > MAX_CHOICES) return undefined;
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {
     timer = setTimeout(resolve, timeoutMs, undefined);

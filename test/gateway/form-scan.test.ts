@@ -5,8 +5,8 @@ import {
   FieldFinder,
   type FormField,
   FormSyntaxError,
-  MOST_HEAD_BYTES,
-  MOST_VALUE_BYTES,
+  MAX_HEAD_BYTES,
+  MAX_VALUE_BYTES,
 } from '../../gateway/request/form-scan.ts';
 
 const part = (head: string, value: string) => `--xY\r\n${head}\r\n\r\n${value}\r\n`;
@@ -89,9 +89,9 @@ describe('a field of a form', () => {
     [`\n${field('model', 'a')}`, /does not begin with its boundary/],
     [field('x', 'a').replace('--xY', '--xY  '), /something follows a boundary/],
     [`${field('x', 'a')}--xYz\r\n${field('model', 'a')}`, /something follows a boundary/],
-    [`--xY\r\nA: ${'x'.repeat(MOST_HEAD_BYTES)}`, /the head of a part has more than 8192 bytes/],
-    [field('model', 'x'.repeat(MOST_VALUE_BYTES + 1)) + END, /the field model has more than 1024 bytes/],
-    [field('model', 'x'.repeat(2 * MOST_VALUE_BYTES)).slice(0, -2), /the field model has more than 1024 bytes/],
+    [`--xY\r\nA: ${'x'.repeat(MAX_HEAD_BYTES)}`, /the head of a part has more than 8192 bytes/],
+    [field('model', 'x'.repeat(MAX_VALUE_BYTES + 1)) + END, /the field model has more than 1024 bytes/],
+    [field('model', 'x'.repeat(2 * MAX_VALUE_BYTES)).slice(0, -2), /the field model has more than 1024 bytes/],
   ] as const) {
     it(`is not looked for in ${JSON.stringify(text.slice(0, 60))}`, () => {
       assert.throws(
