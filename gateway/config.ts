@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
 import { admissionSchema } from './admission/config.ts';
+import { retriesSchema } from './attempts/config.ts';
 import { whole } from './bounds.ts';
 import { fleetOptions } from './fleet/config.ts';
 import { exposureProblem, keysSchema, LOOPBACK } from './keys/config.ts';
@@ -9,7 +10,6 @@ import { limitsSchema } from './limits/config.ts';
 import { redisSchema } from './redis.ts';
 import { corsSchema } from './response/cors.ts';
 import { tlsSchema } from './tls.ts';
-import { retriesSchema } from './tries/config.ts';
 import { compatSchema, usageSchema } from './usage/config.ts';
 
 const MIB = 1024 * 1024;

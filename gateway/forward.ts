@@ -1,32 +1,33 @@
 import type { Request, RequestHandler } from 'express';
 import type { LoadShedder } from './admission/shedding.ts';
+import { stopAnswer } from './attempts/failure.ts';
+import type { Serve } from './attempts/serve.ts';
 import { GatewayError } from './errors.ts';
 import type { Stick } from './fleet/sticky.ts';
-import type { LimitGate } from './limits/gate.ts';
-import { ownHeaders, type RequestRecord, recordOf, type StopReason } from './observe/record.ts';
+import type { KeyLimits } from './limits/key-limits.ts';
+import type { StopReason } from './observe/outcomes.ts';
+import { ownHeaders, type RequestRecord, recordOf } from './observe/record.ts';
 import { announcedLength, readBody } from './request/body.ts';
 import { openUpload, type Upload } from './request/upload.ts';
 import { readUploadHead } from './request/upload-head.ts';
 import { type UpstreamRequestDeps, upstreamRequest } from './request/upstream-request.ts';
 import { createDownstream } from './response/downstream.ts';
 import type { Route } from './routes.ts';
-import { type Job, stopped } from './tries/tries.ts';
 import type { Metering } from './usage/metering.ts';
 
 export interface ForwardDeps {
-  /** Sends a request to backends, and the answer to the client. */
-  serve: (job: Job) => Promise<void>;
+  serve: Serve;
   request: UpstreamRequestDeps;
   /** Says which backend must get the request. */
   stick: Stick;
   shedder: LoadShedder;
   onShed: () => void;
   /** Undefined: nobody has limits. */
-  limits: LimitGate | undefined;
+  limits: KeyLimits | undefined;
   metering: Metering;
   /** Bytes. */
   bodyLimit: number;
-  /** Milliseconds for all tries on backends together, with the whole response. */
+  /** Milliseconds for all attempts on backends together, with the whole response. */
   totalMs: () => number;
   draining: () => boolean;
 }
@@ -36,7 +37,7 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
   return async function forwardRequest(request, response) {
     const record = recordOf(response);
     record.route = route.path;
-    if (deps.draining()) throw stopped('draining');
+    if (deps.draining()) throw stopAnswer('draining');
     if (deps.shedder.overloaded) {
       deps.onShed();
       throw new GatewayError('overloaded', { headers: { 'retry-after': '1' } });

@@ -7,6 +7,8 @@ import { type Admission, createAdmission } from './admission/admission.ts';
 import { createAdmissionMetrics } from './admission/metrics.ts';
 import { createLoadShedder } from './admission/shedding.ts';
 import { createApp } from './app.ts';
+import { createRetryBudget } from './attempts/budget.ts';
+import { createServe } from './attempts/serve.ts';
 import { type GatewayConfig, servesUi } from './config.ts';
 import { createFleet } from './fleet/fleet.ts';
 import { registerFleetMetrics } from './fleet/metrics.ts';
@@ -24,8 +26,6 @@ import { openApiDocument } from './openapi/document.ts';
 import { connectRedis } from './redis.ts';
 import { answerClientErrors } from './response/client-errors.ts';
 import { readTls, type TlsFiles } from './tls.ts';
-import { createRetryBudget } from './tries/budget.ts';
-import { createTries } from './tries/tries.ts';
 import { createUi } from './ui/ui.ts';
 import { createMetering } from './usage/metering.ts';
 import { createModelNames, type ModelNames, OTHER_MODEL } from './usage/model-names.ts';
@@ -162,7 +162,7 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   const app = createApp({
     openApi: openApiDocument(optionLimits),
     fleet,
-    serve: createTries({ fleet, admission: gate, metrics, budget, retries: () => config.retries, responseIds }),
+    serve: createServe({ fleet, admission: gate, metrics, budget, retries: () => config.retries, responseIds }),
     stick: createStick(fleet, responseIds),
     shedder,
     onShed: () => admissionMetrics.shed.inc({ reason: 'event_loop' }),

@@ -5,7 +5,7 @@ import { collectProcessMetrics } from '../common/process-metrics.ts';
 import { loadProgramConfig, type Program, runProgram } from '../common/program.ts';
 import { type GatewayConfig, gatewaySchema, profilesSchema } from './config.ts';
 import { createGateway } from './gateway.ts';
-import { createTracing } from './observe/tracing.ts';
+import { openTracing } from './observe/open-tracing.ts';
 import { readTls } from './tls.ts';
 import { startWorkers } from './workers/parent.ts';
 import { workerRole } from './workers/worker.ts';
@@ -44,7 +44,7 @@ async function startParent({ gateway: config }: Config): Promise<() => Promise<v
 
 async function startGateway({ gateway: config, profiles }: Config): Promise<() => Promise<void>> {
   const logger = createLogger('gateway', config.log_level);
-  const tracing = await createTracing(process.env);
+  const tracing = await openTracing(process.env);
   const gateway = await createGateway(config, {
     logger,
     profiles: Object.keys(profiles),

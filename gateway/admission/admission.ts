@@ -1,7 +1,7 @@
 import { GatewayError } from '../errors.ts';
 import type { Backend } from '../fleet/backend.ts';
-import type { Passage } from '../fleet/breaker.ts';
-import type { Fleet, Want } from '../fleet/fleet.ts';
+import type { Permit } from '../fleet/breaker.ts';
+import type { Demand, Fleet } from '../fleet/fleet.ts';
 import type { AdmissionSettings } from './config.ts';
 import type { AdmissionMetrics } from './metrics.ts';
 import { WaitQueue } from './queue.ts';
@@ -13,21 +13,21 @@ export interface Admission {
    * aborted while it waited. Throws, or rejects with, `queue_full` (429), `queue_timeout` (503), or what `Fleet.pick`
    * throws. `onQueued` is called when it has to wait.
    */
-  enter(request: Entrant): Place | Promise<Place | undefined>;
+  enter(request: AdmissionRequest): Slot | Promise<Slot | undefined>;
   leave(backend: Backend): void;
   /** There may be room where there was none. */
   wake(): void;
   readonly depth: number;
 }
 
-/** A request's place at a backend. */
-export interface Place {
+/** A request's slot at a backend. */
+export interface Slot {
   readonly backend: Backend;
-  readonly passage: Passage;
+  readonly permit: Permit;
 }
 
-export interface Entrant {
-  want: Want;
+export interface AdmissionRequest {
+  demand: Demand;
   priority: number;
   /** Bytes that are held while it waits. */
   bytes: number;
@@ -37,14 +37,14 @@ export interface Entrant {
 
 interface Waiter {
   readonly pool: string;
-  readonly want: Want;
+  readonly demand: Demand;
   readonly priority: number;
   readonly bytes: number;
   readonly since: number;
-  settle(end: { kind: 'place'; place: Place } | { kind: 'error'; error: unknown } | { kind: 'stopped' }): void;
+  settle(end: { kind: 'slot'; slot: Slot } | { kind: 'error'; error: unknown } | { kind: 'stopped' }): void;
 }
 
-/** So many are asked whether a free place is for them: one that a first try excludes must not hold up all others. */
+/** So many are asked whether a free slot is for them: one that a first attempt excludes must not hold up all others. */
 const LOOKED_AT = 16;
 /** Weight of the newest wait in the mean that `Retry-After` is made of. */
 const NEWEST = 0.2;
@@ -56,9 +56,9 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
   let bytes = 0;
   let meanWaitMs = 0;
 
-  const take = (want: Want): Place | undefined => {
-    const backend = fleet.pick(want);
-    return backend === undefined ? undefined : { backend, passage: backend.begin() };
+  const take = (demand: Demand): Slot | undefined => {
+    const backend = fleet.pick(demand);
+    return backend === undefined ? undefined : { backend, permit: backend.begin() };
   };
 
   const remove = (waiter: Waiter): boolean => {
@@ -73,7 +73,7 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
     return true;
   };
 
-  /** An error with the time after which a place is likely. */
+  /** An error with the time after which a slot is likely. */
   const refusal = (code: 'queue_full' | 'queue_timeout'): GatewayError => {
     const seconds = Math.ceil(meanWaitMs / 1000);
     const retryAfter = Math.min(RETRY_AFTER_S.max, Math.max(RETRY_AFTER_S.min, seconds));
@@ -81,7 +81,7 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
   };
 
   /** Makes room in the queue for a request, at the cost of one with a lower priority; throws when there is none. */
-  const makeRoom = (pool: string, { priority, bytes: more }: Entrant) => {
+  const makeRoom = (pool: string, { priority, bytes: more }: AdmissionRequest) => {
     const limit = settings();
     const queue = pools.get(pool);
     const fits = (queue?.length ?? 0) < limit.queue && bytes + more <= limit.queue_bytes;
@@ -97,11 +97,11 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
     last.settle({ kind: 'error', error: refusal('queue_full') });
   };
 
-  const wait = (pool: string, { want, priority, bytes: held, signal }: Entrant): Promise<Place | undefined> =>
+  const wait = (pool: string, { demand, priority, bytes: held, signal }: AdmissionRequest): Promise<Slot | undefined> =>
     new Promise((resolve, reject) => {
       const waiter: Waiter = {
         pool,
-        want,
+        demand,
         priority,
         bytes: held,
         since: performance.now(),
@@ -109,7 +109,7 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
           clearTimeout(timer);
           signal.removeEventListener('abort', onAbort);
           if (end.kind === 'error') reject(end.error);
-          else resolve(end.kind === 'place' ? end.place : undefined);
+          else resolve(end.kind === 'slot' ? end.slot : undefined);
         },
       };
       const onAbort = () => {
@@ -131,16 +131,16 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
       bytes += held;
     });
 
-  /** Gives free places of one pool to those that wait for them. */
+  /** Gives free slots of one pool to those that wait for them. */
   const serve = (queue: WaitQueue<Waiter>) => {
     for (let served = true; served; ) {
       served = false;
       for (const waiter of queue.first(LOOKED_AT)) {
         let end: Parameters<Waiter['settle']>[0];
         try {
-          const place = take(waiter.want);
-          if (place === undefined) continue;
-          end = { kind: 'place', place };
+          const slot = take(waiter.demand);
+          if (slot === undefined) continue;
+          end = { kind: 'slot', slot };
         } catch (error) {
           end = { kind: 'error', error };
         }
@@ -165,9 +165,9 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
 
   return {
     enter(request) {
-      const place = take(request.want);
-      if (place !== undefined) return place;
-      const pool = fleet.poolOf(request.want);
+      const slot = take(request.demand);
+      if (slot !== undefined) return slot;
+      const pool = fleet.poolOf(request.demand);
       if (request.signal.aborted) return Promise.resolve(undefined);
       makeRoom(pool, request);
       request.onQueued();

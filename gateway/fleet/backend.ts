@@ -1,6 +1,5 @@
 import { Pool } from 'undici';
-import { Breaker, type BreakerSettings, type Passage } from './breaker.ts';
-import type { Headroom } from './headroom.ts';
+import { Breaker, type BreakerSettings, type Permit } from './breaker.ts';
 import { Health } from './health.ts';
 import { PolicyPeer, type PolicyPeerOptions } from './policy-peer.ts';
 
@@ -17,6 +16,12 @@ export interface BackendSpec {
   /** The name that its certificate is for, where the address is not that name. */
   servername?: string | undefined;
 }
+
+/** What the KV pool of a backend has left. */
+export type Headroom =
+  | { kind: 'unknown' }
+  /** `freeShare` is 0 to 1; `waiting`: requests that its scheduler has not begun. `at` is in `performance.now()`. */
+  | { kind: 'known'; freeShare: number; waiting: number; at: number };
 
 /** Milliseconds. */
 export interface ConnectionTimes {
@@ -114,7 +119,7 @@ export class Backend {
     return apiKey === undefined ? [] : ['authorization', `Bearer ${apiKey}`];
   }
 
-  begin(): Passage {
+  begin(): Permit {
     this.outstanding++;
     return this.breaker.begin();
   }

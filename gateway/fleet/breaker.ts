@@ -14,7 +14,7 @@ export interface BreakerSettings {
 }
 
 /** A request that the breaker was asked about. `test`: it was sent while the breaker was not closed. */
-export interface Passage {
+export interface Permit {
   readonly test: boolean;
 }
 
@@ -22,7 +22,7 @@ export interface Passage {
  * Keeps requests from a backend that fails. Closed: all pass. Open: none should, for a time. Half-open: one may, and
  * decides. Who sends one nevertheless (all others look as bad) makes a test of it: its success closes the breaker.
  *
- * Ask `allows`, then `begin`; end each passage once, by `succeed`, `fail` or `forget`.
+ * Ask `allows`, then `begin`; end each permit once, by `succeed`, `fail` or `forget`.
  */
 export class Breaker {
   readonly #settings: () => BreakerSettings;
@@ -51,13 +51,13 @@ export class Breaker {
     return this.#open === undefined || (this.#tests === 0 && this.#now() >= this.#open.until);
   }
 
-  begin(): Passage {
+  begin(): Permit {
     const test = this.#open !== undefined;
     if (test) this.#tests++;
     return test ? TEST : PLAIN;
   }
 
-  succeed({ test }: Passage): void {
+  succeed({ test }: Permit): void {
     if (test) this.#tests--;
     // Sent before it opened: says nothing about now.
     if (!test && this.#open !== undefined) return;
@@ -67,7 +67,7 @@ export class Breaker {
   }
 
   /** True: it has opened, or opened again. */
-  fail({ test }: Passage): boolean {
+  fail({ test }: Permit): boolean {
     if (test) this.#tests--;
     const now = this.#now();
     if (this.#open !== undefined) {
@@ -85,7 +85,7 @@ export class Breaker {
   }
 
   /** The request ended without telling anything about the backend. */
-  forget({ test }: Passage): void {
+  forget({ test }: Permit): void {
     if (test) this.#tests--;
   }
 
@@ -112,6 +112,6 @@ export class Breaker {
   }
 }
 
-/** A sign about a backend that no passage of its own stands for. */
-export const PLAIN: Passage = { test: false };
-const TEST: Passage = { test: true };
+/** A sign about a backend that no permit of its own stands for. */
+export const PLAIN: Permit = { test: false };
+const TEST: Permit = { test: true };

@@ -10,7 +10,7 @@ import type { PolicyPeerOptions } from './policy-peer.ts';
 import { createRouting } from './routing.ts';
 
 /** What a request needs of a backend. */
-export interface Want {
+export interface Demand {
   /** The model that it names, as the backends know it. */
   model: string | undefined;
   /** Of the first part of its conversation; undefined when there is none or no rule asks for it. */
@@ -37,11 +37,11 @@ export interface Fleet {
    * A backend with room, by the balancing rule: first those that were not tried and do not rest. Undefined: all are full.
    * Throws `model_not_found` or `no_backend`.
    */
-  pick(want: Want): Backend | undefined;
+  pick(demand: Demand): Backend | undefined;
   /** Whether `pick` could give one that was not tried. Does not throw. */
-  hasAnother(want: Want): boolean;
+  hasAnother(demand: Demand): boolean;
   /** Requests of the same pool wait for the same backends. There are no more pools than models and backends, and one. */
-  poolOf(want: Want): string;
+  poolOf(demand: Demand): string;
   /** The name under which backends know a model. */
   resolve(model: string): string;
   /** Bytes of the beginning of a conversation that the balancing rule looks at; undefined: it does not. */
@@ -141,7 +141,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
   });
 
   /** Those that may be asked at all. */
-  const candidates = ({ model, only }: Want): readonly Backend[] => {
+  const candidates = ({ model, only }: Demand): readonly Backend[] => {
     if (only !== undefined) {
       const found = all.filter(({ url }) => url === only);
       if (found.length === 0) throw new GatewayError('response_not_found');
@@ -183,13 +183,13 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
       if (only !== undefined) return `backend ${only}`;
       return model !== undefined && routing.knows(model) ? `model ${model}` : 'any';
     },
-    pick(want) {
-      const limit = want.light ? Number.POSITIVE_INFINITY : deps.concurrency();
-      const list = candidates(want);
+    pick(demand) {
+      const limit = demand.light ? Number.POSITIVE_INFINITY : deps.concurrency();
+      const list = candidates(demand);
       const [first] = list;
       if (list.length === 1 && first !== undefined) return hasRoom(first, limit) ? first : undefined;
       const now = performance.now();
-      const rank = (backend: Backend) => (want.tried.includes(backend) ? 2 : backend.restsUntil > now ? 1 : 0);
+      const rank = (backend: Backend) => (demand.tried.includes(backend) ? 2 : backend.restsUntil > now ? 1 : 0);
       let best = 3;
       let same = true;
       for (const backend of list) {
@@ -200,19 +200,19 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
       if (best === 3) return undefined;
       const open = same ? list : list.filter((backend) => hasRoom(backend, limit) && rank(backend) === best);
       turn++;
-      return choose(open, { prefixHash: want.prefixHash, turn }, settings.balance);
+      return choose(open, { prefixHash: demand.prefixHash, turn }, settings.balance);
     },
-    hasAnother(want) {
-      if (all.length === 1 && want.tried.length > 0) return false;
-      const limit = want.light ? Number.POSITIVE_INFINITY : deps.concurrency();
+    hasAnother(demand) {
+      if (all.length === 1 && demand.tried.length > 0) return false;
+      const limit = demand.light ? Number.POSITIVE_INFINITY : deps.concurrency();
       let list: readonly Backend[];
       try {
-        list = candidates(want);
+        list = candidates(demand);
       } catch {
-        // The list has changed since the first try.
+        // The list has changed since the first attempt.
         return false;
       }
-      return list.some((backend) => !want.tried.includes(backend) && hasRoom(backend, limit));
+      return list.some((backend) => !demand.tried.includes(backend) && hasRoom(backend, limit));
     },
     resolve: (model) => aliases.get(model) ?? model,
     update(next) {

@@ -1,11 +1,5 @@
-import type { Backend } from './backend.ts';
-import { get } from './probe.ts';
-
-/** What the KV pool of a backend has left. */
-export type Headroom =
-  | { kind: 'unknown' }
-  /** `freeShare` is 0 to 1; `waiting`: requests that its scheduler has not begun. `at` is in `performance.now()`. */
-  | { kind: 'known'; freeShare: number; waiting: number; at: number };
+import type { Backend, Headroom } from './backend.ts';
+import { ownGet } from './own-request.ts';
 
 /** The names of older versions as well. */
 const USAGE = /^vllm:(?:kv|gpu)_cache_usage_perc(?:\{[^}]*\})?[ \t]+(\S+)/gm;
@@ -32,7 +26,7 @@ async function fromPolicyService({ peer }: Backend): Promise<Headroom | undefine
 }
 
 async function fromMetrics(backend: Backend, timeoutMs: number): Promise<Headroom | undefined> {
-  const answer = await get(backend, '/metrics', timeoutMs);
+  const answer = await ownGet(backend, '/metrics', timeoutMs);
   return answer.kind === 'answered' && answer.status === 200 ? parseHeadroom(answer.body) : undefined;
 }
 

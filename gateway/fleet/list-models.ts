@@ -1,12 +1,11 @@
 import type { RequestHandler } from 'express';
+import { failureAnswer, stopAnswer } from '../attempts/failure.ts';
 import { upstreamHeaders } from '../headers.ts';
 import { isAllowed } from '../keys/access.ts';
 import { ownHeaders, recordOf } from '../observe/record.ts';
-import { failureAnswer } from '../tries/failure.ts';
-import { stopped } from '../tries/tries.ts';
 import type { Fleet } from './fleet.ts';
 import { type ModelEntry, mergeModels, modelEntries } from './model-list.ts';
-import { get, type Probe } from './probe.ts';
+import { type OwnAnswer, ownGet } from './own-request.ts';
 
 /** A backend that says nothing in this time is left out of the list. */
 const LIST_MS = 5_000;
@@ -29,14 +28,14 @@ export function listModels(single: RequestHandler, { fleet, draining }: ListMode
       return;
     }
     record.route = '/v1/models';
-    if (draining()) throw stopped('draining');
+    if (draining()) throw stopAnswer('draining');
     record.stage = 'waiting';
     const keyed = record.key !== undefined;
     const headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
     const own = keyed || request.headers.authorization === undefined;
     const answers = await Promise.all(
       fleet.all.map((backend) =>
-        get(backend, '/v1/models', LIST_MS, own ? [...headers, ...backend.credential()] : headers),
+        ownGet(backend, '/v1/models', LIST_MS, own ? [...headers, ...backend.credential()] : headers),
       ),
     );
     if (response.destroyed) return;
@@ -45,7 +44,9 @@ export function listModels(single: RequestHandler, { fleet, draining }: ListMode
       const list = answer.kind === 'answered' && answer.status === 200 ? modelEntries(answer.body) : undefined;
       if (list !== undefined) lists.push(list);
     }
-    const other = answers.find((answer): answer is Extract<Probe, { kind: 'answered' }> => answer.kind === 'answered');
+    const other = answers.find(
+      (answer): answer is Extract<OwnAnswer, { kind: 'answered' }> => answer.kind === 'answered',
+    );
     if (lists.length === 0 && other === undefined) throw failureAnswer('connect');
     const { status, text } =
       lists.length > 0 || other === undefined

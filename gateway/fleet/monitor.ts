@@ -2,7 +2,7 @@ import type { Backend } from './backend.ts';
 import { readHeadroom } from './headroom.ts';
 import type { HealthSettings } from './health.ts';
 import { modelIds } from './model-list.ts';
-import { get } from './probe.ts';
+import { ownGet } from './own-request.ts';
 import { type Repeated, repeat } from './repeat.ts';
 
 export interface MonitorSettings {
@@ -32,7 +32,7 @@ export function watch(backend: Backend, settings: () => MonitorSettings, onChang
   const models = repeat(
     async () => {
       askedModelsAt = performance.now();
-      const answer = await get(backend, '/v1/models', MODELS_TIMEOUT_MS);
+      const answer = await ownGet(backend, '/v1/models', MODELS_TIMEOUT_MS);
       // What it served before still holds while it cannot be asked.
       if (answer.kind === 'failed' || answer.status >= 500) return;
       const ids = answer.status === 200 ? modelIds(answer.body) : undefined;
@@ -46,7 +46,7 @@ export function watch(backend: Backend, settings: () => MonitorSettings, onChang
   const health = repeat(
     async () => {
       const { path, timeout_ms, failures } = settings().health;
-      const answer = await get(backend, path, timeout_ms);
+      const answer = await ownGet(backend, path, timeout_ms);
       const good = answer.kind === 'answered' && answer.status >= 200 && answer.status < 300;
       const changed = backend.health.note(good, failures);
       if (good && backend.learned === undefined) askModels();

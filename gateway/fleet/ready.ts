@@ -1,10 +1,11 @@
 import type { RequestHandler } from 'express';
 import type { Backend } from './backend.ts';
 import type { Fleet } from './fleet.ts';
+import { ownGet } from './own-request.ts';
 
 /** An answer is good for this long: probes of a balancer must not become load on the backends. */
 const CACHE_MS = 1_000;
-const PROBE_MS = 1_000;
+const ASK_MS = 1_000;
 
 /** Answers 200 while at least one backend answers its `/health`, 503 otherwise and while the gateway stops. */
 export function ready(fleet: Fleet, draining: () => boolean): RequestHandler {
@@ -32,16 +33,7 @@ export function ready(fleet: Fleet, draining: () => boolean): RequestHandler {
   };
 }
 
-async function isUp({ pool, prefix }: Backend): Promise<boolean> {
-  try {
-    const { statusCode, body } = await pool.request({
-      method: 'GET',
-      path: `${prefix}/health`,
-      signal: AbortSignal.timeout(PROBE_MS),
-    });
-    await body.dump();
-    return statusCode >= 200 && statusCode < 300;
-  } catch {
-    return false;
-  }
+async function isUp(backend: Backend): Promise<boolean> {
+  const answer = await ownGet(backend, '/health', ASK_MS);
+  return answer.kind === 'answered' && answer.status >= 200 && answer.status < 300;
 }

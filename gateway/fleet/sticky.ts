@@ -5,7 +5,7 @@ import type { UpstreamRequest } from '../request/upstream-request.ts';
 import type { Route } from '../routes.ts';
 import type { Backend } from './backend.ts';
 import type { Fleet } from './fleet.ts';
-import { get } from './probe.ts';
+import { ownGet } from './own-request.ts';
 import type { Made, ResponseIds } from './response-ids.ts';
 
 /** Says which backend must get a request; undefined: any may. Throws `response_not_found` or `responses_unavailable`. */
@@ -31,7 +31,7 @@ export function createStick(fleet: Fleet, ids: ResponseIds): Stick {
     const backends = [...fleet.all];
     const path = `/v1/responses/${encodeURIComponent(id)}`;
     const answers = await Promise.all(
-      backends.map((backend) => get(backend, path, ASK_MS, credentials(sent, backend))),
+      backends.map((backend) => ownGet(backend, path, ASK_MS, credentials(sent, backend))),
     );
     return backends.find((_, i) => {
       const answer = answers[i];

@@ -2,7 +2,7 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Logger } from '../../common/logger.ts';
 import { connectRedis, ON_FAILURE, type RedisConfig } from '../redis.ts';
 import type { LimitsConfig } from './config.ts';
-import { createLimitGate, type LimitGate } from './gate.ts';
+import { createKeyLimits, type KeyLimits } from './key-limits.ts';
 import { createMemoryLimiter } from './memory.ts';
 import { createRedisLimiter } from './redis.ts';
 import { createResilientLimiter, OPERATIONS, type ResilientLimiter } from './resilient.ts';
@@ -18,7 +18,7 @@ export interface OpenLimitsDeps {
 const CONNECT_MS = 2_000;
 
 /** The limits of keys, with counters in Redis where it is configured, else in memory. Never rejects. */
-export async function openLimits({ redis, limits, registry, logger }: OpenLimitsDeps): Promise<LimitGate> {
+export async function openLimits({ redis, limits, registry, logger }: OpenLimitsDeps): Promise<KeyLimits> {
   const registers = [registry];
   const limited = new Counter({
     name: 'crystalkv_gateway_limited_total',
@@ -34,7 +34,7 @@ export async function openLimits({ redis, limits, registry, logger }: OpenLimits
     registers,
   });
   const gate = (limiter: ResilientLimiter) =>
-    createLimitGate({
+    createKeyLimits({
       limiter,
       config: limits,
       onLimited: (key, limit) => limited.inc({ key, limit }),

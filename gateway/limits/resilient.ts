@@ -9,14 +9,14 @@ export const OPERATIONS = ['admit', 'settle', 'renew', 'charge'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 
 /** What became of a request at the limits. */
-export type Admission = Verdict | { kind: 'unavailable' };
+export type LimitDecision = Verdict | { kind: 'unavailable' };
 
 /** Limits that never make a request wait for a Redis that does not answer. */
 export interface ResilientLimiter {
   /** False while Redis fails. */
   readonly healthy: boolean;
   /** `unavailable` only with `on_failure: deny`. Never rejects. */
-  admit(lease: Lease, limits: Limits): Promise<Admission>;
+  admit(lease: Lease, limits: Limits): Promise<LimitDecision>;
   /** Never rejects, and need not be waited for. */
   settle(lease: Lease, tokens: number): Promise<void>;
   close(): void;

@@ -1,18 +1,9 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { FAILURE_REASONS } from '../attempts/failure.ts';
+import { DENIED_REASONS, RETRY_REASONS } from '../attempts/retry.ts';
 import { ROUTES } from '../routes.ts';
-import { FAILURE_REASONS } from '../tries/failure.ts';
-import { DENIED_REASONS, RETRY_REASONS } from '../tries/retry.ts';
+import { ABORT_STAGES, BROKEN_ENDS } from './outcomes.ts';
 import { createTraffic } from './traffic.ts';
-
-/** Where a request was when its client left. */
-export const ABORT_STAGES = ['upload', 'queued', 'waiting', 'backoff', 'streaming'] as const;
-export type AbortStage = (typeof ABORT_STAGES)[number];
-
-/** What a client was given after a response broke off. */
-export const BROKEN_ENDS = ['told', 'reset', 'complete'] as const;
-
-/** Label of requests that no route takes. */
-export const OTHER_ROUTE = 'other';
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 

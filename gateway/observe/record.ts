@@ -2,14 +2,9 @@ import type { RequestHandler, Response } from 'express';
 import type { Logger } from '../../common/logger.ts';
 import type { KeyEntry } from '../keys/entry.ts';
 import { requestId } from './ids.ts';
-import { type AbortStage, type Metrics, OTHER_ROUTE } from './metrics.ts';
+import type { Metrics } from './metrics.ts';
+import { type AbortStage, OTHER_ROUTE, type Outcome, type StopReason } from './outcomes.ts';
 import type { RequestSpan, Tracing } from './tracing.ts';
-
-/** Why the gateway itself stops a request. */
-export type StopReason = 'client_left' | 'draining' | 'total_timeout';
-
-/** What became of a request; a metric label. */
-export type Outcome = 'ok' | 'client_error' | 'server_error' | 'client_abort' | 'broken';
 
 /** Nginx's number for a client that left before it had an answer. */
 const CLIENT_CLOSED_REQUEST = 499;

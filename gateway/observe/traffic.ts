@@ -1,5 +1,5 @@
 import { Counter, Histogram, type Registry } from 'prom-client';
-import type { Outcome } from './record.ts';
+import type { Outcome } from './outcomes.ts';
 
 /** Their series begin with the first request, at 0: a share of errors needs both parts. */
 const FROM_THE_START = ['ok', 'server_error'] as const satisfies readonly Outcome[];

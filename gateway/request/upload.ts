@@ -14,7 +14,7 @@ export interface Upload {
   readonly length: number | undefined;
   /** The same upload with another model in its form, which must name one. */
   renamed(model: string): Upload;
-  /** The body for one try on a backend. While nothing was handed out it may be opened again. */
+  /** The body for one attempt on a backend. While nothing was handed out it may be opened again. */
   open(): Readable;
 }
 

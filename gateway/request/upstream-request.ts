@@ -25,7 +25,7 @@ export interface UpstreamRequest {
   /** Path and query; a backend's own prefix comes before it. */
   path: string;
   headers: FlatHeaders;
-  /** An upload is opened anew for each try. */
+  /** An upload is opened anew for each attempt. */
   body: Buffer | Upload | null;
   /** The model that the body names, as backends know it; undefined when it names none or is not looked at. */
   model: string | undefined;

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { GatewayError } from '../errors.ts';
 import { type ResponseHead, withLength } from '../headers.ts';
+import type { BrokenEnd } from '../observe/outcomes.ts';
 import type { StreamForm } from '../routes.ts';
 import type { Shaper } from './shaper.ts';
 import { createLineGate, errorEvent, type LineGate } from './sse.ts';
@@ -20,7 +21,7 @@ export interface Downstream {
    */
   end(): 'ended' | 'cut';
   /** After `start`: tells the client that the rest does not come. Never a clean end, unless all had come before. */
-  fail(error: GatewayError): 'told' | 'reset' | 'complete';
+  fail(error: GatewayError): BrokenEnd;
 }
 
 /** `own` are the gateway's headers, names and values in turn; without a `shaper` every byte stays. */

@@ -1,7 +1,7 @@
 import { Counter, type Registry } from 'prom-client';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { LimitsConfig } from '../limits/config.ts';
-import { promptEstimate } from '../limits/gate.ts';
+import { promptEstimate } from '../limits/key-limits.ts';
 import type { RequestRecord } from '../observe/record.ts';
 import type { UpstreamRequest } from '../request/upstream-request.ts';
 import { createShaper, type Shaper } from '../response/shaper.ts';

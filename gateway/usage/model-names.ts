@@ -1,6 +1,6 @@
 import type { Fleet } from '../fleet/fleet.ts';
 import { modelIds } from '../fleet/model-list.ts';
-import { get } from '../fleet/probe.ts';
+import { ownGet } from '../fleet/own-request.ts';
 
 export const OTHER_MODEL = 'other';
 
@@ -22,7 +22,7 @@ export function createModelNames(fleet: Pick<Fleet, 'all' | 'aliases'>): ModelNa
   let askedAt = Number.NEGATIVE_INFINITY;
 
   const ask = async () => {
-    const answers = await Promise.all(fleet.all.map((backend) => get(backend, '/v1/models', ANSWER_MS)));
+    const answers = await Promise.all(fleet.all.map((backend) => ownGet(backend, '/v1/models', ANSWER_MS)));
     for (const answer of answers) {
       if (answer.kind !== 'answered' || answer.status !== 200) continue;
       for (const name of modelIds(answer.body) ?? []) if (learned.size < MAX_NAMES) learned.add(name);

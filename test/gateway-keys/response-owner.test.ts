@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import type { Gateway } from '../../gateway/gateway.ts';
 import { type ErrorAnswer, post, startGateway, until } from '../gateway/harness.ts';
-import { keeper } from '../gateway/keeper.ts';
+import { responsesUpstream } from '../gateway/responses-upstream.ts';
 import { createUpstream } from '../gateway/upstream.ts';
 import { bearer, newKey, setupKeyed, type TestKey } from './harness.ts';
 import { NO_REDIS, startRedis } from './redis-server.ts';
@@ -12,10 +12,12 @@ const other = newKey('other');
 const KEYS = [owner, other];
 
 async function start(t: TestContext, backends: number, config: Record<string, unknown> = {}) {
-  const upstreams = await Promise.all(['a', 'b', 'c'].slice(0, backends).map((name) => createUpstream(keeper(name))));
+  const upstreams = await Promise.all(
+    ['a', 'b', 'c'].slice(0, backends).map((name) => createUpstream(responsesUpstream(name))),
+  );
   t.after(() => Promise.all(upstreams.map((upstream) => upstream.close())));
   const all = { backends: upstreams.map(({ url }) => url), ...config };
-  return { upstreams, all, ...(await setupKeyed(t, keeper('x'), KEYS, all)) };
+  return { upstreams, all, ...(await setupKeyed(t, responsesUpstream('x'), KEYS, all)) };
 }
 
 async function make(gateway: Gateway, key: TestKey, body: object = {}): Promise<Response> {

@@ -36,13 +36,13 @@ describe('a bounded number of requests for each backend', () => {
     assert.equal(await metric(gateway, 'crystalkv_gateway_queue_seconds_count'), 2);
   });
 
-  it('a place at any backend of the model will do', async (t) => {
+  it('a slot at any backend of the model will do', async (t) => {
     const { gateway, upstreams, counts } = await fleet(t, [hang, hang], one());
     const answers = [chat(gateway), chat(gateway), chat(gateway)];
     await metricReaches(gateway, DEPTH, 1);
     await until(() => counts().join() === '1,1', 'each has one');
     upstreams[1]!.received[0]!.response.end('{}');
-    await until(() => upstreams[1]!.received.length === 2, 'the third got the free place');
+    await until(() => upstreams[1]!.received.length === 2, 'the third got the free slot');
     for (const { received } of upstreams) for (const { response } of received) response.end('{}');
     await Promise.all(answers);
   });
@@ -69,7 +69,7 @@ describe('a bounded number of requests for each backend', () => {
   it('what costs a backend nothing does not wait', async (t) => {
     const { gateway, upstream } = await setup(t, hang, one());
     const busy = chat(gateway);
-    await until(() => upstream.received.length === 1, 'the place is taken');
+    await until(() => upstream.received.length === 1, 'the slot is taken');
     upstream.script = json('{}');
     assert.equal((await fetch(`${gateway.url}/version`)).status, 200);
     upstream.received[0]!.response.end('{}');
@@ -129,7 +129,7 @@ describe('the queue', () => {
   it('0: nothing waits', async (t) => {
     const { gateway, upstream } = await setup(t, hang, one({ queue: 0 }));
     const busy = chat(gateway);
-    await until(() => upstream.received.length === 1, 'the place is taken');
+    await until(() => upstream.received.length === 1, 'the slot is taken');
     assert.equal((await chat(gateway)).status, 429);
     upstream.received[0]!.response.end('{}');
     await busy;
@@ -138,7 +138,7 @@ describe('the queue', () => {
   it('the wait is bounded: then 503 with Retry-After', async (t) => {
     const { gateway, upstream } = await setup(t, hang, one({ queue_ms: 50 }));
     const busy = chat(gateway);
-    await until(() => upstream.received.length === 1, 'the place is taken');
+    await until(() => upstream.received.length === 1, 'the slot is taken');
     const response = await chat(gateway);
     assert.equal(response.status, 503);
     assert.match(response.headers.get('retry-after') ?? '', /^\d+$/);
@@ -149,10 +149,10 @@ describe('the queue', () => {
     await busy;
   });
 
-  it('a client that leaves frees its place at once, and the backend never hears of it', async (t) => {
+  it('a client that leaves frees its slot at once, and the backend never hears of it', async (t) => {
     const { gateway, upstream } = await setup(t, hang, one({ queue: 1 }));
     const busy = chat(gateway);
-    await until(() => upstream.received.length === 1, 'the place is taken');
+    await until(() => upstream.received.length === 1, 'the slot is taken');
     const abort = new AbortController();
     const leaves = chat(gateway, {}, { signal: abort.signal });
     await metricReaches(gateway, DEPTH, 1);
@@ -182,7 +182,7 @@ describe('the queue', () => {
     for (const answer of answers) assert.equal((await errorOf(await answer)).type, 'gateway_draining');
   });
 
-  it('a higher priority goes first, and takes the place of the lowest when the queue is full', async (t) => {
+  it('a higher priority goes first, and takes the slot of the lowest when the queue is full', async (t) => {
     const config = gatewaySchema.parse({
       backends: [await refusedUrl()],
       health: { interval_ms: 0 },
@@ -204,14 +204,14 @@ describe('the queue', () => {
     const admission = createAdmission(fleet, () => config.admission, metrics);
     const order: string[] = [];
     const enter = async (name: string, priority: number) => {
-      const want = { model: undefined, tried: [] };
+      const demand = { model: undefined, tried: [] };
       const signal = new AbortController().signal;
-      const place = await admission.enter({ want, priority, bytes: 0, signal, onQueued() {} });
+      const slot = await admission.enter({ demand, priority, bytes: 0, signal, onQueued() {} });
       order.push(name);
-      admission.leave(place!.backend);
+      admission.leave(slot!.backend);
     };
     const first = admission.enter({
-      want: { model: undefined, tried: [] },
+      demand: { model: undefined, tried: [] },
       priority: 0,
       bytes: 0,
       signal: new AbortController().signal,

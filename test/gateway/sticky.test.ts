@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { createResponseIds, idReader } from '../../gateway/fleet/response-ids.ts';
 import { fleet } from './fleet-harness.ts';
 import { type ErrorAnswer, post, setup, startGateway } from './harness.ts';
-import { keeper } from './keeper.ts';
+import { responsesUpstream } from './responses-upstream.ts';
 
 const make = async (gateway: { url: string }, body: object = { model: 'm', input: 'x' }) => {
   const text = await (await post(gateway as never, '/v1/responses', body)).text();
@@ -12,7 +12,7 @@ const make = async (gateway: { url: string }, body: object = { model: 'm', input
 
 describe('stateful paths', () => {
   it('reach the backend that made the response: get, cancel, and what goes on from it', async (t) => {
-    const { gateway, upstreams, counts } = await fleet(t, ['a', 'b', 'c'].map(keeper));
+    const { gateway, upstreams, counts } = await fleet(t, ['a', 'b', 'c'].map(responsesUpstream));
     for (const stream of [false, true, false, true]) {
       const id = await make(gateway, { model: 'm', input: 'x', stream });
       const name = id.at('resp_'.length)!;
@@ -33,7 +33,7 @@ describe('stateful paths', () => {
   });
 
   it('an unknown response is a 404 in OpenAI’s shape', async (t) => {
-    const { gateway } = await fleet(t, ['a', 'b'].map(keeper));
+    const { gateway } = await fleet(t, ['a', 'b'].map(responsesUpstream));
     for (const response of [
       await fetch(`${gateway.url}/v1/responses/resp_none`),
       await post(gateway, '/v1/responses/resp_none/cancel', ''),
@@ -48,7 +48,7 @@ describe('stateful paths', () => {
   });
 
   it('what this gateway did not see made is asked for everywhere', async (t) => {
-    const { gateway, upstreams, counts } = await fleet(t, ['a', 'b'].map(keeper));
+    const { gateway, upstreams, counts } = await fleet(t, ['a', 'b'].map(responsesUpstream));
     const id = await make(gateway);
     const other = await startGateway({ backends: upstreams.map(({ url }) => url) });
     t.after(() => other.gateway.close());
@@ -67,7 +67,7 @@ describe('stateful paths', () => {
   });
 
   it('a response of a backend that is gone is a 404', async (t) => {
-    const { gateway, upstreams, reload } = await fleet(t, ['a', 'b', 'c'].map(keeper));
+    const { gateway, upstreams, reload } = await fleet(t, ['a', 'b', 'c'].map(responsesUpstream));
     const id = await make(gateway);
     const maker = 'abc'.indexOf(id.at('resp_'.length)!);
     reload({ backends: upstreams.filter((_, i) => i !== maker).map(({ url }) => url) });
@@ -75,7 +75,7 @@ describe('stateful paths', () => {
   });
 
   it('a single backend is asked whatever it is, and answers itself', async (t) => {
-    const { gateway } = await setup(t, keeper('a'));
+    const { gateway } = await setup(t, responsesUpstream('a'));
     const id = await make(gateway);
     assert.equal((await fetch(`${gateway.url}/v1/responses/${id}`)).status, 200);
     const response = await fetch(`${gateway.url}/v1/responses/other`);

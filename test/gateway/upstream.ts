@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
-import { USER_AGENT } from '../../gateway/fleet/probe.ts';
+import { USER_AGENT } from '../../gateway/fleet/own-request.ts';
 
 /** A request as the server got it. */
 export interface Received {

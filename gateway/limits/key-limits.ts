@@ -8,7 +8,7 @@ import type { Counts, LimitName, Limits } from './limiter.ts';
 import type { ResilientLimiter } from './resilient.ts';
 
 /** Lets a request with a key pass when its limits have room. */
-export interface LimitGate {
+export interface KeyLimits {
   /**
    * Throws `rate_limited`, `quota_used` or `limits_unavailable`. What it gives is to be called once, when the response has
    * closed and the tokens on the record are all.
@@ -18,7 +18,7 @@ export interface LimitGate {
   close(): Promise<void>;
 }
 
-export interface LimitGateDeps {
+export interface KeyLimitsDeps {
   limiter: ResilientLimiter;
   config: LimitsConfig;
   onLimited: (key: string, limit: LimitName) => void;
@@ -28,7 +28,7 @@ export interface LimitGateDeps {
 
 const NOTHING = () => {};
 
-export function createLimitGate({ limiter, config, onLimited, onUsed }: LimitGateDeps): LimitGate {
+export function createKeyLimits({ limiter, config, onLimited, onUsed }: KeyLimitsDeps): KeyLimits {
   const settling = new Set<Promise<void>>();
   return {
     async enter(record, sent) {

@@ -1,4 +1,5 @@
 import { type ErrorCode, GatewayError } from '../errors.ts';
+import type { StopReason } from '../observe/outcomes.ts';
 
 /** Why a request to a backend failed; a metric label. */
 export const FAILURE_REASONS = [
@@ -50,4 +51,10 @@ const ANSWERS: Readonly<Record<FailureReason, { code: ErrorCode; message: string
 export function failureAnswer(reason: FailureReason, cause?: unknown): GatewayError {
   const { code, message } = ANSWERS[reason];
   return new GatewayError(code, { message, cause });
+}
+
+/** What the client is told of a request that the gateway stops itself. */
+export function stopAnswer(reason: Exclude<StopReason, 'client_left'>): GatewayError {
+  if (reason === 'total_timeout') return failureAnswer('total_timeout');
+  return new GatewayError('draining', { headers: { 'retry-after': '1', connection: 'close' } });
 }

@@ -6,15 +6,15 @@ export const USER_AGENT = 'crystal-kv-gateway';
 /** Longer answers are not what was asked for. */
 const MAX_BYTES = 8 * 1024 * 1024;
 
-export type Probe = { kind: 'answered'; status: number; body: string } | { kind: 'failed' };
+export type OwnAnswer = { kind: 'answered'; status: number; body: string } | { kind: 'failed' };
 
 /** One GET of the gateway's own, with a bound on time and size. Never rejects. */
-export async function get(
+export async function ownGet(
   backend: Backend,
   path: string,
   timeoutMs: number,
   headers: string[] = ['user-agent', USER_AGENT, ...backend.credential()],
-): Promise<Probe> {
+): Promise<OwnAnswer> {
   const { pool, prefix } = backend;
   try {
     const answer = await pool.request({

@@ -12,7 +12,7 @@ export interface HeldAnswer {
   body: Buffer;
 }
 
-/** How a try on one backend ended. */
+/** How an attempt on one backend ended. */
 export type RelayEnd =
   | { kind: 'ended' }
   /** Nothing was sent to the client. */

@@ -1,7 +1,7 @@
 import { json, type Script } from './upstream.ts';
 
 /** A server that keeps the responses that it made, as vLLM does. */
-export function keeper(name: string): Script {
+export function responsesUpstream(name: string): Script {
   const made = new Set<string>();
   return (received) => {
     const { method, url, response } = received;
