@@ -2,11 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../common/logger.ts';
+import { PROTOCOL } from '../common/protocol.ts';
 import { Capability } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { EngineConfig } from './config.ts';
 import type { CoreOptions } from './core/options.ts';
 import { type ModelConfig, readModelConfig } from './model/config.ts';
-import { PolicyClient, PROTOCOL } from './policy-client.ts';
+import { PolicyClient } from './policy-client.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, Submission } from './types.ts';
 import type { FromWorker, ToWorker } from './worker-protocol.ts';
 

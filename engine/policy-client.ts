@@ -4,9 +4,6 @@ import type { Logger } from '../common/logger.ts';
 import type { AttachRequest, AttachResponse, Configure, Hello, Plan } from '../proto/gen/crystalkv/v1/policy.ts';
 import { KvPolicyClient } from '../proto/gen/crystalkv/v1/policy.ts';
 
-/** The protocol versions that this engine speaks. */
-export const PROTOCOL = { min: 1, max: 1 } as const;
-
 export interface PolicyClientOptions {
   address: string;
   token: string | undefined;

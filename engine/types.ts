@@ -1,4 +1,4 @@
-import type { EvictionMode } from '../common/cache-options.ts';
+import { type EndReason, type EvictionMode, FINISHES, type RejectReason } from '../common/protocol.ts';
 
 /** How the next token is chosen. */
 export interface Sampling {
@@ -48,7 +48,9 @@ export interface TokenLogprob {
   top: readonly { tokenId: number; logprob: number }[];
 }
 
-export type FinishReason = 'stop' | 'length' | 'abort';
+/** Why a sequence that a client asked for ended: such a one is never `dropped`. */
+export type FinishReason = Exclude<EndReason, 'dropped'>;
+export const FINISH_REASONS: readonly FinishReason[] = FINISHES.words.filter((reason) => reason !== 'dropped');
 
 /** What a sequence produces: tokens as they come (the one that ends it too), then exactly one end. */
 export type GenerateEvent =
@@ -89,17 +91,6 @@ export interface PolicyStats {
   /** Reports that were dropped because the stream was slower than the engine. */
   droppedReports: number;
 }
-
-export type RejectReason =
-  | 'unknown_request'
-  | 'stale_epoch'
-  | 'protected'
-  | 'out_of_range'
-  | 'future_step'
-  | 'not_resident'
-  | 'shared'
-  | 'disabled'
-  | 'invalid_merge';
 
 export interface EngineInfo {
   model: string;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/cache-options.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
+import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/profile-name.ts';
 import { admissionSchema } from './admission/config.ts';
 import { retriesSchema } from './attempts/config.ts';
 import { whole } from './bounds.ts';

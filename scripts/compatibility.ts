@@ -4,6 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PROTOCOL } from '../common/protocol.ts';
 import { ROOT } from './processes.ts';
 
 const FILE = join(ROOT, 'docs/compatibility.md');
@@ -23,19 +24,12 @@ export function testedVersions(): string[] {
   return found;
 }
 
-const whole = (text: string, name: string): number => {
-  const found = new RegExp(`\\b${name}: (\\d+)`).exec(text)?.[1];
-  if (found === undefined) throw new Error(`no ${name} in ${text}`);
-  return Number(found);
-};
-
 export function compatibilityPage(): string {
   const version = (JSON.parse(read('package.json')) as { version: string }).version;
   const plugin = find('vllm-plugin/pyproject.toml', /^version = "(.*)"$/m);
   const python = find('vllm-plugin/pyproject.toml', /^requires-python = "(.*)"$/m);
   const node = (JSON.parse(read('package.json')) as { dependencies: Record<string, string> }).dependencies['node'];
   const kubernetes = find('deploy/helm/crystal-kv/Chart.yaml', /^kubeVersion: "(.*)"$/m).replace('-0', '');
-  const protocol = find('engine/policy-client.ts', /^export const PROTOCOL = (\{[^}]*\})/m);
   const rows = testedVersions().map((vllm) => `| ${version} | ${version} | ${plugin} | ${vllm} |`);
   return `# What goes together
 Made by \`scripts/compatibility.ts\` from the code; \`make gen\` makes it again.
@@ -47,7 +41,7 @@ ${rows.join('\n')}
 * **vLLM** of another version runs as stock behind the gateway: the plugin says so once in the log and as
   \`crystalkv_engine_refused{feature="version"}\`, and nothing is evicted. What was run with each version, and on what, is in
   [the plugin's README](../vllm-plugin/README.md#what-was-tried).
-* **Engines and policy service** agree on a version of their protocol when they meet; this release speaks ${whole(protocol, 'min')} to ${whole(protocol, 'max')}. Without
+* **Engines and policy service** agree on a version of their protocol when they meet; this release speaks ${PROTOCOL.min} to ${PROTOCOL.max}. Without
   one in common the policy service refuses the stream with a sentence, and the engine goes on as stock.
 * **The gateway** needs neither: any OpenAI server is a backend.
 * Node ${node} (images; from source Node >= 20 installs it), Python ${python} for the plugin, Kubernetes ${kubernetes} for the chart,

@@ -1,7 +1,14 @@
+import { type EndReason, noneOf } from '../../common/protocol.ts';
 import type { AttachRequest, Configure, Plan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { StepModel } from '../model/llama.ts';
-import type { EngineStats, FinishReason, GenerateEvent, GenerateRequest } from '../types.ts';
+import {
+  type EngineStats,
+  FINISH_REASONS,
+  type FinishReason,
+  type GenerateEvent,
+  type GenerateRequest,
+} from '../types.ts';
 import { BlockPool } from './block-pool.ts';
 import type { CoreOptions } from './options.ts';
 import { PlanApplier } from './plans.ts';
@@ -34,7 +41,7 @@ export class EngineCore {
   #step = 0;
   #missedSteps = 0;
   #totals = { promptTokens: 0, generatedTokens: 0, probes: 0, probeTokens: 0, measuredRows: 0 };
-  #finished: Record<FinishReason, number> = { stop: 0, length: 0, abort: 0 };
+  #finished = noneOf(FINISH_REASONS);
 
   constructor(options: CoreOptions, model: StepModel, sink: CoreSink) {
     this.#options = options;
@@ -255,7 +262,7 @@ export class EngineCore {
   }
 
   /** Forgets a probe; its blocks are given back by the caller. */
-  #endProbe(probe: Sequence, reason: FinishReason | 'dropped'): void {
+  #endProbe(probe: Sequence, reason: EndReason): void {
     if (probe.fork !== undefined) probe.fork.parent.probe = undefined;
     this.#byHandle.delete(probe.handle);
     this.#totals.probeTokens += probe.computedInAll;

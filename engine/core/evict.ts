@@ -1,4 +1,4 @@
-import type { RejectReason } from '../types.ts';
+import type { RejectReason } from '../../common/protocol.ts';
 import { type BlockPool, NULL_BLOCK } from './block-pool.ts';
 import type { Sequence } from './sequence.ts';
 

@@ -1,36 +1,12 @@
+import { noneOf, REJECTS, type RejectReason } from '../../common/protocol.ts';
 import type { Merge, Plan, RejectedBlocks, RequestAck, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { MergeBlocks } from '../model/merge.ts';
-import type { RejectReason } from '../types.ts';
 import type { BlockPool } from './block-pool.ts';
 import { evict, type Rejected, reject } from './evict.ts';
 import { blocksOf, objections, release } from './merge.ts';
 import type { CoreOptions } from './options.ts';
 import type { Sequence } from './sequence.ts';
-
-const REJECTS: Record<RejectReason, Reject> = {
-  unknown_request: Reject.REJECT_UNKNOWN_REQUEST,
-  stale_epoch: Reject.REJECT_STALE_EPOCH,
-  protected: Reject.REJECT_PROTECTED,
-  out_of_range: Reject.REJECT_OUT_OF_RANGE,
-  future_step: Reject.REJECT_FUTURE_STEP,
-  not_resident: Reject.REJECT_NOT_RESIDENT,
-  shared: Reject.REJECT_SHARED,
-  disabled: Reject.REJECT_DISABLED,
-  invalid_merge: Reject.REJECT_INVALID_MERGE,
-};
-
-export const NO_REJECTS: Record<RejectReason, number> = Object.freeze({
-  unknown_request: 0,
-  stale_epoch: 0,
-  protected: 0,
-  out_of_range: 0,
-  future_step: 0,
-  not_resident: 0,
-  shared: 0,
-  disabled: 0,
-  invalid_merge: 0,
-});
 
 /** What applying plans needs of the engine. */
 export interface PlanTarget {
@@ -46,7 +22,7 @@ export interface PlanTarget {
 /** Applies plans between two steps. Nothing in a plan is trusted; what was refused is counted by reason. */
 export class PlanApplier {
   readonly #target: PlanTarget;
-  readonly rejected: Record<RejectReason, number> = { ...NO_REJECTS };
+  readonly rejected = noneOf(REJECTS.words);
   applied = 0;
   /** Blocks that became holes, those that merges freed too. */
   evictedBlocks = 0;
@@ -77,7 +53,7 @@ export class PlanApplier {
     const probe = plan.probe ? this.#target.startProbe(sequence) : ProbeAnswer.PROBE_ANSWER_UNSPECIFIED;
     const refusals = [...rejected].map(([reason, blocks]): RejectedBlocks => {
       this.rejected[reason] += blocks.length;
-      return { reason: REJECTS[reason], blocks };
+      return { reason: REJECTS.values[reason], blocks };
     });
     return { handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged };
   }
@@ -101,7 +77,7 @@ export class PlanApplier {
       handle: plan.handle,
       epoch: plan.epoch,
       evicted: [],
-      rejected: [{ reason: REJECTS[reason], blocks: [] }],
+      rejected: [{ reason: REJECTS.values[reason], blocks: [] }],
       probe: ProbeAnswer.PROBE_ANSWER_UNSPECIFIED,
       merged: [],
     };

@@ -1,34 +1,14 @@
-import type { EvictionMode } from '../../common/cache-options.ts';
+import { type EndReason, FINISHES, MODES, PHASES } from '../../common/protocol.ts';
 import type {
   AttachRequest,
   Configure,
-  FinishReason,
   PoolState,
   RequestAck,
   RequestStep,
   Started,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { FinishReason as FinishReasons, Mode, Phase as Phases } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Sequence } from './sequence.ts';
-
-const PHASES = {
-  prefill: Phases.PHASE_PREFILL,
-  thinking: Phases.PHASE_THINKING,
-  answer: Phases.PHASE_ANSWER,
-} as const;
-
-const MODES: Record<EvictionMode, Mode> = {
-  enforce: Mode.MODE_ENFORCE,
-  shadow: Mode.MODE_SHADOW,
-  off: Mode.MODE_OFF,
-};
-
-const FINISHES = {
-  stop: FinishReasons.FINISH_REASON_STOP,
-  length: FinishReasons.FINISH_REASON_LENGTH,
-  abort: FinishReasons.FINISH_REASON_ABORT,
-  dropped: FinishReasons.FINISH_REASON_DROPPED,
-} as const satisfies Record<string, FinishReason>;
 
 /** Below gRPC's 4 MiB by a margin: a step with more mass bytes is split. */
 const MAX_MASS_BYTES = 3 << 20;
@@ -92,12 +72,12 @@ export class Reporter {
     if (this.attached) this.#send({ $case: 'preempted', value: { handle: sequence.handle, epoch: sequence.epoch } });
   }
 
-  finished(sequence: Sequence, reason: keyof typeof FINISHES): void {
+  finished(sequence: Sequence, reason: EndReason): void {
     if (!this.attached) return;
     const probeTokens = sequence.fork === undefined ? 0 : sequence.computedInAll;
     const value = {
       handle: sequence.handle,
-      reason: FINISHES[reason],
+      reason: FINISHES.values[reason],
       generatedTokens: sequence.generated,
       probeTokens,
     };
@@ -129,7 +109,7 @@ export class Reporter {
         handle: sequence.handle,
         epoch: sequence.epoch,
         computedTokens: sequence.computed,
-        phase: PHASES[sequence.fork === undefined ? sequence.phase : 'answer'],
+        phase: PHASES.values[sequence.fork === undefined ? sequence.phase : 'answer'],
         segmentStarts: sequence.segmentStarts,
         masses: selected as Buffer,
       });
@@ -158,7 +138,7 @@ function describe(sequence: Sequence): Started {
     crystalkvId,
     choiceIndex: sequence.request.choiceIndex,
     promptTokens: sequence.promptTokens,
-    options: { profile, budgetTokens, mode: mode === undefined ? Mode.MODE_UNSPECIFIED : MODES[mode] },
+    options: { profile, budgetTokens, mode: mode === undefined ? Mode.MODE_UNSPECIFIED : MODES.values[mode] },
     epoch: sequence.epoch,
     evicted: sequence.holes,
     parentHandle: sequence.fork?.parent.handle,

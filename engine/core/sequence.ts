@@ -1,7 +1,6 @@
+import type { RequestPhase } from '../../common/protocol.ts';
 import type { GenerateRequest } from '../types.ts';
 import { NULL_BLOCK } from './block-pool.ts';
-
-export type Phase = 'prefill' | 'thinking' | 'answer';
 
 /** What a fork knows of the request whose answer it tries. */
 export interface ForkOf {
@@ -54,7 +53,7 @@ export class Sequence {
     return this.tokenIds.length - this.computed;
   }
 
-  get phase(): Phase {
+  get phase(): RequestPhase {
     if (this.computed < this.promptTokens) return 'prefill';
     return this.thinkingEnd === undefined ? 'thinking' : 'answer';
   }

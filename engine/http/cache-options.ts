@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { MODES } from '../../common/cache-options.ts';
+import { MODES } from '../../common/protocol.ts';
 import type { CacheOptions } from '../types.ts';
 import { ApiError, show } from './errors.ts';
 import { integer } from './sampling-fields.ts';
@@ -8,7 +8,7 @@ const LONGEST_NAME = 128;
 const name = z
   .string({ error: 'must be a string' })
   .max(LONGEST_NAME, { error: `must have at most ${LONGEST_NAME} characters` });
-const mode = z.enum(MODES, { error: 'must be "enforce", "shadow" or "off"' });
+const mode = z.enum(MODES.words, { error: 'must be "enforce", "shadow" or "off"' });
 
 /** The keys of `vllm_xargs` that are ours. Bounds are those of the wire; the policy service clamps to its own. */
 const KEYS = {

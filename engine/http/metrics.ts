@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Engine, EngineInfo, EngineStats, FinishReason, RejectReason } from '../types.ts';
+import { REJECTS } from '../../common/protocol.ts';
+import { type Engine, type EngineInfo, type EngineStats, FINISH_REASONS, type FinishReason } from '../types.ts';
 
 /** Times that are measured where the answers are made, in seconds. */
 export interface LatencyMetrics {
@@ -54,20 +55,6 @@ const READINGS: readonly Reading[] = [
   counter('crystalkv_engine_dropped_reports_total', 'Reports dropped: slow stream.', (s) => s.policy.droppedReports),
 ];
 
-const REJECT_REASONS: readonly RejectReason[] = [
-  'unknown_request',
-  'stale_epoch',
-  'protected',
-  'out_of_range',
-  'future_step',
-  'not_resident',
-  'shared',
-  'disabled',
-  'invalid_merge',
-];
-
-const FINISH_REASONS: readonly FinishReason[] = ['stop', 'length', 'abort'];
-
 const FIRST_TOKEN_BUCKETS = [
   0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160,
 ];
@@ -106,7 +93,7 @@ export function createMetrics(engine: Pick<Engine, 'info' | 'stats'>, modelName:
     registers,
     collect: () => {
       rejected.reset();
-      for (const reason of REJECT_REASONS) rejected.inc({ reason }, engine.stats().policy.rejected[reason]);
+      for (const reason of REJECTS.words) rejected.inc({ reason }, engine.stats().policy.rejected[reason]);
     },
   });
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { MODES, PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/cache-options.ts';
+import { PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/profile-name.ts';
+import { MODES } from '../../common/protocol.ts';
 import { whole } from '../bounds.ts';
 
 export const KEY_NAME = /^[A-Za-z0-9._-]{1,64}$/;
@@ -27,9 +28,9 @@ export const grantsShape = {
   profiles: names(64, z.string().regex(PROFILE_NAME, PROFILE_NAME_RULE))
     .optional()
     .describe('Profiles that it may ask for, comma-separated; the first holds where a request names none'),
-  modes: names(MODES.length, z.enum(MODES))
+  modes: names(MODES.words.length, z.enum(MODES.words))
     .optional()
-    .describe(`Modes that it may ask for, comma-separated, of ${MODES.join(', ')}`),
+    .describe(`Modes that it may ask for, comma-separated, of ${MODES.words.join(', ')}`),
   budget_tokens_min: whole(1, 2 ** 31 - 1)
     .optional()
     .describe('Least crystal_kv.budget_tokens that it may ask for (1 to 2147483647)'),

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { type EvictionMode, MODES, PROFILE_NAME } from '../../common/cache-options.ts';
+import { PROFILE_NAME } from '../../common/profile-name.ts';
+import { type EvictionMode, MODES } from '../../common/protocol.ts';
 import { GatewayError } from '../errors.ts';
 import { OPTION } from './json-body.ts';
 
@@ -24,7 +25,7 @@ const SHOWN_CHARACTERS = 80;
 function optionFields(limits: OptionLimits) {
   const { min, max } = limits.budgetTokens;
   const known = limits.profiles;
-  const modes = limits.modes ?? MODES;
+  const modes = limits.modes ?? MODES.words;
   return {
     profile: {
       schema: known.length === 0 ? z.string().regex(PROFILE_NAME) : z.enum(known),

@@ -1,5 +1,5 @@
 import type { RequestHandler } from 'express';
-import { Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { MODES } from '../../common/protocol.ts';
 import type { PolicyPeer } from '../fleet/policy-peer.ts';
 import { ownHeaders, recordOf } from '../observe/record.ts';
 import type { Source } from './sources.ts';
@@ -10,12 +10,6 @@ export interface SetupDeps {
   /** What a request may ask for, in tokens. */
   budgetTokens: { min: number; max: number };
 }
-
-const MODE_NAMES = new Map<Mode, string>([
-  [Mode.MODE_ENFORCE, 'enforce'],
-  [Mode.MODE_SHADOW, 'shadow'],
-  [Mode.MODE_OFF, 'off'],
-]);
 
 /** `GET /ui/api/setup`: what the page can offer. A policy service that does not answer is told as an error, not raised. */
 export function answerSetup({ sources, budgetTokens }: SetupDeps, route: string): RequestHandler {
@@ -44,7 +38,7 @@ async function describe(peer: PolicyPeer, allowed: readonly string[] | undefined
       profiles: profiles
         .filter(({ name }) => allowed?.includes(name) ?? true)
         .map(({ name, isDefault, policy, controller, mode, budgetTokens }) => ({
-          ...{ name, isDefault, policy, controller, mode: MODE_NAMES.get(mode) ?? 'enforce', budgetTokens },
+          ...{ name, isDefault, policy, controller, mode: MODES.word(mode) ?? 'enforce', budgetTokens },
         })),
       policies,
     };

@@ -1,4 +1,4 @@
-import type { EvictionMode } from '../../common/cache-options.ts';
+import type { EvictionMode } from '../../common/protocol.ts';
 import { adaptive } from './adaptive.ts';
 import type { Controller } from './controller.ts';
 import { fixed } from './fixed.ts';

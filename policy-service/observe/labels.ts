@@ -1,27 +1,15 @@
-import type { EvictionMode } from '../../common/cache-options.ts';
-import { Mode, Phase, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { type EvictionMode, PHASES, REJECTS } from '../../common/protocol.ts';
+import type { Phase, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 
-/** Metric label of a phase. */
+/** Metric label of a phase; phases of newer engines share one. */
 export function phaseLabel(phase: Phase): string {
-  if (phase === Phase.PHASE_PREFILL) return 'prefill';
-  if (phase === Phase.PHASE_THINKING) return 'thinking';
-  if (phase === Phase.PHASE_ANSWER) return 'answer';
-  return 'unknown';
+  return PHASES.word(phase) ?? 'unknown';
 }
 
-const REJECT_LABELS: ReadonlyMap<number, string> = new Map([
-  [Reject.REJECT_UNKNOWN_REQUEST, 'unknown_request'],
-  [Reject.REJECT_STALE_EPOCH, 'stale_epoch'],
-  [Reject.REJECT_PROTECTED, 'protected'],
-  [Reject.REJECT_OUT_OF_RANGE, 'out_of_range'],
-  [Reject.REJECT_FUTURE_STEP, 'future_step'],
-  [Reject.REJECT_NOT_RESIDENT, 'not_resident'],
-  [Reject.REJECT_SHARED, 'shared'],
-  [Reject.REJECT_DISABLED, 'disabled'],
-  [Reject.REJECT_INVALID_MERGE, 'invalid_merge'],
-]);
-
-export const REJECT_REASONS: readonly string[] = [...REJECT_LABELS.values()];
+/** Metric label of a reason; reasons of newer engines share one. */
+export function rejectLabel(reason: Reject): string {
+  return REJECTS.word(reason) ?? 'unknown';
+}
 
 /** What became of a plan. `partial`: some of its blocks; `lost`: the engine never answered it. */
 export const PLAN_OUTCOMES = ['applied', 'partial', 'rejected', 'stale', 'lost'] as const;
@@ -52,28 +40,5 @@ export const BAD_MESSAGE_REASONS = [
 ] as const;
 export type BadMessageReason = (typeof BAD_MESSAGE_REASONS)[number];
 
-/** Metric label of a reason; reasons of newer engines share one. */
-export function rejectLabel(reason: Reject): string {
-  return REJECT_LABELS.get(reason) ?? 'unknown';
-}
-
-const PROTO_MODES: Readonly<Record<EvictionMode, Mode>> = {
-  enforce: Mode.MODE_ENFORCE,
-  shadow: Mode.MODE_SHADOW,
-  off: Mode.MODE_OFF,
-};
-
-export function protoMode(mode: EvictionMode): Mode {
-  return PROTO_MODES[mode];
-}
-
 /** Metric label of a mode: canaries are apart from requests that are shadowed because they or their profile say so. */
 export type ModeLabel = EvictionMode | 'canary';
-
-/** undefined: the request left it to the profile. */
-export function evictionMode(mode: Mode): EvictionMode | undefined {
-  if (mode === Mode.MODE_ENFORCE) return 'enforce';
-  if (mode === Mode.MODE_SHADOW) return 'shadow';
-  if (mode === Mode.MODE_OFF) return 'off';
-  return undefined;
-}

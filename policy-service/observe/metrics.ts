@@ -1,5 +1,6 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { BAD_MESSAGE_REASONS, PLAN_OUTCOMES, PROBE_OUTCOMES, REJECT_REASONS } from './labels.ts';
+import { REJECTS } from '../../common/protocol.ts';
+import { BAD_MESSAGE_REASONS, PLAN_OUTCOMES, PROBE_OUTCOMES } from './labels.ts';
 import { createStateMetrics, type EngineReading } from './state-metrics.ts';
 
 export type Metrics = ReturnType<typeof createMetrics>;
@@ -147,7 +148,7 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
 export function openEngine(metrics: Metrics, engine: string): void {
   for (const outcome of PLAN_OUTCOMES) metrics.plans.inc({ engine, outcome }, 0);
   for (const outcome of PROBE_OUTCOMES) metrics.probes.inc({ engine, outcome }, 0);
-  for (const reason of REJECT_REASONS) metrics.rejectedBlocks.inc({ engine, reason }, 0);
+  for (const reason of REJECTS.words) metrics.rejectedBlocks.inc({ engine, reason }, 0);
   for (const one of [metrics.preemptions, metrics.steps, metrics.missedSteps, metrics.measuredSteps])
     one.inc({ engine }, 0);
   metrics.probeTokens.inc({ engine }, 0);

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
+import { MODES } from '../../common/protocol.ts';
 import type { RequestOptions } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Settings } from '../config.ts';
-import { evictionMode } from '../observe/labels.ts';
 import type { Governance } from './request-state.ts';
 
 /** What a request's governance depends on. */
@@ -28,7 +28,7 @@ export function governanceOf(
   const named = settings.profiles.get(name);
   if (name !== '' && named === undefined) onUnknownProfile(name);
   const profile = named ?? settings.defaultProfile;
-  const asked = options && evictionMode(options.mode);
+  const asked = options && MODES.word(options.mode);
   const planned = settings.enabled ? (asked ?? profile.mode) : 'off';
   const canary =
     planned === 'enforce' && asked === undefined && (calibrates || isCanary(canaryKey, profile.canaryShare));

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { type EvictionMode, MODES, PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/cache-options.ts';
+import { PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/profile-name.ts';
+import { type EvictionMode, MODES } from '../../common/protocol.ts';
 import { share, tokenCount } from '../controllers/bounds.ts';
 import { CONTROLLER_SCHEMAS, type ControllerOptions, controllerOptions } from '../controllers/registry.ts';
 import { HIT_RULES, type HitTest } from '../measure/masses.ts';
@@ -13,7 +14,7 @@ export const DEFAULT_PROFILE = 'default';
 const profileSchema = z.strictObject({
   policy: z.enum(POLICY_NAMES),
   controller: z.discriminatedUnion('type', CONTROLLER_SCHEMAS).prefault({ type: 'pressure' }),
-  mode: z.enum(MODES).default('enforce'),
+  mode: z.enum(MODES.words).default('enforce'),
   /** This share of the requests that would be enforced runs in shadow mode instead, chosen by their ids. */
   canary_share: share.default(0),
   half_life_tokens: z.number().positive().max(1e9).default(400),

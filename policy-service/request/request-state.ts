@@ -1,4 +1,4 @@
-import type { EvictionMode } from '../../common/cache-options.ts';
+import type { EvictionMode } from '../../common/protocol.ts';
 import { Phase, type RequestOptions } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { CalibrationSample } from '../calibration/sample.ts';
 import type { Member } from '../controllers/controller.ts';

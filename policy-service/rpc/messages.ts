@@ -1,5 +1,5 @@
+import { MODES } from '../../common/protocol.ts';
 import type { EngineState, ProfileInfo, RequestState as RequestMessage } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { protoMode } from '../observe/labels.ts';
 import type { ProbeReading } from '../policies/policy.ts';
 import type { Profile } from '../request/profiles.ts';
 import type { RequestState } from '../request/request-state.ts';
@@ -34,7 +34,7 @@ export function requestMessage(engineId: string, request: RequestState): Request
     phase: request.phase,
     profile: request.profile.name,
     policy: request.policyName,
-    mode: protoMode(request.mode),
+    mode: MODES.values[request.mode],
     keep: Buffer.from(keep),
     blocks,
     residentBlocks: table.resident,
@@ -82,7 +82,7 @@ export function profileMessage(profile: Profile, isDefault: boolean): ProfileInf
     isDefault,
     policy,
     controller: controller.type,
-    mode: protoMode(mode),
+    mode: MODES.values[mode],
     budgetTokens: controller.type === 'fixed' ? controller.budgetTokens : 0,
   };
 }

@@ -1,8 +1,6 @@
 import { status } from '@grpc/grpc-js';
+import { PROTOCOL } from '../../common/protocol.ts';
 import { Capability, type Hello } from '../../proto/gen/crystalkv/v1/policy.ts';
-
-/** The protocol versions that this service speaks. */
-export const PROTOCOL = { min: 1, max: 1 } as const;
 
 /** Why a stream ends, as the engine reads it. */
 export interface Refusal {

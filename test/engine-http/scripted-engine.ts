@@ -1,4 +1,4 @@
-import { NO_REJECTS } from '../../engine/core/plans.ts';
+import { noneOf, REJECTS } from '../../common/protocol.ts';
 import type {
   Engine,
   EngineInfo,
@@ -49,7 +49,7 @@ export class ScriptedEngine implements Engine {
     probeTokens: 0,
     measuredRows: 0,
     finished: { stop: 0, length: 0, abort: 0 },
-    policy: { connected: false, missedSteps: 0, plans: 0, rejected: { ...NO_REJECTS }, droppedReports: 0 },
+    policy: { connected: false, missedSteps: 0, plans: 0, rejected: noneOf(REJECTS.words), droppedReports: 0 },
   };
   readonly #script: Script;
   readonly #live = new Set<Live>();

@@ -33,6 +33,22 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _ProtocolVersion:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ProtocolVersionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ProtocolVersion.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PROTOCOL_VERSION_UNSPECIFIED: _ProtocolVersion.ValueType  # 0
+    PROTOCOL_VERSION_1: _ProtocolVersion.ValueType  # 1
+
+class ProtocolVersion(_ProtocolVersion, metaclass=_ProtocolVersionEnumTypeWrapper):
+    """The versions of this protocol that a release speaks; Hello and Welcome agree on one. A value for each version."""
+
+PROTOCOL_VERSION_UNSPECIFIED: ProtocolVersion.ValueType  # 0
+PROTOCOL_VERSION_1: ProtocolVersion.ValueType  # 1
+Global___ProtocolVersion: typing_extensions.TypeAlias = ProtocolVersion
+
 class _Capability:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -265,6 +281,7 @@ class Hello(google.protobuf.message.Message):
     RECENT_TOKENS_FIELD_NUMBER: builtins.int
     LOCKSTEP_FIELD_NUMBER: builtins.int
     protocol_min: builtins.int
+    """The lowest and the highest ProtocolVersion that the engine speaks."""
     protocol_max: builtins.int
     engine_id: builtins.str
     """Stable name of the engine; of two streams with one name the newer instance wins."""
@@ -696,6 +713,7 @@ class Welcome(google.protobuf.message.Message):
 
     PROTOCOL_FIELD_NUMBER: builtins.int
     protocol: builtins.int
+    """The highest ProtocolVersion that both speak."""
     def __init__(
         self,
         *,

@@ -44,6 +44,17 @@ export const protobufFileName = "crystalkv/v1/policy.proto";
  * messages with the same step number and sets `more` on all but the last.
  */
 
+/** The versions of this protocol that a release speaks; Hello and Welcome agree on one. A value for each version. */
+export const ProtocolVersion = { PROTOCOL_VERSION_UNSPECIFIED: 0, PROTOCOL_VERSION_1: 1, UNRECOGNIZED: -1 } as const;
+
+export type ProtocolVersion = typeof ProtocolVersion[keyof typeof ProtocolVersion];
+
+export namespace ProtocolVersion {
+  export type PROTOCOL_VERSION_UNSPECIFIED = typeof ProtocolVersion.PROTOCOL_VERSION_UNSPECIFIED;
+  export type PROTOCOL_VERSION_1 = typeof ProtocolVersion.PROTOCOL_VERSION_1;
+  export type UNRECOGNIZED = typeof ProtocolVersion.UNRECOGNIZED;
+}
+
 export const Capability = {
   CAPABILITY_UNSPECIFIED: 0,
   CAPABILITY_EVICT: 1,
@@ -193,6 +204,7 @@ export interface TokenSequence {
 }
 
 export interface Hello {
+  /** The lowest and the highest ProtocolVersion that the engine speaks. */
   protocolMin: number;
   protocolMax: number;
   /** Stable name of the engine; of two streams with one name the newer instance wins. */
@@ -343,6 +355,7 @@ export interface AttachResponse {
 }
 
 export interface Welcome {
+  /** The highest ProtocolVersion that both speak. */
   protocol: number;
 }
 
