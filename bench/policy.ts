@@ -79,6 +79,7 @@ sendNow({
     sinkTokens: 16,
     recentTokens: 64,
     lockstep: true,
+    statistics: [],
   },
 });
 for (let handle = 1; handle <= REQUESTS; handle += 1) {

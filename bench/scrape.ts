@@ -83,6 +83,7 @@ async function scrapePolicyService() {
       sinkTokens: 16,
       recentTokens: 64,
       lockstep: false,
+      statistics: [],
     },
   });
   const names = ['default', 'crf', 'window', 'shadow'];

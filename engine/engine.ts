@@ -173,6 +173,7 @@ function helloOf(config: EngineConfig, model: ModelConfig, options: CoreOptions,
     sinkTokens: config.sink_tokens,
     recentTokens: config.recent_tokens,
     lockstep: config.lockstep,
+    statistics: [],
   };
 }
 

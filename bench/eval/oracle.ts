@@ -61,7 +61,7 @@ export async function startOracle(programs: readonly Program[], budgetBlocks: nu
       if (message?.$case === 'hello') {
         hello = message.value;
         stream.write({ message: { $case: 'welcome', value: { protocol: 1 } } });
-        const configure = { headGroups: [], measureEvery: 0, probeTokens: 0 };
+        const configure = { headGroups: [], measureEvery: 0, probeTokens: 0, statistics: undefined };
         stream.write({ message: { $case: 'configure', value: configure } });
       } else if (message?.$case === 'snapshot') {
         message.value.requests.forEach(start);

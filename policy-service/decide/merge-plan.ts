@@ -14,5 +14,9 @@ export function planMerge(state: RequestState, n: number): Merge | undefined {
   const from = state.leastValuable(Math.min(n, blocks.length - 1, MAX_MERGED_BLOCKS - 1));
   if (from.length === 0) return undefined;
   const freed = new Set(from);
-  return { into: blocks.filter((block) => !freed.has(block)).slice(from.length - MAX_MERGED_BLOCKS), from };
+  return {
+    into: blocks.filter((block) => !freed.has(block)).slice(from.length - MAX_MERGED_BLOCKS),
+    from,
+    rule: undefined,
+  };
 }

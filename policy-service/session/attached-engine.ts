@@ -265,7 +265,7 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
       configured.headGroups === headGroups
     )
       return;
-    const value = { headGroups: headGroups as number[], measureEvery, probeTokens };
+    const value = { headGroups: headGroups as number[], measureEvery, probeTokens, statistics: undefined };
     configured = value;
     probes.expectTokens(value.probeTokens);
     deps.send({ message: { $case: 'configure', value } });

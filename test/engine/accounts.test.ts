@@ -33,7 +33,7 @@ function mergeOf({ blocks, count, aimed }: MergeWish, sequence: Sequence): Merge
   const free = sequence.holes;
   const fit = sequence.blocks.flatMap((_, i) => (i >= from && i < to && !free.includes(i) ? [i] : []));
   const picked = aimed && fit.length > 1 ? [...new Set(blocks.map((pick) => fit[pick % fit.length]!))] : blocks;
-  return { into: picked.slice(count), from: picked.slice(0, count) };
+  return { into: picked.slice(count), from: picked.slice(0, count), rule: undefined };
 }
 
 const operation: fc.Arbitrary<Operation> = fc.oneof(
@@ -116,7 +116,7 @@ test('1,000 random sequences of arrivals, evictions, merges, probes, aborts and 
         },
         report: (message) => mirror.take(message),
       });
-      const configure = { headGroups: [], measureEvery: 1, probeTokens: 6 };
+      const configure = { headGroups: [], measureEvery: 1, probeTokens: 6, statistics: undefined };
       core.attach(configure);
       for (const [i, op] of operations.entries()) {
         if (op.kind === 'submit') {

@@ -3,11 +3,14 @@ import { test } from 'node:test';
 import { EngineCore } from '../../engine/core/engine-core.ts';
 import { evictableRange } from '../../engine/core/evict.ts';
 import type { CoreOptions } from '../../engine/core/options.ts';
-import type { Ack, AttachRequest, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Ack, AttachRequest, Merge, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { FinishReason, ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { coreOptions, END_OF_THINKING, EOS, request, ScriptedModel } from './scripted-model.ts';
 
 type Message = NonNullable<AttachRequest['message']>;
+type PlanChange = Partial<Omit<RequestPlan, 'merges'>> & {
+  merges?: readonly (Omit<Merge, 'rule'> & Partial<Merge>)[];
+};
 
 function attached(change: Partial<CoreOptions> = {}, script?: (position: number) => number) {
   const messages: Message[] = [];
@@ -17,13 +20,14 @@ function attached(change: Partial<CoreOptions> = {}, script?: (position: number)
     event: (_, event) => event.type === 'token' && tokens.push(event.tokenId),
     report: (message) => messages.push(message),
   });
-  core.attach({ headGroups: [], measureEvery: 1, probeTokens: 4 });
+  core.attach({ headGroups: [], measureEvery: 1, probeTokens: 4, statistics: undefined });
   const run = (steps: number) => {
     for (let i = 0; i < steps; i++) core.step();
   };
   /** Sends a plan for the step that was last computed, runs one step, and returns what was acknowledged. */
-  const plan = (entry: Partial<RequestPlan>, basedOnStep = core.lastStep): Ack => {
-    const full = { handle: 1, epoch: 0, evict: [], probe: false, releaseThinking: false, merges: [], ...entry };
+  const plan = ({ merges = [], ...entry }: PlanChange, basedOnStep = core.lastStep): Ack => {
+    const rest = { handle: 1, epoch: 0, evict: [], probe: false, releaseThinking: false, ...entry };
+    const full = { ...rest, merges: merges.map((merge) => ({ rule: undefined, ...merge })) };
     core.plan({ sequence: 9n, basedOnStep: BigInt(basedOnStep), requests: [full], stopProbes: [] });
     core.step();
     const ack = messages.findLast((message) => message.$case === 'ack');
@@ -312,7 +316,7 @@ test('steps without a stream count as missed, and a snapshot says what is alive'
   run(5);
   assert.equal(messages.length, said);
   assert.equal(core.stats().policy.missedSteps, 5);
-  core.attach({ headGroups: [], measureEvery: 1, probeTokens: 4 });
+  core.attach({ headGroups: [], measureEvery: 1, probeTokens: 4, statistics: undefined });
   const snapshot = messages.at(-1);
   assert.ok(snapshot?.$case === 'snapshot');
   assert.deepEqual(
@@ -323,7 +327,7 @@ test('steps without a stream count as missed, and a snapshot says what is alive'
 
 test('only the head groups that were asked for are measured, every n-th step', () => {
   const { core, messages, run } = attached();
-  core.configure({ headGroups: [1], measureEvery: 3, probeTokens: 4 });
+  core.configure({ headGroups: [1], measureEvery: 3, probeTokens: 4, statistics: undefined });
   core.submit(request('a', 16, { maxTokens: 12 }));
   run(12);
   const sizes = messages.flatMap((m) => (m.$case === 'step' ? m.value.requests.map((r) => r.masses.length) : []));
@@ -332,7 +336,7 @@ test('only the head groups that were asked for are measured, every n-th step', (
 
 test('a head group that the model has not is not measured, and neither are the others', () => {
   const { core, messages, run } = attached();
-  core.configure({ headGroups: [0, 2], measureEvery: 1, probeTokens: 4 });
+  core.configure({ headGroups: [0, 2], measureEvery: 1, probeTokens: 4, statistics: undefined });
   core.submit(request('a', 16, { maxTokens: 12 }));
   run(12);
   assert.ok(messages.every((m) => m.$case !== 'step' || m.value.requests.every((r) => r.masses.length === 0)));

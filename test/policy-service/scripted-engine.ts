@@ -55,6 +55,7 @@ export function hello(changes: Partial<Hello> = {}): Hello {
     sinkTokens: 0,
     recentTokens: 32,
     lockstep: true,
+    statistics: [],
     ...changes,
   };
 }

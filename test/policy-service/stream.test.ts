@@ -29,7 +29,12 @@ suite('the stream of an attached engine', () => {
     engine = another();
     engine.send({ $case: 'hello', value: hello() });
     assert.deepEqual(await engine.receive('welcome'), { protocol: 1 });
-    assert.deepEqual(await engine.receive('configure'), { headGroups: [], measureEvery: 1, probeTokens: 16 });
+    assert.deepEqual(await engine.receive('configure'), {
+      headGroups: [],
+      measureEvery: 1,
+      probeTokens: 16,
+      statistics: undefined,
+    });
   });
 
   test('hears nothing without lockstep as long as there is nothing to do', async () => {

@@ -75,6 +75,73 @@ export namespace Capability {
   export type UNRECOGNIZED = typeof Capability.UNRECOGNIZED;
 }
 
+/**
+ * A figure of one token in one head group, by which a merge chooses what stays. In what follows p is the attention that a
+ * query gives the token, mean over the query heads that share its keys, and m is the most of one of them. Every query of a
+ * request beyond its prompt counts. Queries of the request's answer probes count where it is said, and nowhere else.
+ */
+export const Statistic = {
+  STATISTIC_UNSPECIFIED: 0,
+  /**
+   * STATISTIC_ATTENTION - Kept for each slot of the cache while Configure.statistics names them. A merge moves them with their tokens. They are 0 when a
+   * token is stored, and start anew when the cache is computed again.
+   * Sum of p; what is there is halved every attention_half_life_tokens queries of the request.
+   */
+  STATISTIC_ATTENTION: 1,
+  /** STATISTIC_TOTAL - Sum of p. */
+  STATISTIC_TOTAL: 2,
+  /**
+   * STATISTIC_PEAK - Running maximum of m; what is there is halved every peak_half_life_tokens queries of the request. Probes count: their
+   * m raises it, without ageing it.
+   */
+  STATISTIC_PEAK: 3,
+  /** STATISTIC_ANSWER - As PEAK, of the queries of answer probes alone. */
+  STATISTIC_ANSWER: 4,
+  /** STATISTIC_WINDOW - Sum of p over the newest queries: those since the last position but one that is a multiple of 64. */
+  STATISTIC_WINDOW: 5,
+  /** STATISTIC_LAST - p of the newest query. */
+  STATISTIC_LAST: 6,
+  /**
+   * STATISTIC_DISTINCT_KEYS - Computed when blocks are merged, among the tokens that may go (candidates) and all others of the output's full blocks.
+   * Minus the highest cosine of the token's key, as it was before rotation, with that of a later token; 1 without a later
+   * one. Rounded to .001.
+   */
+  STATISTIC_DISTINCT_KEYS: 16,
+  /** STATISTIC_DISTINCT_VALUES - The same of values. */
+  STATISTIC_DISTINCT_VALUES: 17,
+  /** STATISTIC_KEY_SIMILARITY - Mean cosine of the token's key, as it is stored (rotated), with those of the other candidates. High: redundant. */
+  STATISTIC_KEY_SIMILARITY: 18,
+  /** STATISTIC_KEY_DIFFERENCE - Minus the cosine of the token's key, before rotation, with the mean of the candidates' keys of length 1. */
+  STATISTIC_KEY_DIFFERENCE: 19,
+  /** STATISTIC_VALUE_RANGE - Largest less smallest component of the token's value. */
+  STATISTIC_VALUE_RANGE: 20,
+  /** STATISTIC_POSITION - Position of the token. */
+  STATISTIC_POSITION: 21,
+  /** STATISTIC_RANDOM - Uniform in [0, 1), from KeepRule.seed, the token's position and its head group; see KeepRule. */
+  STATISTIC_RANDOM: 22,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type Statistic = typeof Statistic[keyof typeof Statistic];
+
+export namespace Statistic {
+  export type STATISTIC_UNSPECIFIED = typeof Statistic.STATISTIC_UNSPECIFIED;
+  export type STATISTIC_ATTENTION = typeof Statistic.STATISTIC_ATTENTION;
+  export type STATISTIC_TOTAL = typeof Statistic.STATISTIC_TOTAL;
+  export type STATISTIC_PEAK = typeof Statistic.STATISTIC_PEAK;
+  export type STATISTIC_ANSWER = typeof Statistic.STATISTIC_ANSWER;
+  export type STATISTIC_WINDOW = typeof Statistic.STATISTIC_WINDOW;
+  export type STATISTIC_LAST = typeof Statistic.STATISTIC_LAST;
+  export type STATISTIC_DISTINCT_KEYS = typeof Statistic.STATISTIC_DISTINCT_KEYS;
+  export type STATISTIC_DISTINCT_VALUES = typeof Statistic.STATISTIC_DISTINCT_VALUES;
+  export type STATISTIC_KEY_SIMILARITY = typeof Statistic.STATISTIC_KEY_SIMILARITY;
+  export type STATISTIC_KEY_DIFFERENCE = typeof Statistic.STATISTIC_KEY_DIFFERENCE;
+  export type STATISTIC_VALUE_RANGE = typeof Statistic.STATISTIC_VALUE_RANGE;
+  export type STATISTIC_POSITION = typeof Statistic.STATISTIC_POSITION;
+  export type STATISTIC_RANDOM = typeof Statistic.STATISTIC_RANDOM;
+  export type UNRECOGNIZED = typeof Statistic.UNRECOGNIZED;
+}
+
 export const Mode = {
   MODE_UNSPECIFIED: 0,
   MODE_ENFORCE: 1,
@@ -150,6 +217,8 @@ export const Reject = {
   REJECT_DISABLED: 8,
   /** REJECT_INVALID_MERGE - A merge without a block to keep or to free, or that names a block twice. */
   REJECT_INVALID_MERGE: 9,
+  /** REJECT_UNKNOWN_RULE - A merge by a rule with terms that the engine does not know or does not keep, or that is not well-formed. */
+  REJECT_UNKNOWN_RULE: 10,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -166,6 +235,7 @@ export namespace Reject {
   export type REJECT_SHARED = typeof Reject.REJECT_SHARED;
   export type REJECT_DISABLED = typeof Reject.REJECT_DISABLED;
   export type REJECT_INVALID_MERGE = typeof Reject.REJECT_INVALID_MERGE;
+  export type REJECT_UNKNOWN_RULE = typeof Reject.REJECT_UNKNOWN_RULE;
   export type UNRECOGNIZED = typeof Reject.UNRECOGNIZED;
 }
 
@@ -185,6 +255,29 @@ export namespace ProbeAnswer {
   export type PROBE_ANSWER_NO_ROOM = typeof ProbeAnswer.PROBE_ANSWER_NO_ROOM;
   export type PROBE_ANSWER_UNSUPPORTED = typeof ProbeAnswer.PROBE_ANSWER_UNSUPPORTED;
   export type UNRECOGNIZED = typeof ProbeAnswer.UNRECOGNIZED;
+}
+
+/** What a figure becomes before it is weighed; among all candidates of a head group, taken or not. */
+export const Scale = {
+  /** SCALE_UNSPECIFIED - As it is. */
+  SCALE_UNSPECIFIED: 0,
+  /** SCALE_RANK - Its rank, ascending, divided by the number of candidates; of equal figures the newest token ranks higher. */
+  SCALE_RANK: 1,
+  /** SCALE_SHARE - Divided by the sum of all. */
+  SCALE_SHARE: 2,
+  /** SCALE_SOFTMAX - Softmax. */
+  SCALE_SOFTMAX: 3,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type Scale = typeof Scale[keyof typeof Scale];
+
+export namespace Scale {
+  export type SCALE_UNSPECIFIED = typeof Scale.SCALE_UNSPECIFIED;
+  export type SCALE_RANK = typeof Scale.SCALE_RANK;
+  export type SCALE_SHARE = typeof Scale.SCALE_SHARE;
+  export type SCALE_SOFTMAX = typeof Scale.SCALE_SOFTMAX;
+  export type UNRECOGNIZED = typeof Scale.UNRECOGNIZED;
 }
 
 export interface AttachRequest {
@@ -229,6 +322,8 @@ export interface Hello {
   recentTokens: number;
   /** The engine waits (bounded) for the plan of step N before it schedules N + 1. */
   lockstep: boolean;
+  /** What the engine can value tokens by when it merges; none: merges keep tokens by the engine's own choice. */
+  statistics: Statistic[];
 }
 
 /**
@@ -337,7 +432,7 @@ export interface RequestAck {
   rejected: RejectedBlocks[];
   /** Set when the plan wished for a probe. */
   probe: ProbeAnswer;
-  /** Merges that were carried out, in the plan's order. */
+  /** Merges that were carried out, in the plan's order; without their rules. */
   merged: Merge[];
 }
 
@@ -366,6 +461,16 @@ export interface Configure {
   measureEvery: number;
   /** Most tokens that a probe generates after the end-of-thinking sequence. */
   probeTokens: number;
+  /** Unset: none are kept. */
+  statistics: KeptStatistics | undefined;
+}
+
+export interface KeptStatistics {
+  /** Of those below DISTINCT_KEYS; what the engine did not announce is passed over. */
+  statistics: Statistic[];
+  /** In queries of the request; above 0. For ATTENTION; for PEAK and ANSWER. */
+  attentionHalfLifeTokens: number;
+  peakHalfLifeTokens: number;
 }
 
 /** Sent for every step of a lockstep engine, also when it is empty; otherwise only when there is something to do. */
@@ -381,9 +486,8 @@ export interface Plan {
 }
 
 /**
- * Puts the tokens of several blocks into fewer. Of all the tokens of `into` and `from` each layer and KV head keeps as many
- * as `into` holds, by its own choice: those whose keys are repeated the least by later tokens (the engine sees keys, the
- * service sees blocks). Keys are stored rotated, so that a token may lie in any slot. The blocks of `into` are full before
+ * Puts the tokens of several blocks into fewer. Of all the tokens of `into` and `from`, the candidates, each layer and KV
+ * head keeps as many as `into` holds, by `rule` (the engine sees tokens, the service sees blocks). Keys are stored rotated, so that a token may lie in any slot. The blocks of `into` are full before
  * and after, those of `from` become holes. It is done as a whole or not at all; what was in the way is in
  * RequestAck.rejected. A block that anyone else uses as well, be it a probe, is never merged.
  */
@@ -391,6 +495,42 @@ export interface Merge {
   /** Logical blocks, each ascending; at least one of either, none in both. */
   into: number[];
   from: number[];
+  /** Unset: those stay whose DISTINCT_KEYS is highest. A rule that the engine cannot follow: REJECT_UNKNOWN_RULE. */
+  rule: KeepRule | undefined;
+}
+
+/**
+ * Which candidates stay, for each layer and KV head by itself. The stages fill the room one after the other: each takes
+ * the tokens that it values most of those that are not taken yet. Of equal values the newest token stays.
+ */
+export interface KeepRule {
+  /** At least one. */
+  stages: KeepStage[];
+  /**
+   * Of RANDOM and of sampling. The number drawn for a token is the upper 24 bits, divided by 2^24, of fmix32 (the finaliser
+   * of MurmurHash3) of: seed xor position * 0x9E3779B1 xor head group * 0x85EBCA77, modulo 2^32.
+   */
+  seed: number;
+}
+
+export interface KeepStage {
+  /** Share of the room that it fills, rounded down, in (0, 1]. The last stage fills what is left, whatever it says. */
+  share: number;
+  /** A token's value is the sum of its terms. At least one. */
+  terms: KeepTerm[];
+  /**
+   * Sampled without replacement in proportion to the values, which then must not be negative: what counts is
+   * log(value + 1e-9) - log(-log(u + 2^-25)), u drawn as for RANDOM with seed + 1.
+   */
+  sampled: boolean;
+}
+
+export interface KeepTerm {
+  statistic: Statistic;
+  weight: number;
+  scale: Scale;
+  /** Odd: each token first takes the highest figure within a window of so many candidates, in the order of positions. 0: its own. */
+  pool: number;
 }
 
 export interface RequestPlan {
@@ -728,6 +868,7 @@ function createBaseHello(): Hello {
     sinkTokens: 0,
     recentTokens: 0,
     lockstep: false,
+    statistics: [],
   };
 }
 
@@ -791,6 +932,13 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.lockstep !== false) {
       writer.uint32(128).bool(message.lockstep);
+    }
+    if (message.statistics.length !== 0) {
+      writer.uint32(138).fork();
+      for (const v of message.statistics) {
+        writer.int32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -955,6 +1103,24 @@ export const Hello: MessageFns<Hello> = {
 
             message.lockstep = reader.bool();
             continue;
+          }
+          case 17: {
+            if (tag === 136) {
+              message.statistics.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 138) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.statistics.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
@@ -2044,7 +2210,7 @@ export const Welcome: MessageFns<Welcome> = {
 };
 
 function createBaseConfigure(): Configure {
-  return { headGroups: [], measureEvery: 0, probeTokens: 0 };
+  return { headGroups: [], measureEvery: 0, probeTokens: 0, statistics: undefined };
 }
 
 export const Configure: MessageFns<Configure> = {
@@ -2061,6 +2227,9 @@ export const Configure: MessageFns<Configure> = {
     }
     if (message.probeTokens !== 0) {
       writer.uint32(24).uint32(message.probeTokens);
+    }
+    if (message.statistics !== undefined) {
+      KeptStatistics.encode(message.statistics, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -2110,6 +2279,96 @@ export const Configure: MessageFns<Configure> = {
             }
 
             message.probeTokens = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.statistics = KeptStatistics.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseKeptStatistics(): KeptStatistics {
+  return { statistics: [], attentionHalfLifeTokens: 0, peakHalfLifeTokens: 0 };
+}
+
+export const KeptStatistics: MessageFns<KeptStatistics> = {
+  encode(message: KeptStatistics, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.statistics.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.statistics) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    if (message.attentionHalfLifeTokens !== 0) {
+      writer.uint32(21).float(message.attentionHalfLifeTokens);
+    }
+    if (message.peakHalfLifeTokens !== 0) {
+      writer.uint32(29).float(message.peakHalfLifeTokens);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): KeptStatistics {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseKeptStatistics();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.statistics.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.statistics.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 2: {
+            if (tag !== 21) {
+              break;
+            }
+
+            message.attentionHalfLifeTokens = reader.float();
+            continue;
+          }
+          case 3: {
+            if (tag !== 29) {
+              break;
+            }
+
+            message.peakHalfLifeTokens = reader.float();
             continue;
           }
         }
@@ -2225,7 +2484,7 @@ export const Plan: MessageFns<Plan> = {
 };
 
 function createBaseMerge(): Merge {
-  return { into: [], from: [] };
+  return { into: [], from: [], rule: undefined };
 }
 
 export const Merge: MessageFns<Merge> = {
@@ -2243,6 +2502,9 @@ export const Merge: MessageFns<Merge> = {
         writer.uint32(v);
       }
       writer.join();
+    }
+    if (message.rule !== undefined) {
+      KeepRule.encode(message.rule, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -2295,6 +2557,218 @@ export const Merge: MessageFns<Merge> = {
             }
 
             break;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.rule = KeepRule.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseKeepRule(): KeepRule {
+  return { stages: [], seed: 0 };
+}
+
+export const KeepRule: MessageFns<KeepRule> = {
+  encode(message: KeepRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.stages) {
+      KeepStage.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.seed !== 0) {
+      writer.uint32(16).uint32(message.seed);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): KeepRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseKeepRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.stages.push(KeepStage.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.seed = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseKeepStage(): KeepStage {
+  return { share: 0, terms: [], sampled: false };
+}
+
+export const KeepStage: MessageFns<KeepStage> = {
+  encode(message: KeepStage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.share !== 0) {
+      writer.uint32(13).float(message.share);
+    }
+    for (const v of message.terms) {
+      KeepTerm.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.sampled !== false) {
+      writer.uint32(24).bool(message.sampled);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): KeepStage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseKeepStage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 13) {
+              break;
+            }
+
+            message.share = reader.float();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.terms.push(KeepTerm.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.sampled = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseKeepTerm(): KeepTerm {
+  return { statistic: 0, weight: 0, scale: 0, pool: 0 };
+}
+
+export const KeepTerm: MessageFns<KeepTerm> = {
+  encode(message: KeepTerm, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.statistic !== 0) {
+      writer.uint32(8).int32(message.statistic);
+    }
+    if (message.weight !== 0) {
+      writer.uint32(21).float(message.weight);
+    }
+    if (message.scale !== 0) {
+      writer.uint32(24).int32(message.scale);
+    }
+    if (message.pool !== 0) {
+      writer.uint32(32).uint32(message.pool);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): KeepTerm {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseKeepTerm();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.statistic = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 21) {
+              break;
+            }
+
+            message.weight = reader.float();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.scale = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.pool = reader.uint32();
+            continue;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
