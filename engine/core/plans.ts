@@ -55,7 +55,8 @@ export class PlanApplier {
       this.rejected[reason] += blocks.length;
       return { reason: REJECTS.values[reason], blocks };
     });
-    return { handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged };
+    const told = merged.map(({ into, from }) => ({ into, from, rule: undefined }));
+    return { handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged: told };
   }
 
   /** @returns whether it was carried out; else `rejected` says what was in the way */

@@ -10,7 +10,7 @@ test('the words of the protocol are what metrics and options have always called 
   assert.deepEqual(FINISHES.words, ['stop', 'length', 'abort', 'dropped']);
   assert.equal(
     REJECTS.words.join(' '),
-    'unknown_request stale_epoch protected out_of_range future_step not_resident shared disabled invalid_merge',
+    'unknown_request stale_epoch protected out_of_range future_step not_resident shared disabled invalid_merge unknown_rule',
   );
 });
 

@@ -70,6 +70,91 @@ CAPABILITY_SHADOW: Capability.ValueType  # 3
 CAPABILITY_MERGE: Capability.ValueType  # 4
 Global___Capability: typing_extensions.TypeAlias = Capability
 
+class _Statistic:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _StatisticEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Statistic.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    STATISTIC_UNSPECIFIED: _Statistic.ValueType  # 0
+    STATISTIC_ATTENTION: _Statistic.ValueType  # 1
+    """Kept for each slot of the cache while Configure.statistics names them. A merge moves them with their tokens. They are 0 when a
+    token is stored, and start anew when the cache is computed again.
+    Sum of p; what is there is halved every attention_half_life_tokens queries of the request.
+    """
+    STATISTIC_TOTAL: _Statistic.ValueType  # 2
+    """Sum of p."""
+    STATISTIC_PEAK: _Statistic.ValueType  # 3
+    """Running maximum of m; what is there is halved every peak_half_life_tokens queries of the request. Probes count: their
+    m raises it, without ageing it.
+    """
+    STATISTIC_ANSWER: _Statistic.ValueType  # 4
+    """As PEAK, of the queries of answer probes alone."""
+    STATISTIC_WINDOW: _Statistic.ValueType  # 5
+    """Sum of p over the newest queries: those since the last position but one that is a multiple of 64."""
+    STATISTIC_LAST: _Statistic.ValueType  # 6
+    """p of the newest query."""
+    STATISTIC_DISTINCT_KEYS: _Statistic.ValueType  # 16
+    """Computed when blocks are merged, among the tokens that may go (candidates) and all others of the output's full blocks.
+    Minus the highest cosine of the token's key, as it was before rotation, with that of a later token; 1 without a later
+    one. Rounded to .001.
+    """
+    STATISTIC_DISTINCT_VALUES: _Statistic.ValueType  # 17
+    """The same of values."""
+    STATISTIC_KEY_SIMILARITY: _Statistic.ValueType  # 18
+    """Mean cosine of the token's key, as it is stored (rotated), with those of the other candidates. High: redundant."""
+    STATISTIC_KEY_DIFFERENCE: _Statistic.ValueType  # 19
+    """Minus the cosine of the token's key, before rotation, with the mean of the candidates' keys of length 1."""
+    STATISTIC_VALUE_RANGE: _Statistic.ValueType  # 20
+    """Largest less smallest component of the token's value."""
+    STATISTIC_POSITION: _Statistic.ValueType  # 21
+    """Position of the token."""
+    STATISTIC_RANDOM: _Statistic.ValueType  # 22
+    """Uniform in [0, 1), from KeepRule.seed, the token's position and its head group; see KeepRule."""
+
+class Statistic(_Statistic, metaclass=_StatisticEnumTypeWrapper):
+    """A figure of one token in one head group, by which a merge chooses what stays. In what follows p is the attention that a
+    query gives the token, mean over the query heads that share its keys, and m is the most of one of them. Every query of a
+    request beyond its prompt counts. Queries of the request's answer probes count where it is said, and nowhere else.
+    """
+
+STATISTIC_UNSPECIFIED: Statistic.ValueType  # 0
+STATISTIC_ATTENTION: Statistic.ValueType  # 1
+"""Kept for each slot of the cache while Configure.statistics names them. A merge moves them with their tokens. They are 0 when a
+token is stored, and start anew when the cache is computed again.
+Sum of p; what is there is halved every attention_half_life_tokens queries of the request.
+"""
+STATISTIC_TOTAL: Statistic.ValueType  # 2
+"""Sum of p."""
+STATISTIC_PEAK: Statistic.ValueType  # 3
+"""Running maximum of m; what is there is halved every peak_half_life_tokens queries of the request. Probes count: their
+m raises it, without ageing it.
+"""
+STATISTIC_ANSWER: Statistic.ValueType  # 4
+"""As PEAK, of the queries of answer probes alone."""
+STATISTIC_WINDOW: Statistic.ValueType  # 5
+"""Sum of p over the newest queries: those since the last position but one that is a multiple of 64."""
+STATISTIC_LAST: Statistic.ValueType  # 6
+"""p of the newest query."""
+STATISTIC_DISTINCT_KEYS: Statistic.ValueType  # 16
+"""Computed when blocks are merged, among the tokens that may go (candidates) and all others of the output's full blocks.
+Minus the highest cosine of the token's key, as it was before rotation, with that of a later token; 1 without a later
+one. Rounded to .001.
+"""
+STATISTIC_DISTINCT_VALUES: Statistic.ValueType  # 17
+"""The same of values."""
+STATISTIC_KEY_SIMILARITY: Statistic.ValueType  # 18
+"""Mean cosine of the token's key, as it is stored (rotated), with those of the other candidates. High: redundant."""
+STATISTIC_KEY_DIFFERENCE: Statistic.ValueType  # 19
+"""Minus the cosine of the token's key, before rotation, with the mean of the candidates' keys of length 1."""
+STATISTIC_VALUE_RANGE: Statistic.ValueType  # 20
+"""Largest less smallest component of the token's value."""
+STATISTIC_POSITION: Statistic.ValueType  # 21
+"""Position of the token."""
+STATISTIC_RANDOM: Statistic.ValueType  # 22
+"""Uniform in [0, 1), from KeepRule.seed, the token's position and its head group; see KeepRule."""
+Global___Statistic: typing_extensions.TypeAlias = Statistic
+
 class _Mode:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -155,6 +240,8 @@ class _RejectEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """Evictions are switched off at the engine."""
     REJECT_INVALID_MERGE: _Reject.ValueType  # 9
     """A merge without a block to keep or to free, or that names a block twice."""
+    REJECT_UNKNOWN_RULE: _Reject.ValueType  # 10
+    """A merge by a rule with terms that the engine does not know or does not keep, or that is not well-formed."""
 
 class Reject(_Reject, metaclass=_RejectEnumTypeWrapper): ...
 
@@ -174,6 +261,8 @@ REJECT_DISABLED: Reject.ValueType  # 8
 """Evictions are switched off at the engine."""
 REJECT_INVALID_MERGE: Reject.ValueType  # 9
 """A merge without a block to keep or to free, or that names a block twice."""
+REJECT_UNKNOWN_RULE: Reject.ValueType  # 10
+"""A merge by a rule with terms that the engine does not know or does not keep, or that is not well-formed."""
 Global___Reject: typing_extensions.TypeAlias = Reject
 
 class _ProbeAnswer:
@@ -194,6 +283,34 @@ PROBE_ANSWER_STARTED: ProbeAnswer.ValueType  # 1
 PROBE_ANSWER_NO_ROOM: ProbeAnswer.ValueType  # 2
 PROBE_ANSWER_UNSUPPORTED: ProbeAnswer.ValueType  # 3
 Global___ProbeAnswer: typing_extensions.TypeAlias = ProbeAnswer
+
+class _Scale:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ScaleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Scale.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SCALE_UNSPECIFIED: _Scale.ValueType  # 0
+    """As it is."""
+    SCALE_RANK: _Scale.ValueType  # 1
+    """Its rank, ascending, divided by the number of candidates; of equal figures the newest token ranks higher."""
+    SCALE_SHARE: _Scale.ValueType  # 2
+    """Divided by the sum of all."""
+    SCALE_SOFTMAX: _Scale.ValueType  # 3
+    """Softmax."""
+
+class Scale(_Scale, metaclass=_ScaleEnumTypeWrapper):
+    """What a figure becomes before it is weighed; among all candidates of a head group, taken or not."""
+
+SCALE_UNSPECIFIED: Scale.ValueType  # 0
+"""As it is."""
+SCALE_RANK: Scale.ValueType  # 1
+"""Its rank, ascending, divided by the number of candidates; of equal figures the newest token ranks higher."""
+SCALE_SHARE: Scale.ValueType  # 2
+"""Divided by the sum of all."""
+SCALE_SOFTMAX: Scale.ValueType  # 3
+"""Softmax."""
+Global___Scale: typing_extensions.TypeAlias = Scale
 
 @typing.final
 class AttachRequest(google.protobuf.message.Message):
@@ -280,6 +397,7 @@ class Hello(google.protobuf.message.Message):
     SINK_TOKENS_FIELD_NUMBER: builtins.int
     RECENT_TOKENS_FIELD_NUMBER: builtins.int
     LOCKSTEP_FIELD_NUMBER: builtins.int
+    STATISTICS_FIELD_NUMBER: builtins.int
     protocol_min: builtins.int
     """The lowest and the highest ProtocolVersion that the engine speaks."""
     protocol_max: builtins.int
@@ -310,6 +428,10 @@ class Hello(google.protobuf.message.Message):
 
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]: ...
+    @property
+    def statistics(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Statistic.ValueType]:
+        """What the engine can value tokens by when it merges; none: merges keep tokens by the engine's own choice."""
+
     def __init__(
         self,
         *,
@@ -329,8 +451,9 @@ class Hello(google.protobuf.message.Message):
         sink_tokens: builtins.int = ...,
         recent_tokens: builtins.int = ...,
         lockstep: builtins.bool = ...,
+        statistics: collections.abc.Iterable[Global___Statistic.ValueType] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_size", b"block_size", "bytes_per_block", b"bytes_per_block", "capabilities", b"capabilities", "end_of_thinking", b"end_of_thinking", "engine_id", b"engine_id", "head_groups", b"head_groups", "instance_id", b"instance_id", "layers", b"layers", "lockstep", b"lockstep", "model", b"model", "pool_blocks", b"pool_blocks", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "recent_tokens", b"recent_tokens", "segment_marker_token_ids", b"segment_marker_token_ids", "sink_tokens", b"sink_tokens"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_size", b"block_size", "bytes_per_block", b"bytes_per_block", "capabilities", b"capabilities", "end_of_thinking", b"end_of_thinking", "engine_id", b"engine_id", "head_groups", b"head_groups", "instance_id", b"instance_id", "layers", b"layers", "lockstep", b"lockstep", "model", b"model", "pool_blocks", b"pool_blocks", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "recent_tokens", b"recent_tokens", "segment_marker_token_ids", b"segment_marker_token_ids", "sink_tokens", b"sink_tokens", "statistics", b"statistics"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
@@ -636,7 +759,7 @@ class RequestAck(google.protobuf.message.Message):
     def rejected(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RejectedBlocks]: ...
     @property
     def merged(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
-        """Merges that were carried out, in the plan's order."""
+        """Merges that were carried out, in the plan's order; without their rules."""
 
     def __init__(
         self,
@@ -731,6 +854,7 @@ class Configure(google.protobuf.message.Message):
     HEAD_GROUPS_FIELD_NUMBER: builtins.int
     MEASURE_EVERY_FIELD_NUMBER: builtins.int
     PROBE_TOKENS_FIELD_NUMBER: builtins.int
+    STATISTICS_FIELD_NUMBER: builtins.int
     measure_every: builtins.int
     """Measure every n-th decode step of a request; 0: never. Probes are measured at each of their steps."""
     probe_tokens: builtins.int
@@ -739,17 +863,50 @@ class Configure(google.protobuf.message.Message):
     def head_groups(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Head groups to measure; empty: all. A number that is no head group: the engine measures nothing, and says so."""
 
+    @property
+    def statistics(self) -> Global___KeptStatistics:
+        """Unset: none are kept."""
+
     def __init__(
         self,
         *,
         head_groups: collections.abc.Iterable[builtins.int] | None = ...,
         measure_every: builtins.int = ...,
         probe_tokens: builtins.int = ...,
+        statistics: Global___KeptStatistics | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["head_groups", b"head_groups", "measure_every", b"measure_every", "probe_tokens", b"probe_tokens"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["statistics", b"statistics"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["head_groups", b"head_groups", "measure_every", b"measure_every", "probe_tokens", b"probe_tokens", "statistics", b"statistics"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Configure: typing_extensions.TypeAlias = Configure
+
+@typing.final
+class KeptStatistics(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATISTICS_FIELD_NUMBER: builtins.int
+    ATTENTION_HALF_LIFE_TOKENS_FIELD_NUMBER: builtins.int
+    PEAK_HALF_LIFE_TOKENS_FIELD_NUMBER: builtins.int
+    attention_half_life_tokens: builtins.float
+    """In queries of the request; above 0. For ATTENTION; for PEAK and ANSWER."""
+    peak_half_life_tokens: builtins.float
+    @property
+    def statistics(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Statistic.ValueType]:
+        """Of those below DISTINCT_KEYS; what the engine did not announce is passed over."""
+
+    def __init__(
+        self,
+        *,
+        statistics: collections.abc.Iterable[Global___Statistic.ValueType] | None = ...,
+        attention_half_life_tokens: builtins.float = ...,
+        peak_half_life_tokens: builtins.float = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attention_half_life_tokens", b"attention_half_life_tokens", "peak_half_life_tokens", b"peak_half_life_tokens", "statistics", b"statistics"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___KeptStatistics: typing_extensions.TypeAlias = KeptStatistics
 
 @typing.final
 class Plan(google.protobuf.message.Message):
@@ -786,9 +943,8 @@ Global___Plan: typing_extensions.TypeAlias = Plan
 
 @typing.final
 class Merge(google.protobuf.message.Message):
-    """Puts the tokens of several blocks into fewer. Of all the tokens of `into` and `from` each layer and KV head keeps as many
-    as `into` holds, by its own choice: those whose keys are repeated the least by later tokens (the engine sees keys, the
-    service sees blocks). Keys are stored rotated, so that a token may lie in any slot. The blocks of `into` are full before
+    """Puts the tokens of several blocks into fewer. Of all the tokens of `into` and `from`, the candidates, each layer and KV
+    head keeps as many as `into` holds, by `rule` (the engine sees tokens, the service sees blocks). Keys are stored rotated, so that a token may lie in any slot. The blocks of `into` are full before
     and after, those of `from` become holes. It is done as a whole or not at all; what was in the way is in
     RequestAck.rejected. A block that anyone else uses as well, be it a probe, is never merged.
     """
@@ -797,19 +953,111 @@ class Merge(google.protobuf.message.Message):
 
     INTO_FIELD_NUMBER: builtins.int
     FROM_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
     @property
     def into(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Logical blocks, each ascending; at least one of either, none in both."""
+
+    @property
+    def rule(self) -> Global___KeepRule:
+        """Unset: those stay whose DISTINCT_KEYS is highest. A rule that the engine cannot follow: REJECT_UNKNOWN_RULE."""
 
     def __init__(
         self,
         *,
         into: collections.abc.Iterable[builtins.int] | None = ...,
+        rule: Global___KeepRule | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["from", b"from", "into", b"into"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["rule", b"rule"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["from", b"from", "into", b"into", "rule", b"rule"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Merge: typing_extensions.TypeAlias = Merge
+
+@typing.final
+class KeepRule(google.protobuf.message.Message):
+    """Which candidates stay, for each layer and KV head by itself. The stages fill the room one after the other: each takes
+    the tokens that it values most of those that are not taken yet. Of equal values the newest token stays.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    seed: builtins.int
+    """Of RANDOM and of sampling. The number drawn for a token is the upper 24 bits, divided by 2^24, of fmix32 (the finaliser
+    of MurmurHash3) of: seed xor position * 0x9E3779B1 xor head group * 0x85EBCA77, modulo 2^32.
+    """
+    @property
+    def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KeepStage]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        stages: collections.abc.Iterable[Global___KeepStage] | None = ...,
+        seed: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["seed", b"seed", "stages", b"stages"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___KeepRule: typing_extensions.TypeAlias = KeepRule
+
+@typing.final
+class KeepStage(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHARE_FIELD_NUMBER: builtins.int
+    TERMS_FIELD_NUMBER: builtins.int
+    SAMPLED_FIELD_NUMBER: builtins.int
+    share: builtins.float
+    """Share of the room that it fills, rounded down, in (0, 1]. The last stage fills what is left, whatever it says."""
+    sampled: builtins.bool
+    """Sampled without replacement in proportion to the values, which then must not be negative: what counts is
+    log(value + 1e-9) - log(-log(u + 2^-25)), u drawn as for RANDOM with seed + 1.
+    """
+    @property
+    def terms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KeepTerm]:
+        """A token's value is the sum of its terms. At least one."""
+
+    def __init__(
+        self,
+        *,
+        share: builtins.float = ...,
+        terms: collections.abc.Iterable[Global___KeepTerm] | None = ...,
+        sampled: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["sampled", b"sampled", "share", b"share", "terms", b"terms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___KeepStage: typing_extensions.TypeAlias = KeepStage
+
+@typing.final
+class KeepTerm(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATISTIC_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    POOL_FIELD_NUMBER: builtins.int
+    statistic: Global___Statistic.ValueType
+    weight: builtins.float
+    scale: Global___Scale.ValueType
+    pool: builtins.int
+    """Odd: each token first takes the highest figure within a window of so many candidates, in the order of positions. 0: its own."""
+    def __init__(
+        self,
+        *,
+        statistic: Global___Statistic.ValueType = ...,
+        weight: builtins.float = ...,
+        scale: Global___Scale.ValueType = ...,
+        pool: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["pool", b"pool", "scale", b"scale", "statistic", b"statistic", "weight", b"weight"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___KeepTerm: typing_extensions.TypeAlias = KeepTerm
 
 @typing.final
 class RequestPlan(google.protobuf.message.Message):
