@@ -31,23 +31,24 @@ export function compatibilityPage(): string {
   const node = (JSON.parse(read('package.json')) as { dependencies: Record<string, string> }).dependencies['node'];
   const kubernetes = find('deploy/helm/crystal-kv/Chart.yaml', /^kubeVersion: "(.*)"$/m).replace('-0', '');
   const rows = testedVersions().map((vllm) => `| ${version} | ${version} | ${plugin} | ${vllm} |`);
-  return `# What goes together
-Made by \`scripts/compatibility.ts\` from the code; \`make gen\` makes it again.
+  return `# Compatible versions
+Generated from the code by \`scripts/compatibility.ts\`; \`make gen\` regenerates it.
 
 | gateway | policy service, engine | plugin | vLLM |
 |---|---|---|---|
 ${rows.join('\n')}
 
-* **vLLM** of another version runs as stock behind the gateway: the plugin says so once in the log and as
-  \`crystalkv_engine_refused{feature="version"}\`, and nothing is evicted. What was run with each version, and on what, is in
-  [the plugin's README](../vllm-plugin/README.md#what-was-tried).
-* **Engines and policy service** agree on a version of their protocol when they meet; this release speaks ${PROTOCOL.min} to ${PROTOCOL.max}. Without
-  one in common the policy service refuses the stream with a sentence, and the engine goes on as stock.
-* **The gateway** needs neither: any OpenAI server is a backend.
-* Node ${node} (images; from source Node >= 20 installs it), Python ${python} for the plugin, Kubernetes ${kubernetes} for the chart,
-  Docker Compose >= 2.20.
+* **vLLM** in any other version runs as stock behind the gateway, and nothing is evicted. The plugin says so once in the log and
+  in \`crystalkv_engine_refused{feature="version"}\`. [The plugin's README](../vllm-plugin/README.md#what-was-tested) says what was
+  run with each version, and on which hardware.
+* **Engines and policy service** agree on a protocol version when they connect; this release supports
+  ${PROTOCOL.min} to ${PROTOCOL.max}. Without a common version, the policy service refuses the stream and says why, and
+  the engine continues as stock.
+* **The gateway** depends on neither: any OpenAI server can be a backend.
+* Node ${node} (in the images; from source, any Node >= 20 installs it), Python ${python} for the plugin,
+  Kubernetes ${kubernetes} for the chart, Docker Compose >= 2.20.
 
-One number holds for the npm package, the wheel, the chart and the images; a test compares them.
+The npm package, the wheel, the chart and the images share one version number; a test compares them.
 `;
 }
 
