@@ -1,4 +1,5 @@
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
+import { grown } from '../grown.ts';
 import type { Rows } from './sample.ts';
 
 /** Milliseconds after which other work gets its turn. */
@@ -104,9 +105,8 @@ class Evaluation {
   }
 
   #reserve(rows: number): void {
-    if (rows <= this.#read.length) return;
-    this.#read = new Float64Array(rows * 2);
-    this.#unread = new Float64Array(rows * 2);
+    this.#read = grown(this.#read, rows);
+    this.#unread = grown(this.#unread, rows);
   }
 }
 

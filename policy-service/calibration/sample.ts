@@ -1,3 +1,4 @@
+import { grown } from '../grown.ts';
 import { addLinear } from '../measure/masses.ts';
 import type { BlockTable } from '../request/block-table.ts';
 import type { ProbeRun } from '../request/probe.ts';
@@ -102,14 +103,8 @@ export class CalibrationSample {
   }
 
   #reserve(blocks: number): void {
-    if (blocks <= this.#steps.length) return;
-    const grown = (old: Float64Array, length: number) => {
-      const array = new Float64Array(length);
-      array.set(old);
-      return array;
-    };
-    this.#steps = grown(this.#steps, blocks * 2);
-    this.#sums = grown(this.#sums, blocks * 2 * this.#groups);
-    this.#peaks = grown(this.#peaks, blocks * 2 * this.#groups);
+    this.#steps = grown(this.#steps, blocks);
+    this.#sums = grown(this.#sums, blocks * this.#groups);
+    this.#peaks = grown(this.#peaks, blocks * this.#groups);
   }
 }

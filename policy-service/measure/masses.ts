@@ -1,3 +1,5 @@
+import { grown } from '../grown.ts';
+
 /** Groups whose evictable blocks hold less than this share of the attention say nothing about them. */
 const MIN_EVICTABLE_MASS = 0.02;
 /** The log code that stands for nothing. */
@@ -53,7 +55,7 @@ export function findHits(
   const width = to - from;
   const words = width >>> 2;
   const bytes = new DataView(codes.buffer, codes.byteOffset, codes.byteLength);
-  if (unread.length <= words) unread = new Uint32Array((words + 1) * 2);
+  unread = grown(unread, words + 1);
   unread.fill(HIGH_BITS, 0, words + 1);
   const fixed = test.rule === 'mass' ? lastCodeOf(test.share) : undefined;
   let bits = 0;
@@ -197,7 +199,7 @@ let sorted = new Float64Array(256);
 export function topHalfHits(mass: Float64Array, count: number, hits: Uint8Array): void {
   hits.fill(0, 0, count);
   if (count === 0) return;
-  if (sorted.length < count) sorted = new Float64Array(count * 2);
+  sorted = grown(sorted, count);
   const order = sorted.subarray(0, count);
   order.set(mass.subarray(0, count));
   order.sort();

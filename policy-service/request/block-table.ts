@@ -1,3 +1,5 @@
+import { grown } from '../grown.ts';
+
 /** What the service knows of a logical block. Only `resident` ones may be chosen for eviction. */
 const RESIDENT = 0;
 /** The engine said that it is gone. */
@@ -199,16 +201,8 @@ export class BlockTable {
   }
 
   #reserve(blocks: number): void {
-    if (blocks <= this.#states.length) return;
-    const length = blocks * 2;
-    const states = new Uint8Array(length);
-    states.set(this.#states);
-    this.#states = states;
-    const refused = new Uint32Array(length);
-    refused.set(this.#refusedUntil);
-    this.#refusedUntil = refused;
-    const live = new Int32Array(length);
-    live.set(this.live.subarray(0, this.liveCount));
-    this.live = live;
+    this.#states = grown(this.#states, blocks);
+    this.#refusedUntil = grown(this.#refusedUntil, blocks);
+    this.live = grown(this.live, blocks);
   }
 }

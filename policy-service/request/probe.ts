@@ -1,6 +1,7 @@
+import { grown } from '../grown.ts';
 import { raiseGroupPeaks, raisePeaks } from '../measure/masses.ts';
 import type { MeasuredGroups } from '../measure/measured-groups.ts';
-import { type ProbeReading, withRoomFor } from '../policies/policy.ts';
+import type { ProbeReading } from '../policies/policy.ts';
 import type { ProbeOptions } from './probe-schedule.ts';
 
 /** The running maximum over a request's answer probes. Logical indices stay valid when the cache is recomputed. */
@@ -17,8 +18,8 @@ export class ProbeMemory implements ProbeReading {
    * younger than `ageTokens` at the probe counts in proportion: an answer looks at what is near whatever it needs.
    */
   fold(run: ProbeRun, { decay, ageTokens }: Pick<ProbeOptions, 'decay' | 'ageTokens'>): void {
-    this.masses = withRoomFor(this.masses, run.shared, 0);
-    this.strongest = withRoomFor(this.strongest, run.shared, 0);
+    this.masses = grown(this.masses, run.shared);
+    this.strongest = grown(this.strongest, run.shared);
     this.seen = Math.max(this.seen, run.shared);
     for (let block = 0; block < this.seen; block += 1) this.masses[block]! *= decay;
     for (let i = 0; i < run.columns; i += 1) {

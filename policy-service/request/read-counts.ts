@@ -1,3 +1,5 @@
+import { grown } from '../grown.ts';
+
 /**
  * How often each block was read, and when it last was, for people who look. Counted wherever a hit test is made anyway;
  * `wanted` asks for one at every measured step, which costs what the test costs.
@@ -11,8 +13,9 @@ export class ReadCounts {
   /** Takes one measured step in: `hits[i]` says whether `blocks[i]` was read, for the first `count`, ascending. */
   add(blocks: Int32Array, count: number, hits: Uint8Array, tokens: number): void {
     if (count === 0) return;
-    const newest = blocks[count - 1]!;
-    if (newest >= this.#hits.length) this.#grow(Math.max(64, (newest + 1) * 2));
+    const length = blocks[count - 1]! + 1;
+    this.#hits = grown(this.#hits, length);
+    this.#lastTokens = grown(this.#lastTokens, length);
     for (let i = 0; i < count; i += 1) {
       if (hits[i] === 0) continue;
       const block = blocks[i]!;
@@ -31,14 +34,5 @@ export class ReadCounts {
     if (this.#hits.length === 0) return { hits: [], lastTokens: [] };
     const upTo = (array: Uint32Array) => Array.from({ length: blocks }, (_, block) => array[block] ?? 0);
     return { hits: upTo(this.#hits), lastTokens: upTo(this.#lastTokens) };
-  }
-
-  #grow(length: number): void {
-    const hits = new Uint32Array(length);
-    hits.set(this.#hits);
-    this.#hits = hits;
-    const lastTokens = new Uint32Array(length);
-    lastTokens.set(this.#lastTokens);
-    this.#lastTokens = lastTokens;
   }
 }
