@@ -60,7 +60,7 @@ export function createAdaptiveController(options: AdaptiveOptions): Controller {
     }
     if (blocks === damped.atBlocks) return damped;
     if (blocks > damped.atBlocks) {
-      damped.average += options.damping * (member.demand(options.cover) - damped.average);
+      damped.average += options.damping * (member.ranking.demand(options.cover) - damped.average);
       if (Math.abs(damped.average - damped.share) > options.hysteresis) damped.share = damped.average;
     }
     damped.atBlocks = blocks;

@@ -10,6 +10,11 @@ export interface Member {
   readonly isAnswering: boolean;
   /** Its blocks are merged, not evicted: which of them give their places says nothing about what is kept. */
   readonly merges: boolean;
+  readonly ranking: Worth;
+}
+
+/** What a request's blocks are worth. */
+export interface Worth {
   /**
    * Writes the values of keeping the blocks that may leave now to `out`, from index `at` on, and returns how many there
    * are; at most `table.liveCount`. In any order; they compare with those of other requests under the same policy.

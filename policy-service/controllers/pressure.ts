@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { grown } from '../grown.ts';
 import { takeLowest } from '../request/select.ts';
 import { share, tokenCount } from './bounds.ts';
 import { blocksOf, type Controller, defineController, type Member, outputBlocksEver, type Pool } from './controller.ts';
@@ -96,15 +97,9 @@ export function createPressureController(options: PressureOptions): Controller {
     const most = spare(member);
     if (most === 0) return 0;
     const end = at + member.table.liveCount;
-    if (end > values.length) {
-      const grown = new Float64Array(end * 2);
-      grown.set(values.subarray(0, at));
-      values = grown;
-      const owned = new Int32Array(end * 2);
-      owned.set(owners.subarray(0, at));
-      owners = owned;
-    }
-    const count = member.comparableValues(values, at);
+    values = grown(values, end);
+    owners = grown(owners, end);
+    const count = member.ranking.comparableValues(values, at);
     const offered = Math.min(most, count);
     // until they are chosen from all, their places stand for nothing
     takeLowest(owners.subarray(at), values.subarray(at), count, offered);

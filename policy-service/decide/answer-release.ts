@@ -11,7 +11,7 @@ export function untouchedBlocks(state: RequestState): number[] {
   const { probe, reads, tokens, table, profile } = state;
   if (probe.count === 0) return [];
   const { share } = profile.hits;
-  return state
+  return state.ranking
     .candidates()
     .filter(
       (block) =>

@@ -105,7 +105,7 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
       if (quota <= 0) continue;
       const state = members[i]!;
       const merge = state.merges ? planMerge(state, quota) : undefined;
-      if (merge === undefined) planEviction(state, state.leastValuable(quota), planFor, shadowed);
+      if (merge === undefined) planEviction(state, state.ranking.leastValuable(quota), planFor, shadowed);
       else {
         for (const block of merge.from) state.table.markPending(block);
         pool.promisedBlocks += merge.from.length;

@@ -10,8 +10,8 @@ export const MAX_MERGED_BLOCKS = 64;
  * two blocks to merge.
  */
 export function planMerge(state: RequestState, n: number): Merge | undefined {
-  const blocks = state.candidates();
-  const from = state.leastValuable(Math.min(n, blocks.length - 1, MAX_MERGED_BLOCKS - 1));
+  const blocks = state.ranking.candidates();
+  const from = state.ranking.leastValuable(Math.min(n, blocks.length - 1, MAX_MERGED_BLOCKS - 1));
   if (from.length === 0) return undefined;
   const freed = new Set(from);
   return {

@@ -1,4 +1,5 @@
-import { type PolicyDefinition, withRoomFor } from './policy.ts';
+import { grown } from '../grown.ts';
+import type { PolicyDefinition } from './policy.ts';
 
 /**
  * Combined recency and frequency. With rate = ln 2 / half-life, a hit makes C <- C * exp(-rate * dt) + 1, and the value
@@ -14,16 +15,20 @@ export const crf: PolicyDefinition = {
   mass: false,
   merges: false,
   needsProbe: false,
+  comparison: {
+    weight: 'exp',
+    shift: ({ tokens }, { halfLifeTokens }) => (-Math.LN2 / halfLifeTokens) * tokens,
+  },
   create: ({ halfLifeTokens }) => {
     const rate = Math.LN2 / halfLifeTokens;
     let keys = new Float64Array(64).fill(Number.NEGATIVE_INFINITY);
     return {
       admit(block, tokens) {
-        keys = withRoomFor(keys, block, Number.NEGATIVE_INFINITY);
+        keys = grown(keys, block + 1, Number.NEGATIVE_INFINITY);
         if (keys[block] === Number.NEGATIVE_INFINITY) keys[block] = rate * tokens;
       },
       observe({ tokens, blocks, evictable, hits }) {
-        if (evictable > 0) keys = withRoomFor(keys, blocks[evictable - 1]!, Number.NEGATIVE_INFINITY);
+        if (evictable > 0) keys = grown(keys, blocks[evictable - 1]! + 1, Number.NEGATIVE_INFINITY);
         const now = rate * tokens;
         for (let i = 0; i < evictable; i += 1) {
           if (hits[i] === 1) keys[blocks[i]!] = logSum(keys[blocks[i]!]!, now);

@@ -23,6 +23,7 @@ export const crystal: PolicyDefinition = {
   mass: true,
   merges: true,
   needsProbe: true,
+  comparison: { weight: 'value' },
   create: (parameters) => {
     const { answerWeight, segments: thins, recurrence } = parameters;
     const history = h2oNorm.create(parameters);

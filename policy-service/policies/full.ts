@@ -8,6 +8,7 @@ export const full: PolicyDefinition = {
   mass: false,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'equal' },
   create: () => ({
     score(_blocks, count, _request, out) {
       out.fill(0, 0, count);

@@ -1,4 +1,5 @@
-import { type PolicyDefinition, withRoomFor } from './policy.ts';
+import { grown } from '../grown.ts';
+import type { PolicyDefinition } from './policy.ts';
 
 /** The mean runs over all measured steps since a block's birth, so that old blocks are not ahead for being old. */
 export const h2oNorm: PolicyDefinition = {
@@ -9,18 +10,19 @@ export const h2oNorm: PolicyDefinition = {
   mass: true,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'value' },
   create: () => {
     let sums = new Float64Array(64);
     let ages = new Float64Array(64);
     return {
       admit(block) {
-        sums = withRoomFor(sums, block, 0);
-        ages = withRoomFor(ages, block, 0);
+        sums = grown(sums, block + 1);
+        ages = grown(ages, block + 1);
       },
       observe({ blocks, count, mass }) {
         if (count === 0) return;
-        sums = withRoomFor(sums, blocks[count - 1]!, 0);
-        ages = withRoomFor(ages, blocks[count - 1]!, 0);
+        sums = grown(sums, blocks[count - 1]! + 1);
+        ages = grown(ages, blocks[count - 1]! + 1);
         for (let i = 0; i < count; i += 1) {
           sums[blocks[i]!]! += mass[i]!;
           ages[blocks[i]!]! += 1;

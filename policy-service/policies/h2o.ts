@@ -1,4 +1,5 @@
-import { type PolicyDefinition, withRoomFor } from './policy.ts';
+import { grown } from '../grown.ts';
+import type { PolicyDefinition } from './policy.ts';
 
 /** The sum runs from a block's birth, so also over its time in the protected window. */
 export const h2o: PolicyDefinition = {
@@ -9,14 +10,15 @@ export const h2o: PolicyDefinition = {
   mass: true,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'value' },
   create: () => {
     let sums = new Float64Array(64);
     return {
       admit(block) {
-        sums = withRoomFor(sums, block, 0);
+        sums = grown(sums, block + 1);
       },
       observe({ blocks, count, mass }) {
-        if (count > 0) sums = withRoomFor(sums, blocks[count - 1]!, 0);
+        if (count > 0) sums = grown(sums, blocks[count - 1]! + 1);
         for (let i = 0; i < count; i += 1) sums[blocks[i]!]! += mass[i]!;
       },
       score(blocks, count, _request, out) {

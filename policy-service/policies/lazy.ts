@@ -1,4 +1,5 @@
-import { type PolicyDefinition, withRoomFor } from './policy.ts';
+import { grown } from '../grown.ts';
+import type { PolicyDefinition } from './policy.ts';
 
 /**
  * With t the time, TS that of the last hit and MRI the longest gap between two hits, the value is
@@ -13,12 +14,13 @@ export const lazy: PolicyDefinition = {
   mass: false,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'equal' },
   create: () => {
     let lastHit = new Float64Array(64).fill(Number.NaN);
     let longestGap = new Float64Array(64).fill(1);
     const hit = (block: number, tokens: number) => {
-      lastHit = withRoomFor(lastHit, block, Number.NaN);
-      longestGap = withRoomFor(longestGap, block, 1);
+      lastHit = grown(lastHit, block + 1, Number.NaN);
+      longestGap = grown(longestGap, block + 1, 1);
       const gap = tokens - lastHit[block]!;
       if (gap > longestGap[block]!) longestGap[block] = gap;
       lastHit[block] = tokens;

@@ -60,13 +60,27 @@ export interface Policy {
   observe?(measurement: Measurement): void;
   /**
    * `out[i]` becomes the value of keeping `blocks[i]`; the lowest leaves first. Finite for every admitted block, and
-   * without side effect: asking twice gives the same answer. Values compare within the request only.
+   * without side effect: asking twice gives the same answer. Values of several requests compare by `comparison` only.
    */
   score(blocks: Int32Array, count: number, request: RequestFacts, out: Float64Array): void;
 }
 
 /** Whether a policy asks for hits, and for which: those of the profile's test, or the better half of the blocks by mass. */
 export type HitRule = 'none' | 'profile' | 'top_half';
+
+/** How the values of requests under the same policy compare with each other. */
+export interface Comparison {
+  /**
+   * What a value weighs when a request's demand is read from its blocks: itself, its exponential (values that are
+   * logarithms), or the same as every other (values that only say which comes first).
+   */
+  weight: 'value' | 'exp' | 'equal';
+  /**
+   * Added to a request's values before they are compared with those of another request, so that times become ages.
+   * Left out: they compare as they are.
+   */
+  shift?(now: { tokens: number; blockSize: number }, parameters: PolicyParameters): number;
+}
 
 /** One line of the registry. */
 export interface PolicyDefinition {
@@ -82,13 +96,6 @@ export interface PolicyDefinition {
   merges: boolean;
   /** Whether answer probes are worth their tokens. */
   needsProbe: boolean;
+  comparison: Comparison;
   create(parameters: PolicyParameters): Policy;
-}
-
-/** `array`, or a copy that is long enough for index `block` and filled with `fill` beyond the old end. */
-export function withRoomFor(array: Float64Array<ArrayBuffer>, block: number, fill: number): Float64Array<ArrayBuffer> {
-  if (block < array.length) return array;
-  const grown = new Float64Array(Math.max(64, (block + 1) * 2)).fill(fill, array.length);
-  grown.set(array);
-  return grown;
 }

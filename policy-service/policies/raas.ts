@@ -1,4 +1,5 @@
-import { type PolicyDefinition, withRoomFor } from './policy.ts';
+import { grown } from '../grown.ts';
+import type { PolicyDefinition } from './policy.ts';
 
 export const raas: PolicyDefinition = {
   summary: 'Keeps what was read last: the time at which a block was last in the better half by mass.',
@@ -8,15 +9,16 @@ export const raas: PolicyDefinition = {
   mass: false,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'equal', shift: ({ tokens }) => -tokens },
   create: () => {
     let lastHit = new Float64Array(64);
     return {
       admit(block, tokens) {
-        lastHit = withRoomFor(lastHit, block, 0);
+        lastHit = grown(lastHit, block + 1);
         lastHit[block] = tokens;
       },
       observe({ tokens, blocks, evictable, hits }) {
-        if (evictable > 0) lastHit = withRoomFor(lastHit, blocks[evictable - 1]!, 0);
+        if (evictable > 0) lastHit = grown(lastHit, blocks[evictable - 1]! + 1);
         for (let i = 0; i < evictable; i += 1) if (hits[i] === 1) lastHit[blocks[i]!] = tokens;
       },
       score(blocks, count, _request, out) {

@@ -8,6 +8,7 @@ export const random: PolicyDefinition = {
   mass: false,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'equal' },
   create: ({ seed }) => {
     let identity = '';
     let hashed = hashText('', seed);

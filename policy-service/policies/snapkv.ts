@@ -1,4 +1,5 @@
-import { type PolicyDefinition, withRoomFor } from './policy.ts';
+import { grown } from '../grown.ts';
+import type { PolicyDefinition } from './policy.ts';
 
 /** Measured steps that make the observation window. */
 const WINDOW = 16;
@@ -12,16 +13,17 @@ export const snapkv: PolicyDefinition = {
   mass: true,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'value' },
   create: () => {
     /** `WINDOW` masses a block, a ring by step. */
     let masses = new Float64Array(64 * WINDOW);
     let place = 0;
     return {
       admit(block) {
-        masses = withRoomFor(masses, (block + 1) * WINDOW, 0);
+        masses = grown(masses, (block + 1) * WINDOW);
       },
       observe({ blocks, count, mass }) {
-        if (count > 0) masses = withRoomFor(masses, (blocks[count - 1]! + 1) * WINDOW, 0);
+        if (count > 0) masses = grown(masses, (blocks[count - 1]! + 1) * WINDOW);
         for (let i = 0; i < count; i += 1) masses[blocks[i]! * WINDOW + place] = mass[i]!;
         place = (place + 1) % WINDOW;
       },

@@ -1,4 +1,5 @@
-import { type PolicyDefinition, withRoomFor } from './policy.ts';
+import { grown } from '../grown.ts';
+import type { PolicyDefinition } from './policy.ts';
 
 /** The mass of a block is the sum over its tokens, mean over all head groups; 0 before it was measured. */
 export const tova: PolicyDefinition = {
@@ -9,14 +10,15 @@ export const tova: PolicyDefinition = {
   mass: true,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'value' },
   create: () => {
     let latest = new Float64Array(64);
     return {
       admit(block) {
-        latest = withRoomFor(latest, block, 0);
+        latest = grown(latest, block + 1);
       },
       observe({ blocks, count, mass }) {
-        if (count > 0) latest = withRoomFor(latest, blocks[count - 1]!, 0);
+        if (count > 0) latest = grown(latest, blocks[count - 1]! + 1);
         for (let i = 0; i < count; i += 1) latest[blocks[i]!] = mass[i]!;
       },
       score(blocks, count, _request, out) {

@@ -8,6 +8,7 @@ export const window: PolicyDefinition = {
   mass: false,
   merges: false,
   needsProbe: false,
+  comparison: { weight: 'equal', shift: ({ tokens, blockSize }) => -tokens / blockSize },
   create: () => ({
     score(blocks, count, _request, out) {
       for (let i = 0; i < count; i += 1) out[i] = blocks[i]!;

@@ -1,8 +1,18 @@
 import { createHash } from 'node:crypto';
-import { MODES } from '../../common/protocol.ts';
+import { type EvictionMode, MODES } from '../../common/protocol.ts';
 import type { RequestOptions } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Settings } from '../config.ts';
-import type { Governance } from './request-state.ts';
+import type { ControllerOptions } from '../controllers/registry.ts';
+import type { Profile } from './profiles.ts';
+
+/** What a request is governed by; changes when the configuration is reloaded. */
+export interface Governance {
+  profile: Profile;
+  controller: ControllerOptions;
+  mode: EvictionMode;
+  /** In shadow mode so that the evictions of the requests around it can be judged. */
+  canary: boolean;
+}
 
 /** What a request's governance depends on. */
 export interface Governed {

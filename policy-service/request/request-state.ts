@@ -3,21 +3,18 @@ import { Phase, type RequestOptions } from '../../proto/gen/crystalkv/v1/policy.
 import type { CalibrationSample } from '../calibration/sample.ts';
 import type { Member } from '../controllers/controller.ts';
 import { type ControllerOptions, groupKey } from '../controllers/registry.ts';
-import { comparableShift, demandOf } from '../decide/comparable.ts';
-import { findHits, meanMass, topHalfHits } from '../measure/masses.ts';
 import { MeasuredGroups } from '../measure/measured-groups.ts';
 import type { ModeLabel } from '../observe/labels.ts';
-import type { Measurement, Policy, PolicyDefinition, RequestFacts } from '../policies/policy.ts';
+import type { PolicyDefinition, RequestFacts } from '../policies/policy.ts';
 import { BlockTable } from './block-table.ts';
+import type { Governance } from './governance.ts';
 import { ProbeMemory, type ProbeRun } from './probe.ts';
 import { ProbeSchedule, type Progress } from './probe-schedule.ts';
 import type { Profile } from './profiles.ts';
+import { Ranking } from './ranking.ts';
 import { ReadCounts } from './read-counts.ts';
-import { takeLowest } from './select.ts';
+import { Segmentation } from './segmentation.ts';
 import { ShadowTally } from './shadow.ts';
-
-/** Segments beyond this many are forgotten, oldest first. */
-const MAX_SEGMENTS = 4096;
 
 /** What an engine says of a request when it begins, and what its engine is like. */
 export interface RequestStart {
@@ -40,35 +37,6 @@ export interface RequestStart {
   canMerge: boolean;
 }
 
-/** What a request is to be governed by; changes when the configuration is read again. */
-export interface Governance {
-  profile: Profile;
-  controller: ControllerOptions;
-  mode: EvictionMode;
-  /** In shadow mode so that the evictions of the requests around it can be judged. */
-  canary: boolean;
-}
-
-/** Room for one request's blocks, shared by all: valid until the next call. */
-const scratch = { blocks: new Int32Array(256), values: new Float64Array(256), hits: new Uint8Array(256) };
-let massScratch = new Float64Array(256);
-const measurement: Measurement = {
-  tokens: 0,
-  blocks: scratch.blocks,
-  count: 0,
-  evictable: 0,
-  hits: scratch.hits,
-  mass: massScratch,
-};
-
-function reserveScratch(blocks: number): void {
-  if (blocks <= massScratch.length) return;
-  scratch.blocks = new Int32Array(blocks * 2);
-  scratch.values = new Float64Array(blocks * 2);
-  scratch.hits = new Uint8Array(blocks * 2);
-  massScratch = new Float64Array(blocks * 2);
-}
-
 /** Everything the service knows of one running request. */
 export class RequestState implements Member, RequestFacts {
   readonly start: RequestStart;
@@ -76,6 +44,9 @@ export class RequestState implements Member, RequestFacts {
   readonly options: RequestOptions | undefined;
   readonly identity: string;
   readonly table: BlockTable;
+  readonly ranking: Ranking;
+  /** The head groups that its engine measures. */
+  readonly measured: MeasuredGroups;
   readonly policyName: string;
   readonly definition: PolicyDefinition;
   readonly probe = new ProbeMemory();
@@ -86,8 +57,6 @@ export class RequestState implements Member, RequestFacts {
   sample: CalibrationSample | undefined;
   epoch: number;
   phase: Phase = Phase.PHASE_UNSPECIFIED;
-  segmentStarts: number[] = [];
-  segments: Int32Array | undefined;
   peakResident = 0;
   /** Blocks that a full cache held at its largest. */
   peakFull = 0;
@@ -101,25 +70,21 @@ export class RequestState implements Member, RequestFacts {
   group = '';
   budgetBlocks: number | undefined;
   #governance: Governance;
-  readonly #measured: MeasuredGroups;
-  readonly #policy: Policy;
-  #admitted: number;
-  /** Segment starts that lie beyond the middle of the last admitted block. */
-  #nextStarts: number[] = [];
-  #segment = 0;
+  readonly #segmentation: Segmentation;
 
   constructor(start: RequestStart, governance: Governance, options: RequestOptions | undefined) {
     this.start = start;
     this.options = options;
     this.epoch = start.epoch;
-    this.#measured = start.measured ?? new MeasuredGroups(start.headGroups);
+    this.measured = start.measured ?? new MeasuredGroups(start.headGroups);
     this.identity = start.crystalkvId === '' ? `handle ${start.handle}` : `${start.crystalkvId} ${start.choiceIndex}`;
     this.table = new BlockTable(start);
-    this.definition = governance.profile.definition;
-    this.policyName = governance.profile.policy;
-    this.#policy = this.definition.create(governance.profile.parameters);
+    this.#segmentation = new Segmentation(start.blockSize, this.table.first);
+    const { definition, policy, parameters } = governance.profile;
+    this.definition = definition;
+    this.policyName = policy;
+    this.ranking = new Ranking({ definition, parameters, table: this.table, request: this });
     this.schedule = new ProbeSchedule(start.probeSuffixTokens);
-    this.#admitted = this.table.first;
     this.#governance = governance;
     this.govern(governance);
   }
@@ -150,6 +115,14 @@ export class RequestState implements Member, RequestFacts {
 
   get controller(): ControllerOptions {
     return this.#governance.controller;
+  }
+
+  get segmentStarts(): readonly number[] {
+    return this.#segmentation.starts;
+  }
+
+  get segments(): Int32Array | undefined {
+    return this.#segmentation.ofBlocks;
   }
 
   get isThinking(): boolean {
@@ -208,123 +181,17 @@ export class RequestState implements Member, RequestFacts {
     this.phase = phase;
     if (this.table.resident > this.peakResident) this.peakResident = this.table.resident;
     if (this.table.blocks > this.peakFull) this.peakFull = this.table.blocks;
-    for (const start of segmentStarts) {
-      if (start > tokens) continue;
-      this.segmentStarts.push(start);
-      this.#nextStarts.push(start);
-    }
-    if (this.segmentStarts.length > MAX_SEGMENTS) this.segmentStarts = this.segmentStarts.slice(-MAX_SEGMENTS);
-  }
-
-  /** Takes a step's masses in, or says why not; then nothing was learned from them. */
-  measure(codes: Uint8Array): 'mass_length' | 'mass_code' | undefined {
-    const { table } = this;
-    const columns = table.resident;
-    const groups = this.#measured.in(codes.length, columns);
-    if (groups === undefined) return 'mass_length';
-    const { hits: rule, mass: wantsMass } = this.definition;
-    const shadowed = this.mode === 'shadow' && table.virtual > 0;
-    reserveScratch(columns);
-    const { hits } = scratch;
-    const from = table.headColumns;
-    const evictable = table.liveEvictable;
-    const tested = rule === 'profile' || shadowed;
-    if (tested || this.reads.wanted) {
-      if (findHits(codes, groups, columns, from, from + evictable, this.profile.hits, hits)) {
-        this.reads.add(table.live, evictable, hits, table.tokens);
-      } else if (tested) return 'mass_code';
-    }
-    this.measuredSteps += 1;
-    if (shadowed) {
-      meanMass(codes, groups, columns, 0, columns, massScratch);
-      this.shadow.observe(table, hits, evictable, massScratch, from);
-    }
-    if (groups === this.start.headGroups) this.sample?.observe(codes, columns, from, table);
-    if (this.#policy.observe === undefined) return undefined;
-    if (wantsMass || rule === 'top_half') meanMass(codes, groups, columns, from, columns, massScratch);
-    if (rule === 'top_half') topHalfHits(massScratch, evictable, hits);
-    measurement.tokens = table.tokens;
-    measurement.blocks = table.live;
-    measurement.count = table.liveCount;
-    measurement.evictable = evictable;
-    measurement.hits = hits;
-    measurement.mass = massScratch;
-    this.#policy.observe(measurement);
-    return undefined;
+    this.#segmentation.add(segmentStarts, tokens);
   }
 
   /** Lets the blocks that have left the protected window take part. */
   admit(): void {
-    const { last } = this.table;
-    for (; this.#admitted < last; this.#admitted += 1) {
-      this.#assignSegment(this.#admitted);
-      this.#policy.admit?.(this.#admitted, this.tokens);
-    }
-  }
-
-  #assignSegment(block: number): void {
-    const middle = (block + 0.5) * this.table.blockSize;
-    while (this.#nextStarts.length > 0 && this.#nextStarts[0]! <= middle) {
-      this.#nextStarts.shift();
-      this.#segment += 1;
-    }
-    if (this.#segment === 0) return;
-    this.segments ??= new Int32Array(64);
-    if (block >= this.segments.length) {
-      const grown = new Int32Array((block + 1) * 2);
-      grown.set(this.segments);
-      this.segments = grown;
-    }
-    this.segments[block] = this.#segment;
-  }
-
-  /** The blocks that may leave, ascending. */
-  candidates(): number[] {
-    reserveScratch(this.table.liveCount);
-    return Array.from(scratch.blocks.subarray(0, this.table.candidates(scratch.blocks)));
-  }
-
-  /** The `n` least valuable blocks that may leave, or as many as there are, ascending. Changes nothing. */
-  leastValuable(n: number): number[] {
-    const { table } = this;
-    reserveScratch(table.liveCount);
-    const count = table.candidates(scratch.blocks);
-    const wanted = Math.min(n, count);
-    if (wanted <= 0) return [];
-    this.#policy.score(scratch.blocks, count, this, scratch.values);
-    takeLowest(scratch.blocks, scratch.values, count, wanted);
-    return Array.from(scratch.blocks.subarray(0, wanted));
-  }
-
-  comparableValues(out: Float64Array, at: number): number {
-    const { table } = this;
-    reserveScratch(table.liveCount);
-    const count = table.candidates(scratch.blocks);
-    this.#policy.score(scratch.blocks, count, this, scratch.values);
-    const shift = comparableShift(this.policyName, {
-      tokens: this.tokens,
-      blockSize: table.blockSize,
-      halfLifeTokens: this.profile.parameters.halfLifeTokens,
-    });
-    for (let i = 0; i < count; i += 1) out[at + i] = scratch.values[i]! + shift;
-    return count;
-  }
-
-  demand(cover: number): number {
-    return demandOf(this.policyName, this.keepValues(this.table.first, this.table.last), cover);
+    this.#segmentation.assign(this.table.last);
+    this.ranking.admit();
   }
 
   foldProbe(run: ProbeRun): void {
     this.probe.fold(run, this.profile.probe);
     this.sample?.fold(run, this.profile.probe.decay);
-  }
-
-  /** The keep value of the logical blocks `[from, to)`, holes included. Not for every step. */
-  keepValues(from: number, to: number): Float64Array {
-    const count = Math.max(0, Math.min(to, this.#admitted) - from);
-    const blocks = Int32Array.from({ length: count }, (_, i) => from + i);
-    const values = new Float64Array(count);
-    this.#policy.score(blocks, count, this, values);
-    return values;
   }
 }

@@ -20,7 +20,7 @@ export function requestMessage(engineId: string, request: RequestState): Request
   const { blocks, first, last } = table;
   const keep = new Uint8Array(Math.ceil(blocks / 8));
   for (let block = 0; block < blocks; block += 1) if (!table.isHole(block)) keep[block >> 3]! |= 1 << (block & 7);
-  const values = request.keepValues(first, Math.min(last, blocks));
+  const values = request.ranking.keepValues(first, Math.min(last, blocks));
   const reads = request.reads.counts(blocks);
   const highest = values.reduce((most, value) => Math.max(most, value), values[0] ?? 0);
   return {
@@ -43,7 +43,7 @@ export function requestMessage(engineId: string, request: RequestState): Request
     keepValues: Array.from({ length: blocks }, (_, block) => values[block - first] ?? highest),
     evictableFrom: first,
     evictableTo: last,
-    segmentStarts: request.segmentStarts,
+    segmentStarts: [...request.segmentStarts],
     probeMasses: probe.count === 0 ? [] : Array.from({ length: blocks }, (_, block) => probe.masses[block] ?? 0),
     probes: probe.count,
     probeTokens: schedule.spentTokens,

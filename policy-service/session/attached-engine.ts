@@ -21,6 +21,7 @@ import type { BadMessageReason } from '../observe/labels.ts';
 import { type Metrics, openRequest } from '../observe/metrics.ts';
 import { governanceOf } from '../request/governance.ts';
 import { RequestState } from '../request/request-state.ts';
+import { takeMasses } from '../request/take-masses.ts';
 import { createAckReader } from './acks.ts';
 import type { NegotiatedHello, Refusal } from './hello.ts';
 import { PlanLedger } from './plan-ledger.ts';
@@ -153,7 +154,7 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
     state.advance(step.computedTokens, step.phase, step.segmentStarts);
     if (step.masses.length > 0) {
       const { regretted, missedMass, steps } = state.shadow;
-      const problem = state.measure(step.masses);
+      const problem = takeMasses(state, step.masses);
       if (problem === undefined) metrics.measuredSteps.inc({ engine });
       else bad(problem);
       if (state.shadow.steps > steps) {

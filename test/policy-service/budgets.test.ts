@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { createAdaptiveController } from '../../policy-service/controllers/adaptive.ts';
 import type { Controller, Member, Pool } from '../../policy-service/controllers/controller.ts';
+import { demandOf } from '../../policy-service/controllers/demand.ts';
 import { createRatioController } from '../../policy-service/controllers/ratio.ts';
-import { comparableShift, demandOf } from '../../policy-service/decide/comparable.ts';
 import { BlockTable } from '../../policy-service/request/block-table.ts';
 
 const POOL: Pool = { freeBlocks: 50, totalBlocks: 100, waiting: 0, promisedBlocks: 0 };
@@ -17,13 +17,7 @@ class Request implements Member {
   readonly merges = false;
   wants = 1;
 
-  comparableValues(): number {
-    return 0;
-  }
-
-  demand(): number {
-    return this.wants;
-  }
+  readonly ranking = { comparableValues: () => 0, demand: () => this.wants };
 
   /** Computes a block more and gives away what the controller says. Returns how many output blocks are held then. */
   grow(controller: Controller): number {
@@ -108,22 +102,11 @@ test('adaptive: nobody falls below the floor, and nothing goes before there is m
 });
 
 test('a demand is the share of blocks that hold the cover of the value', () => {
-  assert.equal(demandOf('crystal', Float64Array.of(0, 8, 1, 1), 0.8), 0.25);
-  assert.equal(demandOf('crystal', Float64Array.of(0, 8, 1, 1), 0.9), 0.5);
-  assert.equal(demandOf('crystal', Float64Array.of(0, 0), 0.9), 1);
-  assert.equal(demandOf('crystal', new Float64Array(0), 0.9), 1);
-  assert.equal(demandOf('window', Float64Array.of(1, 2, 3, 4), 0.5), 0.5);
+  assert.equal(demandOf('value', Float64Array.of(0, 8, 1, 1), 0.8), 0.25);
+  assert.equal(demandOf('value', Float64Array.of(0, 8, 1, 1), 0.9), 0.5);
+  assert.equal(demandOf('value', Float64Array.of(0, 0), 0.9), 1);
+  assert.equal(demandOf('value', new Float64Array(0), 0.9), 1);
+  assert.equal(demandOf('equal', Float64Array.of(1, 2, 3, 4), 0.5), 0.5);
   // logarithms: the first is worth more than all others
-  assert.equal(demandOf('crf', Float64Array.of(1000, 10, 10, 10), 0.9), 0.25);
-});
-
-test('times compare as ages', () => {
-  const at = (tokens: number) => ({ tokens, blockSize: 16, halfLifeTokens: 10 });
-  // read ten tokens ago in either request
-  assert.equal(90 + comparableShift('raas', at(100)), 990 + comparableShift('raas', at(1000)));
-  assert.equal(comparableShift('crystal', at(100)), 0);
-  const rate = Math.LN2 / 10;
-  assert.ok(
-    Math.abs(rate * 90 + comparableShift('crf', at(100)) - (rate * 990 + comparableShift('crf', at(1000)))) < 1e-9,
-  );
+  assert.equal(demandOf('exp', Float64Array.of(1000, 10, 10, 10), 0.9), 0.25);
 });

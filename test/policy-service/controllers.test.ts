@@ -20,13 +20,15 @@ function member(
     budgetBlocks,
     isAnswering,
     merges,
-    comparableValues(out, at) {
-      const blocks = new Int32Array(table.liveCount);
-      const count = table.candidates(blocks);
-      for (let i = 0; i < count; i += 1) out[at + i] = value(blocks[i]!);
-      return count;
+    ranking: {
+      comparableValues(out, at) {
+        const blocks = new Int32Array(table.liveCount);
+        const count = table.candidates(blocks);
+        for (let i = 0; i < count; i += 1) out[at + i] = value(blocks[i]!);
+        return count;
+      },
+      demand: () => 1,
     },
-    demand: () => 1,
   };
 }
 
@@ -141,7 +143,7 @@ test('pressure: what goes is worth no more than anything that stays above a floo
       const given = quotas(createPressureController(options), members, pool(free));
       const sorted = members.map((one) => {
         const values = new Float64Array(one.table.liveCount);
-        return values.subarray(0, one.comparableValues(values, 0)).sort();
+        return values.subarray(0, one.ranking.comparableValues(values, 0)).sort();
       });
       const most = members.map((one, i) => {
         const ever = one.table.outputBlocksAt(one.table.tokens + 1) + one.table.gone;

@@ -5,6 +5,7 @@ import type { Policy, RequestFacts } from '../../policy-service/policies/policy.
 import { POLICIES, POLICY_NAMES, type PolicyName } from '../../policy-service/policies/registry.ts';
 import { toProfile } from '../../policy-service/request/profiles.ts';
 import { type RequestStart, RequestState } from '../../policy-service/request/request-state.ts';
+import { takeMasses } from '../../policy-service/request/take-masses.ts';
 import { GROUPS, masses, testConfig } from './scripted-engine.ts';
 
 const parameters = { halfLifeTokens: 70, seed: 3, answerWeight: 0.5, segments: true, recurrence: true };
@@ -55,6 +56,14 @@ function request(policy: PolicyName, start: Partial<RequestStart> = {}): Request
   );
 }
 
+/** What the older of two requests is ahead of the other, in blocks of its prompt. */
+const OLDER_BLOCKS = 10;
+
+function comparableValues({ ranking, table }: RequestState): number[] {
+  const values = new Float64Array(table.liveCount);
+  return [...values.subarray(0, ranking.comparableValues(values, 0))];
+}
+
 const measuredStep = fc.record({ grow: fc.integer({ min: 1, max: 20 }), read: fc.array(fc.nat(200)), ask: fc.nat(5) });
 
 for (const name of POLICY_NAMES) {
@@ -64,10 +73,10 @@ for (const name of POLICY_NAMES) {
       for (const { grow, read, ask } of steps) {
         state.advance(state.tokens + grow, 2, []);
         const columns = state.table.resident;
-        assert.equal(state.measure(masses(columns, [...new Set(read.map((one) => one % columns))])), undefined);
+        assert.equal(takeMasses(state, masses(columns, [...new Set(read.map((one) => one % columns))])), undefined);
         state.admit();
-        const blocks = state.leastValuable(ask);
-        assert.deepEqual(state.leastValuable(ask), blocks, 'asking changes nothing');
+        const blocks = state.ranking.leastValuable(ask);
+        assert.deepEqual(state.ranking.leastValuable(ask), blocks, 'asking changes nothing');
         assert.ok(blocks.length <= ask, 'never more than was asked for');
         for (const block of blocks) {
           assert.ok(block >= 2 && (block + 1) * 16 <= state.tokens - 32, `block ${block} is protected`);
@@ -94,9 +103,34 @@ for (const name of POLICY_NAMES) {
           const state = request(name);
           play(state, steps);
           const { first, last } = state.table;
-          const values = state.keepValues(first, last);
+          const values = state.ranking.keepValues(first, last);
           assert.equal(values.length, last - first);
           assert.ok(values.every(Number.isFinite), `${values}`);
+        }),
+        { numRuns: 60 },
+      );
+    });
+
+    // What is worth something by chance does not compare.
+    const comparable = name === 'random' ? undefined : test;
+    comparable?.('gives the same values to the blocks of an older request that was read alike', () => {
+      fc.assert(
+        fc.property(fc.array(measuredStep, { minLength: 1, maxLength: 30 }), (steps) => {
+          const young = request(name);
+          const old = request(name, { promptTokens: 20 + OLDER_BLOCKS * 16 });
+          old.advance(OLDER_BLOCKS * 16, 2, []);
+          for (const { grow, read } of steps) {
+            for (const state of [young, old]) state.advance(state.tokens + grow, 2, []);
+            const columns = young.table.resident;
+            const columnsRead = [...new Set(read.map((one) => one % columns))];
+            takeMasses(young, masses(columns, columnsRead));
+            const moved = columnsRead.map((one) => one + OLDER_BLOCKS);
+            takeMasses(old, masses(columns + OLDER_BLOCKS, moved));
+            for (const state of [young, old]) state.admit();
+          }
+          const [values, others] = [young, old].map(comparableValues) as [number[], number[]];
+          assert.equal(values.length, others.length);
+          for (const [i, value] of values.entries()) assert.ok(Math.abs(value - others[i]!) < 1e-9, `${i}: ${value}`);
         }),
         { numRuns: 60 },
       );
@@ -108,6 +142,19 @@ for (const name of POLICY_NAMES) {
     });
   });
 }
+
+test('crf: demand is read from what the logarithms stand for', () => {
+  const state = request('crf');
+  for (let tokens = 80; tokens <= 400; tokens += 16) {
+    state.advance(tokens, 2, []);
+    takeMasses(state, masses(state.table.resident, [2]));
+    state.admit();
+  }
+  const blocks = state.table.last - state.table.first;
+  assert.ok(blocks > 10);
+  // Block 2 was read at every step, the others at their birth only.
+  assert.equal(state.ranking.demand(0.3), 1 / blocks);
+});
 
 test('window keeps the newest blocks', () => {
   assert.deepEqual(scores(POLICIES.window.create(parameters), [4, 7, 9]), [4, 7, 9]);
