@@ -70,7 +70,9 @@ export async function exportedMetrics(): Promise<Exporter[]> {
   const engine = createEngineMetrics({ info: {} as never, stats: unread }, '');
   const node = new Registry();
   collectProcessMetrics(node, '');
-  const table = execFileSync('python3', [join(ROOT, 'vllm-plugin/crystal_kv_vllm/figures.py')], { encoding: 'utf8' });
+  const table = execFileSync('python3', [join(ROOT, 'vllm-plugin/crystal_kv_vllm/metric_definitions.py')], {
+    encoding: 'utf8',
+  });
   return [
     {
       title: 'Gateway',

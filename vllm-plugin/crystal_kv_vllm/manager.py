@@ -18,6 +18,17 @@ class CrystalManager(FullAttentionManager):
         #: First block that goes first when the request is freed, for requests whose output nobody will read again.
         self._release_from: dict[str, int] = {}
 
+    @property
+    def free_blocks(self) -> int:
+        free: int = self.block_pool.get_num_free_blocks()
+        return free
+
+    @property
+    def total_blocks(self) -> int:
+        """Without the null block, which is in the pool and never free."""
+        blocks: int = self.block_pool.num_gpu_blocks
+        return blocks - 1
+
     def row(self, request_id: str) -> list[KVCacheBlock]:
         """The request's blocks in logical order; empty when it has none. Not to be changed by the caller."""
         return self.req_to_blocks.get(request_id, [])

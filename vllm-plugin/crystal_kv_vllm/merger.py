@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from .orders import MergeOrder, Slot
 from .repetition import Rotation, most_repeated
+from .worker_io import MergeCommand, TableEntry
 
 logger = logging.getLogger("vllm.crystal_kv")
 
@@ -56,7 +56,7 @@ class Merger:
         for request_id in request_ids:
             self._positions.pop(request_id, None)
 
-    def merge(self, request_id: str, order: MergeOrder) -> None:
+    def merge(self, request_id: str, order: MergeCommand) -> None:
         """Afterwards `into` holds the tokens that are kept, in any order, and what is in `from_` means nothing."""
         if not self._layers:
             return
@@ -73,7 +73,7 @@ class Merger:
         for slot in given:
             known.pop(slot.index, None)
 
-    def _positions_of(self, slots: list[Slot], known: dict[int, torch.Tensor]) -> torch.Tensor:
+    def _positions_of(self, slots: list[TableEntry], known: dict[int, torch.Tensor]) -> torch.Tensor:
         """int32 [layers, heads, tokens]"""
         _, heads, size, _ = self._layers[0].keys.shape
         device = self._layers[0].keys.device
@@ -103,9 +103,9 @@ class Merger:
         return moved
 
 
-def _kernel_blocks(slots: list[Slot], split: int) -> list[Slot]:
+def _kernel_blocks(slots: list[TableEntry], split: int) -> list[TableEntry]:
     """Blocks of the scheduler, each split into as many of the attention kernel."""
-    return [Slot(slot.index * split + i, slot.block * split + i) for slot in slots for i in range(split)]
+    return [TableEntry(slot.index * split + i, slot.block * split + i) for slot in slots for i in range(split)]
 
 
 def _rotation(model: torch.nn.Module, attention: str) -> Rotation | None:

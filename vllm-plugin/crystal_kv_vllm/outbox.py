@@ -15,9 +15,9 @@ class Outbox:
     with a snapshot.
     """
 
-    def __init__(self, most_steps: int = 64, most_messages: int = 4096) -> None:
-        self._most_steps = most_steps
-        self._most_messages = most_messages
+    def __init__(self, max_steps: int = 64, max_messages: int = 4096) -> None:
+        self._max_steps = max_steps
+        self._max_messages = max_messages
         self._messages: deque[pb.AttachRequest] = deque()
         self._steps = 0
         self._changed = threading.Condition()
@@ -30,10 +30,10 @@ class Outbox:
             if self._closed:
                 return
             if message.HasField("step"):
-                if self._steps >= self._most_steps:
+                if self._steps >= self._max_steps:
                     self._drop_oldest_step()
                 self._steps += 1
-            elif len(self._messages) >= self._most_messages:
+            elif len(self._messages) >= self._max_messages:
                 self._close()
                 return
             self._messages.append(message)

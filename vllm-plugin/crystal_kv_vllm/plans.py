@@ -1,12 +1,13 @@
 """Applies plans between two steps. Nothing in a plan is trusted; what was refused is counted by reason."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Protocol
 
-from .evict import Block, Protection, RejectReason, choose, evictable_range, merge_objections
+from .block_changes import BlockChanges
+from .evict import Protection, RejectReason, choose, evictable_range, merge_objections
 from .gen import policy_pb2 as pb
-from .tracked import Tracked
+from .live_requests import LiveRequests
+from .running_probes import RunningProbes
+from .tracked_request import TrackedRequest
 
 _REJECTS = {
     RejectReason.UNKNOWN_REQUEST: pb.REJECT_UNKNOWN_REQUEST,
@@ -21,27 +22,18 @@ _REJECTS = {
 }
 
 
-class PlanTarget(Protocol):
-    """What applying plans needs of the engine."""
-
-    @property
-    def step(self) -> int:
-        """The newest step that was scheduled."""
-
-    def find(self, handle: int) -> Tracked | None: ...
-
-    def row(self, tracked: Tracked) -> Sequence[Block]: ...
-
-    def punch(self, tracked: Tracked, indices: Sequence[int]) -> None: ...
-
-    def merge(self, tracked: Tracked, into: Sequence[int], from_: Sequence[int]) -> None: ...
-
-    def start_probe(self, tracked: Tracked) -> "pb.ProbeAnswer.ValueType": ...
-
-
 class PlanApplier:
-    def __init__(self, target: PlanTarget, block_size: int, protection: Protection) -> None:
-        self._target = target
+    def __init__(
+        self,
+        live: LiveRequests,
+        changes: BlockChanges,
+        probes: RunningProbes,
+        block_size: int,
+        protection: Protection,
+    ) -> None:
+        self._live = live
+        self._changes = changes
+        self._probes = probes
         self._block_size = block_size
         self._protection = protection
         self.applied = 0
@@ -50,27 +42,27 @@ class PlanApplier:
         self.merges = 0
         self.rejected: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
 
-    def apply(self, plan: pb.Plan) -> list[pb.RequestAck]:
-        """Returns what to acknowledge, one entry for each of the plan's requests."""
+    def apply(self, plan: pb.Plan, step: int) -> list[pb.RequestAck]:
+        """Returns what to acknowledge, one entry for each of the plan's requests. `step`: the newest scheduled one."""
         self.applied += 1
-        if plan.based_on_step > self._target.step:
+        if plan.based_on_step > step:
             return [self._refuse(request, RejectReason.FUTURE_STEP) for request in plan.requests]
         return [self._apply_one(request) for request in plan.requests]
 
     def _apply_one(self, plan: pb.RequestPlan) -> pb.RequestAck:
-        tracked = self._target.find(plan.handle)
+        tracked = self._live.by_handle(plan.handle)
         if tracked is None or tracked.parent is not None:
             return self._refuse(plan, RejectReason.UNKNOWN_REQUEST)
         if tracked.epoch != plan.epoch:
             return self._refuse(plan, RejectReason.STALE_EPOCH)
         if tracked.options.mode == pb.MODE_OFF:
             return self._refuse(plan, RejectReason.DISABLED)
-        probe_row = () if tracked.probe is None else self._target.row(tracked.probe)
+        probe_row = () if tracked.probe is None else self._changes.row(tracked.probe)
         evictable = evictable_range(
             tracked.request.num_prompt_tokens, tracked.computed, self._block_size, self._protection
         )
-        choice = choose(plan.evict, self._target.row(tracked), probe_row, evictable)
-        self._target.punch(tracked, choice.evict)
+        choice = choose(plan.evict, self._changes.row(tracked), probe_row, evictable)
+        self._changes.evict(tracked, choice.evict)
         merged = [merge for merge in plan.merges if self._merge(tracked, merge, evictable, choice.rejected)]
         evicted = sorted([*choice.evict, *(block for merge in merged for block in getattr(merge, "from"))])
         tracked.release_thinking = tracked.release_thinking or plan.release_thinking
@@ -84,13 +76,13 @@ class PlanApplier:
             rejected=[
                 pb.RejectedBlocks(reason=_REJECTS[reason], blocks=blocks) for reason, blocks in choice.rejected.items()
             ],
-            probe=self._target.start_probe(tracked) if plan.probe else pb.PROBE_ANSWER_UNSPECIFIED,
+            probe=self._probes.start(tracked) if plan.probe else pb.PROBE_ANSWER_UNSPECIFIED,
             merged=merged,
         )
 
     def _merge(
         self,
-        tracked: Tracked,
+        tracked: TrackedRequest,
         merge: pb.Merge,
         mergeable: tuple[int, int],
         rejected: dict[RejectReason, list[int]],
@@ -98,12 +90,12 @@ class PlanApplier:
         """Returns whether it was carried out; else `rejected` says what was in the way."""
         # a Python keyword is a field's name
         into, from_ = list(merge.into), list(getattr(merge, "from"))
-        against = merge_objections(into, from_, self._target.row(tracked), mergeable)
+        against = merge_objections(into, from_, self._changes.row(tracked), mergeable)
         for reason, blocks in against.items():
             rejected.setdefault(reason, []).extend(blocks)
         if against:
             return False
-        self._target.merge(tracked, into, from_)
+        self._changes.merge(tracked, into, from_)
         self.merges += 1
         return True
 

@@ -11,7 +11,7 @@ import torch
 #: Similarities are compared in steps of this size: what differs by rounding only is equal.
 RESOLUTION = 1e-3
 #: Similarities that are held at once, 128 MB of them.
-MOST_SIMILARITIES = 1 << 25
+MAX_SIMILARITIES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def most_repeated(keys: torch.Tensor, positions: torch.Tensor, candidates: int, 
     heads, tokens, _ = keys.shape
     unit = torch.nn.functional.normalize(keys.float(), dim=-1)
     repetition = torch.empty(heads, candidates, device=keys.device)
-    rows = max(1, MOST_SIMILARITIES // (heads * tokens))
+    rows = max(1, MAX_SIMILARITIES // (heads * tokens))
     for start in range(0, candidates, rows):
         some = slice(start, min(start + rows, candidates))
         earlier = positions[:, None, :] <= positions[:, some, None]

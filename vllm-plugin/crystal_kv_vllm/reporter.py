@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 from .gen import policy_pb2 as pb
 from .outbox import Outbox
-from .tracked import Tracked
+from .tracked_request import TrackedRequest
 
 #: Below gRPC's 4 MiB by a margin: a step with more mass bytes is split.
 MAX_MASS_BYTES = 3 << 20
 
 
 @dataclass(slots=True)
-class Computed:
+class ComputedRequest:
     """A request of a step, as it was scheduled."""
 
-    tracked: Tracked
+    tracked: TrackedRequest
     epoch: int
     #: Tokens in the cache after the step.
     computed_tokens: int
@@ -76,7 +76,7 @@ class Reporter:
         self._outbox = None
         self._acks = []
 
-    def wants_masses(self, tracked: Tracked, step: int, generated: int) -> bool:
+    def wants_masses(self, tracked: TrackedRequest, step: int, generated: int) -> bool:
         """Whether to measure what a request attends to when it computes the token after `generated` ones.
 
         In lockstep the request's own tokens are counted, so that it is measured at the same ones in any company; else
@@ -97,10 +97,10 @@ class Reporter:
     def started(self, started: pb.Started) -> None:
         self._put(pb.AttachRequest(started=started))
 
-    def preempted(self, tracked: Tracked) -> None:
+    def preempted(self, tracked: TrackedRequest) -> None:
         self._put(pb.AttachRequest(preempted=pb.Preempted(handle=tracked.handle, epoch=tracked.epoch)))
 
-    def finished(self, tracked: Tracked, reason: "pb.FinishReason.ValueType") -> None:
+    def finished(self, tracked: TrackedRequest, reason: "pb.FinishReason.ValueType") -> None:
         finished = pb.Finished(
             handle=tracked.handle,
             reason=reason,
@@ -117,7 +117,9 @@ class Reporter:
         self._acks.append((step, pb.Ack(plan_sequence=sequence, applied_at_step=step, requests=requests)))
         self._flush_acks()
 
-    def step(self, step: int, pool: pb.PoolState, computed: Sequence[Computed], masses: dict[str, bytes]) -> None:
+    def step(
+        self, step: int, pool: pb.PoolState, computed: Sequence[ComputedRequest], masses: dict[str, bytes]
+    ) -> None:
         """Reports a computed step. Entries of another epoch than the request's own are left out."""
         self._reported_step = step
         if not self.attached:

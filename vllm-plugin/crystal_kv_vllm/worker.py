@@ -7,10 +7,10 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
 
-from .holes import GROUP, NULL_BLOCK, hole_watch
+from .hole_tracker import GROUP, NULL_BLOCK, hole_tracker
+from .mass_recorder import PendingMasses, mass_recorder
 from .merger import Merger, merge_layers
-from .orders import StepOrders, attach_masses, orders_of
-from .recorder import PendingMasses, recorder
+from .worker_io import WorkerCommands, attach_masses, commands_of
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as BaseWorker
@@ -33,27 +33,27 @@ class OutputWithMasses(AsyncModelRunnerOutput):
 
 
 class CrystalWorker(BaseWorker):
-    """For `--worker-cls`. Does nothing of its own while the scheduler gives no orders."""
+    """For `--worker-cls`. Does nothing of its own while the scheduler gives no commands."""
 
     #: Made with the first merge, when the caches are there.
     _merger: Merger | None = None
 
     def execute_model(self, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
-        orders = orders_of(scheduler_output)
-        hole_watch.step(scheduler_output, () if orders is None else orders.holes)
+        commands = commands_of(scheduler_output)
+        hole_tracker.step(scheduler_output, () if commands is None else commands.holes)
         if self._merger is not None:
             self._merger.forget(scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set()))
-        if orders is not None:
-            self._merge(orders, scheduler_output)
-            self._punch(orders, scheduler_output)
+        if commands is not None:
+            self._merge(commands, scheduler_output)
+            self._punch(commands, scheduler_output)
             # all ranks punch holes, one measures: vLLM takes rank 0's output
-            if orders.measure and self.rank == 0:
-                recorder.begin(orders, self._row_ids)
+            if commands.measure and self.rank == 0:
+                mass_recorder.begin(commands, self._row_ids)
         return super().execute_model(scheduler_output, *args, **kwargs)
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
         output = super().sample_tokens(*args, **kwargs)
-        masses = recorder.finish()
+        masses = mass_recorder.finish()
         if masses.codes is None:
             return output
         if isinstance(output, AsyncModelRunnerOutput):
@@ -62,10 +62,10 @@ class CrystalWorker(BaseWorker):
             attach_masses(output, masses.resolve())
         return output
 
-    def _merge(self, orders: StepOrders, scheduler_output: SchedulerOutput) -> None:
+    def _merge(self, commands: WorkerCommands, scheduler_output: SchedulerOutput) -> None:
         """Before anything is computed: the blocks that are given up may belong to another request already."""
         gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
-        for name, merges in orders.merges.items():
+        for name, merges in commands.merges.items():
             if name in gone:
                 continue
             if self._merger is None:
@@ -74,9 +74,9 @@ class CrystalWorker(BaseWorker):
             for merge in merges:
                 self._merger.merge(name, merge)
 
-    def _punch(self, orders: StepOrders, scheduler_output: SchedulerOutput) -> None:
+    def _punch(self, commands: WorkerCommands, scheduler_output: SchedulerOutput) -> None:
         gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
-        holes = {name: indices for name, indices in orders.holes.items() if name not in gone}
+        holes = {name: indices for name, indices in commands.holes.items() if name not in gone}
         if not holes:
             return
         if self.use_v2_model_runner:

@@ -110,8 +110,8 @@ class RunningEngine:
         return self.core.scheduler
 
     @property
-    def steward(self) -> Any:
-        return self.scheduler._steward
+    def hooks(self) -> Any:
+        return self.scheduler._hooks
 
     @property
     def manager(self) -> Any:
@@ -147,7 +147,7 @@ class RunningEngine:
         results = self.llm.generate([{"prompt_token_ids": list(p)} for p in prompts], params, use_tqdm=False)
         peer = self.peer
         if peer is not None:
-            assert self.steward.attached, "the engine has lost the peer"
+            assert self.hooks.reporter.attached, "the engine has lost the peer"
             peer.wait_for(lambda: len(peer.requests) >= len(prompts) and peer.all_finished())
         return [
             Output(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scripted_peer import Life
+from scripted_peer import RequestHistory
 from transformers import AutoModelForCausalLM
 
 
@@ -32,11 +32,11 @@ class Reference:
         return Forward(result.logits[0], torch.cat(result.attentions))
 
 
-def visible_keys(length: int, life: Life, block_size: int) -> torch.Tensor:
+def visible_keys(length: int, history: RequestHistory, block_size: int) -> torch.Tensor:
     """What each query could see of a request: everything before it but the blocks that were holes at its step."""
     visible = torch.ones(length, length, dtype=torch.bool).tril()
-    computed = {step: entry.computed_tokens for step, entry in life.steps}
-    for block, since in life.evicted.items():
+    computed = {step: entry.computed_tokens for step, entry in history.steps}
+    for block, since in history.evicted.items():
         # the first token that was computed without the block
         steps = [step for step in computed if step >= since]
         if steps:

@@ -53,7 +53,7 @@ def main() -> None:
     settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "30000", "STRICT": "1", **job["settings"]}
     engine = RunningEngine(job["model"], peer, settings, **job["engine"])
     outputs = engine.generate(job["prompts"], job["tokens"])
-    evicted = [sorted(life.evicted.items()) for life in peer.requests]
+    evicted = [sorted(history.evicted.items()) for history in peer.requests]
     engine.close()
     peer.close()
     sys.stdout.write(json.dumps({"tokens": [output.tokens for output in outputs], "evicted": evicted}))

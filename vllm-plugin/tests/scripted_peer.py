@@ -3,7 +3,7 @@
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -22,7 +22,7 @@ def nothing(peer: "ScriptedPeer", step: pb.Step) -> list[pb.RequestPlan]:
 
 
 @dataclass
-class Life:
+class RequestHistory:
     """What the engine said of one request."""
 
     started: pb.Started
@@ -49,7 +49,7 @@ class ScriptedPeer(KvPolicyServicer):
         self.snapshots: list[pb.Snapshot] = []
         self.attached = threading.Event()
         self.answering = True
-        self.lives: dict[int, Life] = {}
+        self.histories: dict[int, RequestHistory] = {}
         self.acks: list[pb.Ack] = []
         self.pools: list[pb.PoolState] = []
         self._sequence = 0
@@ -78,19 +78,19 @@ class ScriptedPeer(KvPolicyServicer):
     def reset(self) -> None:
         """Forgets what was seen; the stream stays, and what still comes about earlier requests is ignored."""
         self.decide = nothing
-        self.lives, self.acks, self.pools = {}, [], []
+        self.histories, self.acks, self.pools = {}, [], []
 
     def plan(self, requests: list[pb.RequestPlan], based_on_step: int) -> pb.AttachResponse:
         self._sequence += 1
         return pb.AttachResponse(plan=pb.Plan(sequence=self._sequence, based_on_step=based_on_step, requests=requests))
 
     @property
-    def requests(self) -> list[Life]:
-        return [life for life in self.lives.values() if not life.probe]
+    def requests(self) -> list[RequestHistory]:
+        return [history for history in self.histories.values() if not history.probe]
 
     @property
-    def probes(self) -> list[Life]:
-        return [life for life in self.lives.values() if life.probe]
+    def probes(self) -> list[RequestHistory]:
+        return [history for history in self.histories.values() if history.probe]
 
     def rejections(self) -> dict[int, int]:
         """Entries that were refused, by reason; a whole entry counts 1."""
@@ -108,7 +108,7 @@ class ScriptedPeer(KvPolicyServicer):
                 raise TimeoutError("the engine did not say what was expected")
 
     def all_finished(self) -> bool:
-        return all(life.finished is not None for life in self.lives.values())
+        return all(history.finished is not None for history in self.histories.values())
 
     def Attach(self, messages: Iterator[pb.AttachRequest], context: Any) -> Iterator[pb.AttachResponse]:  # noqa: N802
         answers: SimpleQueue[pb.AttachResponse | None] = SimpleQueue()
@@ -137,31 +137,31 @@ class ScriptedPeer(KvPolicyServicer):
             case "snapshot":
                 self.snapshots.append(message.snapshot)
                 for started in message.snapshot.requests:
-                    self.lives[started.handle] = Life(started)
+                    self.histories[started.handle] = RequestHistory(started)
                 self.attached.set()
             case "started":
-                self.lives[message.started.handle] = Life(message.started)
+                self.histories[message.started.handle] = RequestHistory(message.started)
             case "finished":
-                if message.finished.handle in self.lives:
-                    self.lives[message.finished.handle].finished = message.finished
+                if message.finished.handle in self.histories:
+                    self.histories[message.finished.handle].finished = message.finished
             case "preempted":
-                if message.preempted.handle in self.lives:
-                    life = self.lives[message.preempted.handle]
-                    life.epochs.append(message.preempted.epoch)
-                    life.evicted = {}
+                if message.preempted.handle in self.histories:
+                    history = self.histories[message.preempted.handle]
+                    history.epochs.append(message.preempted.epoch)
+                    history.evicted = {}
             case "ack":
                 self.acks.append(message.ack)
                 for request in message.ack.requests:
-                    for block in request.evicted if request.handle in self.lives else ():
-                        self.lives[request.handle].evicted[block] = message.ack.applied_at_step
-                    for merge in request.merged if request.handle in self.lives else ():
-                        self.lives[request.handle].merges.append((message.ack.applied_at_step, merge))
+                    for block in request.evicted if request.handle in self.histories else ():
+                        self.histories[request.handle].evicted[block] = message.ack.applied_at_step
+                    for merge in request.merged if request.handle in self.histories else ():
+                        self.histories[request.handle].merges.append((message.ack.applied_at_step, merge))
             case "step":
                 step = message.step
                 self.pools.append(step.pool)
                 for entry in step.requests:
-                    if entry.handle in self.lives:
-                        self.lives[entry.handle].steps.append((step.step, entry))
+                    if entry.handle in self.histories:
+                        self.histories[entry.handle].steps.append((step.step, entry))
                 if not step.more and self.answering:
                     answers.put(self.plan(self.decide(self, step), step.step))
 
@@ -178,22 +178,30 @@ def keep_at_most(blocks: int, seed: int | None = None, recent_tokens: int = 64, 
         size = peer.hello.block_size
         plans = []
         for entry in step.requests:
-            life = peer.lives[entry.handle]
-            if life.probe or life.finished is not None:
+            history = peer.histories[entry.handle]
+            if history.probe or history.finished is not None:
                 continue
-            first = -(-life.started.prompt_tokens // size)
+            first = -(-history.started.prompt_tokens // size)
             end = max(first, (entry.computed_tokens - recent_tokens) // size)
-            resident = [b for b in range(first, -(-entry.computed_tokens // size)) if b not in life.evicted]
+            resident = [b for b in range(first, -(-entry.computed_tokens // size)) if b not in history.evicted]
             candidates = [b for b in resident if b < end]
             over = min(len(resident) - blocks, len(candidates) - merge)
             if over > 0:
                 chosen = candidates[:over] if seed is None else sorted(rng.sample(candidates, over))
                 left = [block for block in candidates if block not in chosen]
-                # a Python keyword is a field's name
-                what: dict[str, Any] = (
-                    {"merges": [pb.Merge(into=left, **{"from": chosen})]} if merge else {"evict": chosen}
-                )
-                plans.append(pb.RequestPlan(handle=entry.handle, epoch=entry.epoch, **what))
+                plan = pb.RequestPlan(handle=entry.handle, epoch=entry.epoch)
+                if merge:
+                    plan.merges.append(merge_of(left, chosen))
+                else:
+                    plan.evict.extend(chosen)
+                plans.append(plan)
         return plans
 
     return decide
+
+
+def merge_of(into: Iterable[int], from_: Iterable[int]) -> pb.Merge:
+    merge = pb.Merge(into=into)
+    # a Python keyword is a field's name
+    getattr(merge, "from").extend(from_)
+    return merge

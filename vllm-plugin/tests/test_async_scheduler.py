@@ -24,8 +24,8 @@ def evictions_and_tokens(engine: RunningEngine, peer: ScriptedPeer) -> tuple[lis
     peer.decide = probe_once(150, keep_at_most(3))
     outputs = engine.generate(PROMPTS, TOKENS)
     assert set(probe_answers(peer)) == {pb.PROBE_ANSWER_STARTED}
-    assert all(life.finished is not None and life.finished.probe_tokens for life in peer.probes)
-    return [life.evicted for life in peer.requests], [output.tokens for output in outputs]
+    assert all(history.finished is not None and history.finished.probe_tokens for history in peer.probes)
+    return [history.evicted for history in peer.requests], [output.tokens for output in outputs]
 
 
 def test_the_asynchronous_scheduler_evicts_and_probes_as_the_other(

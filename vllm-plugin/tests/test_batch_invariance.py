@@ -26,7 +26,7 @@ def engine(model: str, processes: Processes) -> Iterator[RunningEngine]:
     settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "5000", "STRICT": "1", "POLICY_ADDRESS": service.address}
     engine = RunningEngine(model, None, settings, num_gpu_blocks_override=400)
     try:
-        until(lambda: engine.steward.attached, "the engine is attached")
+        until(lambda: engine.hooks.reporter.attached, "the engine is attached")
         yield engine
     finally:
         engine.close()
@@ -42,7 +42,7 @@ def follow(engine: RunningEngine, prompts: list[list[int]], profile: str) -> tup
         params = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False, extra_args=extra)
         core.add_request(str(number), {"prompt_token_ids": tokens}, params)
     name = str(len(prompts) - 1)
-    (wanted,) = (tracked for tracked in engine.steward.requests if tracked.crystalkv_id == name)
+    (wanted,) = (tracked for tracked in engine.hooks.live.requests if tracked.crystalkv_id == name)
     evicted: dict[int, int] = {}
     generated: list[int] = []
     while core.has_unfinished_requests():
@@ -57,7 +57,7 @@ def follow(engine: RunningEngine, prompts: list[list[int]], profile: str) -> tup
 @pytest.mark.parametrize("profile", ["h2o", "crf"])
 def test_the_same_prompt_alone_and_among_sixteen_loses_the_same_blocks(engine: RunningEngine, profile: str) -> None:
     wanted = prompt(3, 45)
-    missed = engine.steward.missed_steps
+    missed = engine.hooks.missed_steps
     engine.scheduler.reset_prefix_cache()
     alone, order = follow(engine, [wanted], profile)
     assert len(alone) == TOKENS
@@ -65,4 +65,4 @@ def test_the_same_prompt_alone_and_among_sixteen_loses_the_same_blocks(engine: R
     engine.scheduler.reset_prefix_cache()
     others = [prompt(20 + i, 30 + 7 * i) for i in range(15)]
     assert follow(engine, [*others, wanted], profile) == (alone, order)
-    assert engine.steward.missed_steps == missed
+    assert engine.hooks.missed_steps == missed

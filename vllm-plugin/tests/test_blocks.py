@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from engine import RunningEngine, prompt
+from scripted_peer import keep_at_most, merge_of
 from vllm import SamplingParams
 
 from crystal_kv_vllm.gen import policy_pb2 as pb
@@ -32,9 +33,9 @@ def check_pool(engine: RunningEngine) -> None:
 
 
 def random_plan(rng: random.Random, engine: RunningEngine) -> pb.Plan:
-    steward = engine.steward
+    hooks = engine.hooks
     requests = []
-    for tracked in [*steward.requests, *steward.live_probes]:
+    for tracked in [*hooks.live.requests, *hooks.live.probes]:
         if rng.random() < 0.4:
             blocks = rng.sample(range(9), rng.randrange(6))
             epoch = tracked.epoch + (rng.random() < 0.1)
@@ -42,7 +43,7 @@ def random_plan(rng: random.Random, engine: RunningEngine) -> pb.Plan:
             first = -(-tracked.request.num_prompt_tokens // engine.manager.block_size)
             output = range(first, max(first, tracked.computed // engine.manager.block_size))
             merged = rng.sample(output, min(len(output), 3)) if rng.random() < 0.5 else []
-            merges = [pb.Merge(into=merged[1:], **{"from": merged[:1]})] if merged else []
+            merges = [merge_of(merged[1:], merged[:1])] if merged else []
             requests.append(
                 pb.RequestPlan(
                     handle=tracked.handle,
@@ -52,7 +53,7 @@ def random_plan(rng: random.Random, engine: RunningEngine) -> pb.Plan:
                     merges=merges,
                 )
             )
-    return pb.Plan(sequence=1, based_on_step=steward.step + (rng.random() < 0.05), requests=requests)
+    return pb.Plan(sequence=1, based_on_step=hooks.step + (rng.random() < 0.05), requests=requests)
 
 
 def test_500_random_sequences_lose_no_block(model: str) -> None:
@@ -72,11 +73,11 @@ def test_500_random_sequences_lose_no_block(model: str) -> None:
 
 def run_sequences(engine: RunningEngine) -> None:
     core: Any = engine.llm.llm_engine
-    steward = engine.steward
+    hooks = engine.hooks
     reused = 0
     for sequence in range(SEQUENCES):
         rng = random.Random(sequence)
-        steward.on_configure(pb.Configure(measure_every=rng.choice([0, 3]), probe_tokens=6), Outbox())
+        hooks.session.on_configure(pb.Configure(measure_every=rng.choice([0, 3]), probe_tokens=6), Outbox())
         live: list[str] = []
         freed: set[int] = set()
         for tick in range(rng.randrange(40, 120)):
@@ -92,7 +93,7 @@ def run_sequences(engine: RunningEngine) -> None:
                 core.abort_request([live.pop(rng.randrange(len(live)))])
             before = {id(row): [b.block_id for b in row] for row in engine.manager.req_to_blocks.values()}
             if rng.random() < 0.5:
-                steward.on_plan(random_plan(rng, engine))
+                hooks.session.on_plan(random_plan(rng, engine))
             core.step()
             for row in engine.manager.req_to_blocks.values():
                 old = before.get(id(row), [])
@@ -105,29 +106,27 @@ def run_sequences(engine: RunningEngine) -> None:
             core.step()
         check_pool(engine)
         assert engine.pool.get_num_free_blocks() == POOL
-        assert not steward.requests + steward.live_probes
+        assert not hooks.live.requests + hooks.live.probes
     # the sequences did what they are for
     done = {
-        "evicted": steward.plans.evicted_blocks,
-        "merges": steward.plans.merges,
-        "preemptions": steward.preemptions,
-        "probes": steward.probes,
+        "evicted": hooks.plans.evicted_blocks,
+        "merges": hooks.plans.merges,
+        "preemptions": hooks.preemptions,
+        "probes": hooks.probes.started,
         "reused": reused,
     }
     assert min(done.values()) > 30, done
-    rejected = {reason.value: count for reason, count in steward.plans.rejected.items()}
+    rejected = {reason.value: count for reason, count in hooks.plans.rejected.items()}
     assert all(rejected[name] for name in ("stale_epoch", "future_step", "protected", "out_of_range", "not_resident"))
 
 
 def test_freed_blocks_are_reused_by_another_request(start_engine: Callable[..., RunningEngine], peer: Any) -> None:
-    from scripted_peer import keep_at_most
-
     # two requests of 14 blocks and a pool of 18: without evictions one of them would be preempted
     engine = start_engine(num_gpu_blocks_override=19, max_model_len=512)
     peer.decide = keep_at_most(4)
     engine.generate([prompt(1, 40), prompt(2, 40)], 400)
     assert peer.pools[-1].preemptions == 0
-    assert all(len(life.evicted) >= 4 for life in peer.requests)
+    assert all(len(history.evicted) >= 4 for history in peer.requests)
     peer.reset()
     engine.generate([prompt(1, 40), prompt(2, 40)], 400)
     assert peer.pools[-1].preemptions > 0

@@ -8,9 +8,9 @@ import pytest
 from processes import free_port, until
 from scripted_peer import ScriptedPeer
 
-from crystal_kv_vllm.client import PolicyClient
 from crystal_kv_vllm.gen import policy_pb2 as pb
 from crystal_kv_vllm.outbox import Outbox
+from crystal_kv_vllm.policy_client import PolicyClient
 
 
 class Listener:

@@ -80,15 +80,15 @@ def engine(model: str, services: Services) -> Iterator[RunningEngine]:
     }
     engine = RunningEngine(model, None, settings, max_num_seqs=4 * WAVE, num_gpu_blocks_override=1024)
     try:
-        until(lambda: engine.steward.attached, "vLLM is attached")
+        until(lambda: engine.hooks.reporter.attached, "vLLM is attached")
         yield engine
     finally:
         engine.close()
 
 
 def counted(engine: RunningEngine) -> Counts:
-    steward = engine.steward
-    return Counts(steward.plans.evicted_blocks, steward.probes, steward.missed_steps)
+    hooks = engine.hooks
+    return Counts(hooks.plans.evicted_blocks, hooks.probes.started, hooks.missed_steps)
 
 
 def ask_vllm(engine: RunningEngine, prompts: list[list[int]], options: dict[str, str | int]) -> list[list[str]]:

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.vllm
 def test_the_kernels_equal_torch_under_the_interpreter() -> None:
-    script = Path(__file__).with_name("interpreted.py")
+    script = Path(__file__).with_name("check_kernels.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from engine import BLOCK_SIZE, Output, RunningEngine, prompt
 from reference import Reference, visible_keys
-from scripted_peer import Life, ScriptedPeer, keep_at_most
+from scripted_peer import RequestHistory, ScriptedPeer, keep_at_most
 
 pytestmark = pytest.mark.vllm
 
@@ -25,23 +25,23 @@ def reference(model: str) -> Reference:
     return Reference(model)
 
 
-def run(engine: RunningEngine, peer: ScriptedPeer, length: int, keep: int) -> tuple[list[int], Output, Life]:
+def run(engine: RunningEngine, peer: ScriptedPeer, length: int, keep: int) -> tuple[list[int], Output, RequestHistory]:
     peer.reset()
     peer.decide = keep_at_most(keep, seed=length)
     tokens = prompt(length, length)
     output = engine.generate([tokens], 300, logits=True)[0]
-    (life,) = peer.requests
-    assert len(life.evicted) >= 4, "the case is of no use when little is evicted"
-    return tokens, output, life
+    (history,) = peer.requests
+    assert len(history.evicted) >= 4, "the case is of no use when little is evicted"
+    return tokens, output, history
 
 
 @pytest.mark.parametrize(("length", "keep"), CASES)
 def test_logits_equal_a_forward_with_the_evicted_keys_masked(
     engine: RunningEngine, peer: ScriptedPeer, reference: Reference, length: int, keep: int
 ) -> None:
-    tokens, output, life = run(engine, peer, length, keep)
+    tokens, output, history = run(engine, peer, length, keep)
     sequence = tokens + output.tokens
-    expected = reference.forward(sequence, visible_keys(len(sequence), life, BLOCK_SIZE)).logits
+    expected = reference.forward(sequence, visible_keys(len(sequence), history, BLOCK_SIZE)).logits
     for place, got in enumerate(output.logits):
         row = torch.tensor([got[token] for token in range(len(got))])
         difference = (row - expected[len(tokens) + place - 1]).abs().max().item()
@@ -55,18 +55,18 @@ def test_logits_equal_a_forward_with_the_evicted_keys_masked(
 def test_masses_are_within_a_log_codes_step_of_the_attention(
     engine: RunningEngine, peer: ScriptedPeer, reference: Reference, length: int, keep: int
 ) -> None:
-    tokens, output, life = run(engine, peer, length, keep)
+    tokens, output, history = run(engine, peer, length, keep)
     sequence = tokens + output.tokens
-    attention = reference.forward(sequence, visible_keys(len(sequence), life, BLOCK_SIZE)).attention
+    attention = reference.forward(sequence, visible_keys(len(sequence), history, BLOCK_SIZE)).attention
     layers, heads, _, _ = attention.shape
     kv_heads = 2
     # head group by head group, mean over the query heads that share its keys
     grouped = attention.view(layers * kv_heads, heads // kv_heads, len(sequence), len(sequence)).mean(1)
     measured = 0
-    for step, entry in life.steps:
+    for step, entry in history.steps:
         query = entry.computed_tokens - 1
         blocks = -(-entry.computed_tokens // BLOCK_SIZE)
-        resident = [b for b in range(blocks) if life.evicted.get(b, step + 1) > step]
+        resident = [b for b in range(blocks) if history.evicted.get(b, step + 1) > step]
         codes = np.frombuffer(entry.masses, np.uint8).reshape(layers * kv_heads, len(resident))
         masses = torch.stack(
             [grouped[:, query, b * BLOCK_SIZE : (b + 1) * BLOCK_SIZE].sum(1) for b in resident], 1
@@ -83,21 +83,23 @@ def test_only_the_head_groups_that_were_asked_for_are_measured_in_their_order(
 ) -> None:
     tokens = prompt(3, 40)
     engine.generate([tokens], 4)
-    (life,) = peer.requests
-    all_groups = np.frombuffer(life.steps[-1][1].masses, np.uint8).reshape(6, -1)
+    (history,) = peer.requests
+    all_groups = np.frombuffer(history.steps[-1][1].masses, np.uint8).reshape(6, -1)
     peer.reset()
     from crystal_kv_vllm.gen import policy_pb2 as pb
 
-    engine.steward.on_configure(pb.Configure(head_groups=[5, 2], measure_every=2), engine.steward._reporter._outbox)
+    engine.hooks.session.on_configure(pb.Configure(head_groups=[5, 2], measure_every=2), engine.hooks.reporter._outbox)
     try:
         engine.generate([tokens], 4)
-        (life,) = peer.requests
-        assert [len(entry.masses) > 0 for _, entry in life.steps] == [True, False, True, False]
-        engine.steward.on_configure(pb.Configure(head_groups=[5, 2], measure_every=1), engine.steward._reporter._outbox)
+        (history,) = peer.requests
+        assert [len(entry.masses) > 0 for _, entry in history.steps] == [True, False, True, False]
+        engine.hooks.session.on_configure(
+            pb.Configure(head_groups=[5, 2], measure_every=1), engine.hooks.reporter._outbox
+        )
         peer.reset()
         engine.generate([tokens], 4)
-        (life,) = peer.requests
-        some = np.frombuffer(life.steps[-1][1].masses, np.uint8).reshape(2, -1)
+        (history,) = peer.requests
+        some = np.frombuffer(history.steps[-1][1].masses, np.uint8).reshape(2, -1)
         assert np.array_equal(some, all_groups[[5, 2]])
     finally:
-        engine.steward.on_configure(peer.configure, engine.steward._reporter._outbox)
+        engine.hooks.session.on_configure(peer.configure, engine.hooks.reporter._outbox)

@@ -15,12 +15,12 @@ pytest.importorskip("vllm", reason="vLLM is not installed: run with the Python t
 
 from conftest import ROOT  # noqa: E402
 from engine import BLOCK_SIZE, RunningEngine  # noqa: E402
-from scripted_peer import Life, ScriptedPeer, keep_at_most  # noqa: E402
+from scripted_peer import RequestHistory, ScriptedPeer, keep_at_most  # noqa: E402
 
 from crystal_kv_vllm.merger import MergeLayer, Merger  # noqa: E402
-from crystal_kv_vllm.orders import MergeOrder, Slot  # noqa: E402
 from crystal_kv_vllm.repetition import RESOLUTION, Rotation, most_repeated  # noqa: E402
-from crystal_kv_vllm.setup import merges_keys_of  # noqa: E402
+from crystal_kv_vllm.startup import merges_keys_of  # noqa: E402
+from crystal_kv_vllm.worker_io import MergeCommand, TableEntry  # noqa: E402
 
 
 def load(name: str, path: Path) -> ModuleType:
@@ -44,11 +44,11 @@ def dropped_one_by_one(keys: Any, positions: Any, candidates: int, count: int) -
     return sorted(token for _, _, token in sorted(order)[:count])
 
 
-@pytest.mark.parametrize("most", [1 << 25, 100])
+@pytest.mark.parametrize("max_similarities", [1 << 25, 100])
 def test_the_tokens_whose_keys_later_tokens_repeat_go_and_of_equal_ones_the_oldest(
-    monkeypatch: pytest.MonkeyPatch, most: int
+    monkeypatch: pytest.MonkeyPatch, max_similarities: int
 ) -> None:
-    monkeypatch.setattr("crystal_kv_vllm.repetition.MOST_SIMILARITIES", most)
+    monkeypatch.setattr("crystal_kv_vllm.repetition.MAX_SIMILARITIES", max_similarities)
     torch.manual_seed(0)
     words = torch.randn(5, 8)
     # the same few words again and again, so that there are ties
@@ -81,7 +81,7 @@ def test_keys_and_values_of_a_token_stay_together_and_blocks_beside_stay_as_they
     layer = MergeLayer(cache[..., :3], cache[..., 3:], None)
     before = cache.clone()
     merger = Merger([layer])
-    order = MergeOrder([Slot(0, 7)], [Slot(1, 2), Slot(2, 5)], [Slot(3, 4)], 4)
+    order = MergeCommand([TableEntry(0, 7)], [TableEntry(1, 2), TableEntry(2, 5)], [TableEntry(3, 4)], 4)
     merger.merge("a", order)
     for head in range(2):
         old = torch.cat([before[b, head] for b in (7, 2, 5)])
@@ -92,7 +92,7 @@ def test_keys_and_values_of_a_token_stay_together_and_blocks_beside_stay_as_they
     untouched = [0, 1, 3, 4, 6, 8, 9]
     assert torch.equal(cache[untouched], before[untouched])
     # the next merge knows where the tokens of the first one come from
-    merger.merge("a", MergeOrder([Slot(0, 7)], [Slot(3, 4)], [], 4))
+    merger.merge("a", MergeCommand([TableEntry(0, 7)], [TableEntry(3, 4)], [], 4))
     positions = merger._positions["a"][0]
     assert all(len(set(head)) == 4 and max(head) < 16 for head in positions[0].tolist())
     merger.forget(["a"])
@@ -108,11 +108,11 @@ def test_only_models_whose_rotary_positions_are_known_are_merged() -> None:
     assert not merges_keys_of(model("FalconForCausalLM"))
 
 
-def expected_visible(model: Any, merging: ModuleType, tokens: list[int], prompt: int, life: Life) -> Any:
+def expected_visible(model: Any, merging: ModuleType, tokens: list[int], prompt: int, history: RequestHistory) -> Any:
     """Bool [layers, KV heads, tokens, tokens], after the merges of a request in the reference's own arithmetic."""
     visible = np.ones((model.layers, model.key_value_heads, len(tokens), len(tokens)), np.bool_)
-    computed = {step: entry.computed_tokens for step, entry in life.steps}
-    for since, merge in life.merges:
+    computed = {step: entry.computed_tokens for step, entry in history.steps}
+    for since, merge in history.merges:
         query = computed[min(step for step in computed if step >= since)] - 1
         named = [*merge.into, *getattr(merge, "from")]
         full = range(-(-prompt // BLOCK_SIZE), query // BLOCK_SIZE)
@@ -143,11 +143,11 @@ def test_logits_equal_a_forward_with_the_dropped_keys_masked_in_each_head(
     peer.decide = keep_at_most(5, merge=True)
     prompt = engine.program(7, 20)
     output = engine.generate([prompt], 320, logits=True)[0]
-    (life,) = peer.requests
-    assert len(life.merges) >= 3
+    (history,) = peer.requests
+    assert len(history.merges) >= 3
     model = reference.Reference()
     sequence = prompt + output.tokens
-    logits = model.logits(sequence, expected_visible(model, merging, sequence, len(prompt), life))
+    logits = model.logits(sequence, expected_visible(model, merging, sequence, len(prompt), history))
     for place, got in enumerate(output.logits):
         row = np.array([got[token] for token in range(len(got))])
         assert np.abs(row - logits[len(prompt) + place - 1]).max() < 1e-3, f"token {place}"
@@ -163,8 +163,8 @@ def test_a_block_that_changes_is_forgotten_by_the_prefix_cache(
     peer.decide = keep_at_most(5, merge=True)
     prompt = engine.program(8, 20)
     output = engine.generate([prompt], 320)[0]
-    (life,) = peer.requests
-    assert life.merges
+    (history,) = peer.requests
+    assert history.merges
     # the same request again, its own output in the prompt: what was merged must not be found
     again = engine.generate([[*prompt, *output.tokens[:200]]], 1)
     assert again

@@ -31,10 +31,10 @@ def test_evicted_requests_are_preempted_and_resumed_and_stale_plans_are_rejected
     peer.decide = decide
     outputs = engine.generate([prompt(seed, 33 + seed) for seed in range(8)], 380)
     assert all(len(output.tokens) == 380 for output in outputs)
-    preempted = [life for life in peer.requests if life.epochs]
+    preempted = [history for history in peer.requests if history.epochs]
     assert preempted
-    assert peer.pools[-1].preemptions == sum(len(life.epochs) for life in peer.requests)
-    assert any(life.evicted for life in preempted), "a resumed request is evicted again, in its new epoch"
+    assert peer.pools[-1].preemptions == sum(len(history.epochs) for history in peer.requests)
+    assert any(history.evicted for history in preempted), "a resumed request is evicted again, in its new epoch"
     assert stale
     assert peer.rejections()[pb.REJECT_STALE_EPOCH] == len(stale)
     assert engine.pool.get_num_free_blocks() == 40
@@ -81,8 +81,8 @@ def test_a_request_whose_mode_is_off_is_neither_measured_nor_evicted(
         150,
         extra_args={"crystalkv_mode": "off", "crystalkv_id": "a", "crystalkv_budget_tokens": 96},
     )
-    (life,) = peer.requests
-    assert life.started.options == pb.RequestOptions(mode=pb.MODE_OFF, budget_tokens=96)
-    assert life.started.crystalkv_id == "a"
-    assert not any(entry.masses for _, entry in life.steps)
+    (history,) = peer.requests
+    assert history.started.options == pb.RequestOptions(mode=pb.MODE_OFF, budget_tokens=96)
+    assert history.started.crystalkv_id == "a"
+    assert not any(entry.masses for _, entry in history.steps)
     assert set(peer.rejections()) == {pb.REJECT_DISABLED}

@@ -26,9 +26,9 @@ def test_a_request_publishes_nothing_after_its_first_eviction(engine: RunningEng
     before = published(engine)
     peer.decide = keep_at_most(3)
     engine.generate([tokens], 400)
-    (life,) = peer.requests
-    first = min(life.evicted.values())
-    computed = max(entry.computed_tokens for step, entry in life.steps if step < first)
+    (history,) = peer.requests
+    first = min(history.evicted.values())
+    computed = max(entry.computed_tokens for step, entry in history.steps if step < first)
     # full blocks before the first eviction, prompt and thinking, were exact
     assert published(engine) - before <= computed // BLOCK_SIZE
     # all the same it was more than the prompt's two: the check would see later ones

@@ -27,7 +27,7 @@ def probe_once(at: int, inner: Decide | None = None) -> Decide:
     def decide(peer: ScriptedPeer, step: pb.Step) -> list[pb.RequestPlan]:
         plans = inner(peer, step) if inner is not None else []
         for entry in step.requests:
-            if entry.computed_tokens == at and not peer.lives[entry.handle].probe:
+            if entry.computed_tokens == at and not peer.histories[entry.handle].probe:
                 mine = next((plan for plan in plans if plan.handle == entry.handle), None)
                 if mine is None:
                     mine = pb.RequestPlan(handle=entry.handle, epoch=entry.epoch)
@@ -45,7 +45,7 @@ def probe_answers(peer: ScriptedPeer) -> list[int]:
 def watch_probes(engine: RunningEngine, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The vLLM requests that probes are made of, in the order of their start."""
     seen: list[Any] = []
-    inner = engine.steward._scheduler.add_request
+    inner = engine.hooks._scheduler.add_request
 
     def add_request(request: Any) -> None:
         if request.request_id.startswith("crystal-kv-probe-"):
@@ -69,13 +69,13 @@ def test_a_probe_generates_the_tokens_of_a_full_recomputation(
     assert engine.pool.get_num_free_blocks() == free
     assert probe_answers(peer) == [pb.PROBE_ANSWER_STARTED]
     (fork,) = seen
-    (life,) = peer.probes
+    (history,) = peer.probes
     (parent,) = peer.requests
-    assert life.started.parent_handle == parent.started.handle
-    assert life.started.computed_tokens == 170 // BLOCK_SIZE * BLOCK_SIZE
-    assert life.finished is not None
-    assert life.finished.probe_tokens == life.steps[-1][1].computed_tokens - life.started.computed_tokens
-    assert all(entry.masses and entry.phase == pb.PHASE_ANSWER for _, entry in life.steps)
+    assert history.started.parent_handle == parent.started.handle
+    assert history.started.computed_tokens == 170 // BLOCK_SIZE * BLOCK_SIZE
+    assert history.finished is not None
+    assert history.finished.probe_tokens == history.steps[-1][1].computed_tokens - history.started.computed_tokens
+    assert all(entry.masses and entry.phase == pb.PHASE_ANSWER for _, entry in history.steps)
     end = engine.llm.get_tokenizer().encode(END, add_special_tokens=False)
     # 170 are computed, the 171st token is known
     assert list(fork.prompt_token_ids) == tokens + alone[:121] + end
@@ -98,20 +98,20 @@ def test_a_probe_of_a_request_with_holes_sees_the_same_holes(
     peer.decide = probe_once(230, keep_at_most(3))
     assert engine.generate([tokens], 250)[0].tokens == alone
     assert engine.pool.get_num_free_blocks() == free
-    (life,) = peer.probes
+    (history,) = peer.probes
     (parent,) = peer.requests
-    holes = sorted(block for block, step in parent.evicted.items() if step <= life.steps[0][0])
-    assert list(life.started.evicted) == holes
+    holes = sorted(block for block, step in parent.evicted.items() if step <= history.steps[0][0])
+    assert list(history.started.evicted) == holes
     assert holes
-    resident = -(-life.steps[0][1].computed_tokens // BLOCK_SIZE) - len(holes)
-    assert len(life.steps[0][1].masses) == 6 * resident
+    resident = -(-history.steps[0][1].computed_tokens // BLOCK_SIZE) - len(holes)
+    assert len(history.steps[0][1].masses) == 6 * resident
 
 
 def test_a_block_shared_only_with_the_own_probe_may_leave(engine: RunningEngine, peer: ScriptedPeer) -> None:
     evict = keep_at_most(2)
 
     def decide(peer: ScriptedPeer, step: pb.Step) -> list[pb.RequestPlan]:
-        running = any(life.finished is None for life in peer.probes)
+        running = any(history.finished is None for history in peer.probes)
         return evict(peer, step) if running else probe_once(200)(peer, step)
 
     peer.decide = decide
@@ -133,17 +133,17 @@ def test_a_probe_is_dropped_when_its_parent(engine: RunningEngine, peer: Scripte
     ids: set[str] = set()
     while core.has_unfinished_requests():
         ids |= {output.request_id for output in core.step()}
-        if engine.steward.live_probes and how == "is aborted":
+        if engine.hooks.live.probes and how == "is aborted":
             core.abort_request(["parent"])
-        if engine.steward.live_probes and how == "is preempted":
+        if engine.hooks.live.probes and how == "is preempted":
             engine.scheduler.reset_prefix_cache(reset_running_requests=True)
             how = "was preempted"
     peer.wait_for(lambda: bool(peer.probes) and peer.all_finished())
-    (life,) = peer.probes
-    assert life.finished is not None
-    assert life.finished.reason == pb.FINISH_REASON_DROPPED
+    (history,) = peer.probes
+    assert history.finished is not None
+    assert history.finished.reason == pb.FINISH_REASON_DROPPED
     assert ids <= {"parent"}
-    assert not engine.steward.live_probes
+    assert not engine.hooks.live.probes
     assert engine.pool.get_num_free_blocks() == 199
 
 

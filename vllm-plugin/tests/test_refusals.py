@@ -92,7 +92,7 @@ def test_what_is_refused_runs_as_stock_and_is_a_metric(model: str, said: list[st
     port = free_port()
     engine = RunningEngine(model, None, {"METRICS_PORT": str(port)}, worker_cls="auto")
     try:
-        assert engine.scheduler._steward is None
+        assert engine.scheduler._hooks is None
         assert len(engine.generate([prompt(1, 20)], 5)[0].tokens) == 5
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
             text = response.read().decode()

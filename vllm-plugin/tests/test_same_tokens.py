@@ -27,7 +27,9 @@ def test_nothing_evicted_is_token_identical_to_stock_vllm_on_runner_v1(
     stock = run_job(model, PROMPTS, 256, plugin=False)["tokens"]
     engine = start_engine()
     assert [output.tokens for output in engine.generate(PROMPTS, 256)] == stock
-    assert all(len(life.steps) >= 256 and all(entry.masses for _, entry in life.steps) for life in peer.requests)
+    assert all(
+        len(history.steps) >= 256 and all(entry.masses for _, entry in history.steps) for history in peer.requests
+    )
 
 
 def test_nothing_evicted_is_token_identical_to_stock_vllm_on_runner_v2(model: str) -> None:
@@ -42,9 +44,9 @@ def test_both_runners_generate_the_same_tokens_when_blocks_go(
     engine = start_engine(EAGER)
     peer.decide = keep_at_most(keep, recent_tokens=0, merge=merge)
     tokens = [output.tokens for output in engine.generate(SHORT, tokens_of(merge))]
-    evicted = [[list(entry) for entry in sorted(life.evicted.items())] for life in peer.requests]
+    evicted = [[list(entry) for entry in sorted(history.evicted.items())] for history in peer.requests]
     assert all(evicted)
-    assert all(bool(life.merges) == merge for life in peer.requests)
+    assert all(bool(history.merges) == merge for history in peer.requests)
     v2 = run_job(model, SHORT, tokens_of(merge), keep=keep, merge=merge, settings=EAGER, v2=True)
     assert v2["evicted"] == evicted
     assert v2["tokens"] == tokens

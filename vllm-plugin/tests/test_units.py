@@ -14,11 +14,12 @@ from crystal_kv_vllm.compat import TESTED_VERSIONS, missing_names, version_refus
 from crystal_kv_vllm.evict import Protection, RejectReason, choose, evictable_range, merge_objections  # noqa: E402
 from crystal_kv_vllm.gen import policy_pb2 as pb  # noqa: E402
 from crystal_kv_vllm.masses import block_logsumexp, block_masses, log_codes, select_rows  # noqa: E402
-from crystal_kv_vllm.options import choice_index, request_options  # noqa: E402
 from crystal_kv_vllm.outbox import Outbox  # noqa: E402
-from crystal_kv_vllm.reporter import MAX_MASS_BYTES, Computed, Reporter  # noqa: E402
-from crystal_kv_vllm.setup import engine_name, measured_head_groups  # noqa: E402
-from crystal_kv_vllm.tracked import Markers, Tracked  # noqa: E402
+from crystal_kv_vllm.output_markers import OutputMarkers  # noqa: E402
+from crystal_kv_vllm.reporter import MAX_MASS_BYTES, ComputedRequest, Reporter  # noqa: E402
+from crystal_kv_vllm.request_options import choice_index, request_options  # noqa: E402
+from crystal_kv_vllm.startup import engine_name, measured_head_groups  # noqa: E402
+from crystal_kv_vllm.tracked_request import TrackedRequest  # noqa: E402
 
 
 def block(references: int = 1, null: bool = False) -> SimpleNamespace:
@@ -157,7 +158,7 @@ def step_message(step: int) -> pb.AttachRequest:
 
 class TestOutbox:
     def test_a_full_box_drops_the_oldest_step_and_keeps_the_rest_in_order(self) -> None:
-        box = Outbox(most_steps=2)
+        box = Outbox(max_steps=2)
         box.put(step_message(1))
         box.put(pb.AttachRequest(ack=pb.Ack(plan_sequence=7)))
         box.put(step_message(2))
@@ -168,14 +169,14 @@ class TestOutbox:
         assert [next(messages).step.step for _ in "ab"] == [2, 3]
 
     def test_too_many_other_messages_close_it(self) -> None:
-        box = Outbox(most_messages=2)
+        box = Outbox(max_messages=2)
         for _ in range(3):
             box.put(pb.AttachRequest(ack=pb.Ack()))
         assert box.closed
         assert list(box) == []
 
 
-def tracked(name: str = "r", tokens: int = 8, prompt: int = 4) -> Tracked:
+def tracked(name: str = "r", tokens: int = 8, prompt: int = 4) -> TrackedRequest:
     request = SimpleNamespace(
         request_id=name,
         num_preemptions=0,
@@ -187,18 +188,18 @@ def tracked(name: str = "r", tokens: int = 8, prompt: int = 4) -> Tracked:
         num_tokens=tokens,
         all_token_ids=list(range(tokens)),
     )
-    return Tracked(1, request, "", pb.RequestOptions(), scanned=prompt)
+    return TrackedRequest(1, request, "", pb.RequestOptions(), scanned=prompt)
 
 
 class TestTracked:
     def test_segments_and_the_end_of_thinking_are_found_once(self) -> None:
         one = tracked()
         one.request.all_token_ids[4:] = [9, 5, 6, 9]
-        one.scan(Markers(end_of_thinking=((5, 6),), segments=frozenset([9])))
+        one.scan(OutputMarkers(end_of_thinking=((5, 6),), segments=frozenset([9])))
         assert one.segment_starts == [5, 8]
         assert one.thinking_end == 7
         assert one.phase == pb.PHASE_ANSWER
-        one.scan(Markers(segments=frozenset([9])))
+        one.scan(OutputMarkers(segments=frozenset([9])))
         assert one.segment_starts == [5, 8]
 
     def test_tokens_in_flight_are_not_computed_also_after_a_preemption(self) -> None:
@@ -253,7 +254,7 @@ class TestReporter:
         reporter, box = self.attached()
         requests = [tracked(str(i)) for i in range(3)]
         masses = {str(i): bytes(MAX_MASS_BYTES // 2 + 1) for i in range(3)}
-        reporter.step(1, pb.PoolState(), [Computed(one, 0, 8) for one in requests], masses)
+        reporter.step(1, pb.PoolState(), [ComputedRequest(one, 0, 8) for one in requests], masses)
         steps = [message.step for message in received(box)[1:]]
         assert [(len(step.requests), step.more) for step in steps] == [(1, True), (1, True), (1, False)]
         assert all(message.ByteSize() < 4 << 20 for message in received(box))
@@ -263,7 +264,7 @@ class TestReporter:
         reporter.configure(pb.Configure(measure_every=2), box, [])
         one, pool = tracked(prompt=1), pb.PoolState(free_blocks=9)
         for step, tokens in enumerate(range(8, 21), 1):
-            reporter.step(step, pool, [Computed(one, 0, tokens)], {"r": b"x"} if tokens == 15 else {})
+            reporter.step(step, pool, [ComputedRequest(one, 0, tokens)], {"r": b"x"} if tokens == 15 else {})
         told = [message.step for message in received(box) if message.HasField("step")]
         # a block begins at 9, 13 and 17, is full at 8, 12, 16 and 20, and leaves the newest tokens at 10, 14 and 18
         assert [step.requests[0].computed_tokens for step in told] == [8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 20]
@@ -274,7 +275,7 @@ class TestReporter:
     def test_a_step_of_an_earlier_epoch_is_not_reported(self) -> None:
         reporter, box = self.attached()
         one = tracked()
-        entry = Computed(one, 0, 8)
+        entry = ComputedRequest(one, 0, 8)
         one.request.num_preemptions = 1
         reporter.step(1, pb.PoolState(), [entry], {"r": b"x"})
         assert not received(box)[-1].step.requests

@@ -9,8 +9,8 @@ from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionMetadataBuilder,
 )
 
+from ..mass_recorder import RecordedLayer
 from ..masses import RowSelection, block_logsumexp
-from ..recorder import NotedLayer
 from .mixin import BackendMixin, BuilderMixin, ImplMixin
 
 
@@ -27,7 +27,7 @@ class CrystalCPUImpl(ImplMixin, CPUAttentionBackendImpl):
             values.view(blocks, heads, block_size, self.head_size),
         )
 
-    def logsumexp(self, layers: Sequence[NotedLayer], rows: RowSelection) -> torch.Tensor:
+    def logsumexp(self, layers: Sequence[RecordedLayer], rows: RowSelection) -> torch.Tensor:
         # A block of a head is its keys, then its values. Keys are stored column by column, [head size, block size],
         # except for AMX, which packs them in pairs and which the plugin refuses.
         blocks, heads, block_size, _ = layers[0].kv_cache.shape

@@ -8,8 +8,8 @@ import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from ..kernels import compact_into, paged_logsumexp
+from ..mass_recorder import RecordedLayer
 from ..masses import RowSelection
-from ..recorder import NotedLayer
 from .mixin import BuilderMixin, ImplMixin
 
 
@@ -22,9 +22,9 @@ class GPUBuilderMixin(BuilderMixin):
     def without_holes(self, metadata: CommonAttentionMetadata) -> CommonAttentionMetadata:
         rows, width = metadata.block_table_tensor.shape
         if self._table is None or self._table.shape[0] < rows or self._table.shape[1] < width:
-            most = max(rows, self.vllm_config.scheduler_config.max_num_seqs)
-            self._table = torch.zeros((most, width), dtype=torch.int32, device=metadata.block_table_tensor.device)
-            self._lens = torch.zeros(most, dtype=torch.int32, device=metadata.block_table_tensor.device)
+            max_rows = max(rows, self.vllm_config.scheduler_config.max_num_seqs)
+            self._table = torch.zeros((max_rows, width), dtype=torch.int32, device=metadata.block_table_tensor.device)
+            self._lens = torch.zeros(max_rows, dtype=torch.int32, device=metadata.block_table_tensor.device)
         table, lens = self._table[:rows], self._lens[: metadata.seq_lens.shape[0]]
         lens.copy_(metadata.seq_lens)
         compact_into(
@@ -43,6 +43,6 @@ class GPUImplMixin(ImplMixin):
     scale: float
     logits_soft_cap: Any
 
-    def logsumexp(self, layers: Sequence[NotedLayer], rows: RowSelection) -> torch.Tensor:
+    def logsumexp(self, layers: Sequence[RecordedLayer], rows: RowSelection) -> torch.Tensor:
         softcap = float(self.logits_soft_cap or 0.0)
         return torch.cat([paged_logsumexp(it.query, it.kv_cache, rows, self.scale, softcap) for it in layers], 1)

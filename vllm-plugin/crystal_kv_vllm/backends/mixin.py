@@ -10,9 +10,9 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from ..compact import compact_metadata
-from ..holes import hole_watch
+from ..hole_tracker import hole_tracker
+from ..mass_recorder import RecordedLayer, mass_recorder
 from ..masses import RowSelection
-from ..recorder import NotedLayer, recorder
 from ..spec import CrystalSpec, evictable_spec
 
 #: Asked in every layer of every step.
@@ -41,7 +41,7 @@ class BuilderMixin:
     ) -> Any:
         if isinstance(self.kv_cache_spec, CrystalSpec):
             common_attn_metadata = self.without_holes(common_attn_metadata)
-            recorder.note_rows(common_attn_metadata, self.kv_cache_spec.block_size)
+            mass_recorder.record_rows(common_attn_metadata, self.kv_cache_spec.block_size)
         return super().build(common_prefix_len, common_attn_metadata, *args, **kwargs)  # type: ignore[misc]
 
     @property
@@ -51,7 +51,7 @@ class BuilderMixin:
         return max(1, manager_block_size // self.kv_cache_spec.block_size)
 
     def without_holes(self, metadata: CommonAttentionMetadata) -> CommonAttentionMetadata:
-        if not hole_watch:
+        if not hole_tracker:
             return metadata
         return compact_metadata(metadata, self.kv_cache_spec.block_size, self.null_ids)
 
@@ -77,20 +77,20 @@ class ImplMixin:
         output: torch.Tensor = super().forward(  # type: ignore[misc]
             layer, query, key, value, kv_cache, attn_metadata, *args, **kwargs
         )
-        if attn_metadata is not None and recorder.measuring and kv_cache.numel():
+        if attn_metadata is not None and mass_recorder.measuring and kv_cache.numel():
             index = layer_index(layer.layer_name)
-            rows = recorder.rows_for(index, self.num_kv_heads)
+            rows = mass_recorder.rows_for(index, self.num_kv_heads)
             if rows is not None:
                 heads = self.num_heads // self.num_kv_heads
                 last = query.view(-1, self.num_kv_heads, heads, self.head_size)[rows.tokens]
-                recorder.note_layer(index, NotedLayer(self, last, kv_cache))
+                mass_recorder.record_layer(index, RecordedLayer(self, last, kv_cache))
         return output
 
     def keys_and_values(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of a layer's cache, [kernel blocks, kv heads, block size, head size]; keys are stored rotated."""
         return kv_cache[..., : self.head_size], kv_cache[..., self.head_size :]
 
-    def logsumexp(self, layers: Sequence[NotedLayer], rows: RowSelection) -> torch.Tensor:
+    def logsumexp(self, layers: Sequence[RecordedLayer], rows: RowSelection) -> torch.Tensor:
         """Log-sum-exp of each block's scores in all the layers, which have the same scale and soft cap.
 
         Returns float32 [blocks, layers * kv heads, query heads of a group].

@@ -9,11 +9,11 @@ from vllm.v1.request import Request, RequestStatus
 
 from .evict import Block
 from .gen import policy_pb2 as pb
+from .live_requests import LiveRequests
 from .manager import CrystalManager
 from .probe import can_fork, fork_request, is_probe
 from .reporter import Reporter
-from .roster import Roster
-from .tracked import Tracked
+from .tracked_request import TrackedRequest
 
 
 class SchedulerPart(Protocol):
@@ -38,25 +38,25 @@ class ProbeOptions:
     max_model_len: int
 
 
-class ProbeDesk:
+class RunningProbes:
     def __init__(
         self,
         scheduler: SchedulerPart,
         manager: CrystalManager,
-        roster: Roster,
+        live: LiveRequests,
         reporter: Reporter,
         options: ProbeOptions,
     ) -> None:
         self._scheduler = scheduler
         self._manager = manager
-        self._roster = roster
+        self._live = live
         self._reporter = reporter
         self._options = options
         self.started = 0
         #: Tokens computed for probes that have ended.
-        self.tokens = 0
+        self.computed_tokens = 0
 
-    def start(self, parent: Tracked) -> "pb.ProbeAnswer.ValueType":
+    def start(self, parent: TrackedRequest) -> "pb.ProbeAnswer.ValueType":
         """Queues a probe, which starts in this step or not at all: it never preempts anyone, nor blocks the queue."""
         suffix = self._options.suffix
         tokens = self._reporter.probe_tokens
@@ -68,7 +68,7 @@ class ProbeDesk:
         busy = parent.probe is not None or request.status != RequestStatus.RUNNING
         if busy or longest > self._options.max_model_len or not self._has_room(longest, self._full_blocks(parent)):
             return pb.PROBE_ANSWER_NO_ROOM
-        fork = self._roster.add(fork_request(self._roster.next_handle, request, suffix, tokens), parent)
+        fork = self._live.add(fork_request(self._live.next_handle, request, suffix, tokens), parent)
         self._manager.keep_private(fork.request_id)
         self._scheduler.add_request(fork.request)
         # it goes before those that wait: it is known to fit
@@ -80,27 +80,31 @@ class ProbeDesk:
         self._reporter.started(started)
         return pb.PROBE_ANSWER_STARTED
 
+    def count_running(self) -> int:
+        """How many of vLLM's running requests are probes."""
+        return sum(probe.request.status == RequestStatus.RUNNING for probe in self._live.probes)
+
     def shared_prefix(self, request: Request) -> list[Block] | None:
         """The blocks that a probe takes over from its parent, holes included; None for every other request.
 
         Asked at the moment of admission, since only blocks that the parent has filled by then may be shared.
         """
-        tracked = self._roster.by_id(request.request_id)
+        tracked = self._live.by_id(request.request_id)
         if tracked is None or tracked.parent is None:
             return None
         return list(self._manager.row(tracked.parent.request_id)[: self._full_blocks(tracked.parent)])
 
-    def drop_orphans(self, forget: Callable[[Tracked], None]) -> None:
+    def drop_orphans(self, forget: Callable[[TrackedRequest], None]) -> None:
         """Ends probes that were not admitted at once or were preempted, or whose parent has ended or was preempted.
 
         forget: called before vLLM ends such a probe.
         """
-        for fork in self._roster.probes:
-            if self._roster.by_id(fork.request_id) is not fork:
+        for fork in self._live.probes:
+            if self._live.by_id(fork.request_id) is not fork:
                 # ending one asks for the others too
                 continue
             parent = _parent(fork)
-            alive = self._roster.by_id(parent.request_id) is parent and parent.request.status == RequestStatus.RUNNING
+            alive = self._live.by_id(parent.request_id) is parent and parent.request.status == RequestStatus.RUNNING
             if alive and fork.request.status == RequestStatus.RUNNING:
                 continue
             forget(fork)
@@ -114,7 +118,7 @@ class ProbeDesk:
             if carrier.finished_requests:
                 carrier.finished_requests = {name for name in carrier.finished_requests if not is_probe(name)}
 
-    def _full_blocks(self, tracked: Tracked) -> int:
+    def _full_blocks(self, tracked: TrackedRequest) -> int:
         return tracked.computed // self._manager.block_size
 
     def _has_room(self, tokens: int, shared_blocks: int) -> bool:
@@ -123,11 +127,11 @@ class ProbeDesk:
         And what the running requests will allocate while it runs: the probe must not be what preempts them.
         """
         scheduler = self._scheduler
-        queued = [fork for fork in self._roster.probes if fork.request.status != RequestStatus.RUNNING]
+        queued = [fork for fork in self._live.probes if fork.request.status != RequestStatus.RUNNING]
         slots = scheduler.max_num_active_reqs - scheduler.num_waiting_for_streaming_input
         if len(scheduler.running) + len(queued) >= slots:
             return False
-        free = self._manager.block_pool.get_num_free_blocks()
+        free = self._manager.free_blocks
         wanted = self._blocks(tokens) - shared_blocks
         for fork in queued:
             wanted += self._blocks(_longest(fork.request)) - self._full_blocks(_parent(fork))
@@ -148,6 +152,6 @@ def _longest(request: Request) -> int:
     return request.num_prompt_tokens + request.max_tokens
 
 
-def _parent(fork: Tracked) -> Tracked:
+def _parent(fork: TrackedRequest) -> TrackedRequest:
     assert fork.parent is not None
     return fork.parent

@@ -1,6 +1,6 @@
 """What scheduler and workers tell each other about one step.
 
-Both ride on objects that vLLM passes anyway, as an extra attribute: orders on the `SchedulerOutput`, masses on the
+Both ride on objects that vLLM passes anyway, as an extra attribute: commands on the `SchedulerOutput`, masses on the
 `ModelRunnerOutput`. So there is one way for every executor, in one process or in many, and only the scheduler's process
 talks to the policy service. With tensor parallelism the masses are those of rank 0, whose output vLLM returns.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 
-_ORDERS = "crystal_kv_orders"
+_COMMANDS = "crystal_kv_commands"
 _MASSES = "crystal_kv_masses"
 
 #: Log codes by request id: head group by head group, one byte for each resident block in logical order.
@@ -18,7 +18,7 @@ Masses = dict[str, bytes]
 
 
 @dataclass(frozen=True)
-class Slot:
+class TableEntry:
     """A block of a request: its logical index, and its number in the pool."""
 
     index: int
@@ -26,38 +26,38 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class MergeOrder:
+class MergeCommand:
     """Puts the tokens of `into` and `from_` into `into`, as far as there is room."""
 
-    into: list[Slot]
-    from_: list[Slot]
+    into: list[TableEntry]
+    from_: list[TableEntry]
     #: The request's other full output blocks: repetitions in them count, and nothing in them changes.
-    beside: list[Slot]
+    beside: list[TableEntry]
     #: Tokens in a block of the scheduler.
     block_size: int
 
 
 @dataclass
-class StepOrders:
+class WorkerCommands:
     """What the workers have to do beside computing."""
 
     step: int = 0
     #: Logical blocks that became holes, by request id.
     holes: dict[str, list[int]] = field(default_factory=dict)
     #: Merges by request id, in the order in which they are to be done; before anything is computed.
-    merges: dict[str, list[MergeOrder]] = field(default_factory=dict)
+    merges: dict[str, list[MergeCommand]] = field(default_factory=dict)
     #: Requests to measure in this step.
     measure: set[str] = field(default_factory=set)
     #: Head groups to measure, in the order of the report; empty: all.
     head_groups: tuple[int, ...] = ()
 
 
-def attach_orders(output: SchedulerOutput, orders: StepOrders) -> None:
-    setattr(output, _ORDERS, orders)
+def attach_commands(output: SchedulerOutput, commands: WorkerCommands) -> None:
+    setattr(output, _COMMANDS, commands)
 
 
-def orders_of(output: SchedulerOutput) -> StepOrders | None:
-    return getattr(output, _ORDERS, None)
+def commands_of(output: SchedulerOutput) -> WorkerCommands | None:
+    return getattr(output, _COMMANDS, None)
 
 
 def attach_masses(output: Any, masses: Masses) -> None:

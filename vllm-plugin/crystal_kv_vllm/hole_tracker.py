@@ -10,7 +10,7 @@ NULL_BLOCK = 0
 GROUP = 0
 
 
-class HoleWatch:
+class HoleTracker:
     def __init__(self) -> None:
         self._holed: set[str] = set()
 
@@ -28,4 +28,4 @@ class HoleWatch:
 
 
 #: There is one worker in a process.
-hole_watch = HoleWatch()
+hole_tracker = HoleTracker()

@@ -1,6 +1,6 @@
 """Collects the masses of one step in a worker process.
 
-Three places of one forward pass take part, and vLLM gives them nothing in common: the worker knows the orders, the
+Three places of one forward pass take part, and vLLM gives them nothing in common: the worker knows the commands, the
 metadata builder the rows, the attention layers queries and keys. This object is what they share.
 """
 
@@ -12,7 +12,7 @@ import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from .masses import RowSelection, block_masses, log_codes, select_rows
-from .orders import Masses, StepOrders
+from .worker_io import Masses, WorkerCommands
 
 #: The request of each row of a batch, in the batch's order.
 RowIds = Callable[[CommonAttentionMetadata], list[str]]
@@ -23,14 +23,14 @@ class MeasuringImpl(Protocol):
 
     num_kv_heads: int
 
-    def logsumexp(self, layers: "Sequence[NotedLayer]", rows: RowSelection) -> torch.Tensor: ...
+    def logsumexp(self, layers: "Sequence[RecordedLayer]", rows: RowSelection) -> torch.Tensor: ...
 
     @property
     def sink_scores(self) -> torch.Tensor | None: ...
 
 
 @dataclass(frozen=True)
-class NotedLayer:
+class RecordedLayer:
     """What is left of a layer until the step is measured."""
 
     impl: MeasuringImpl
@@ -62,25 +62,25 @@ class PendingMasses:
         return masses
 
 
-class Recorder:
+class MassRecorder:
     def __init__(self) -> None:
-        self._orders: StepOrders | None = None
+        self._commands: WorkerCommands | None = None
         self._row_ids: RowIds | None = None
         self._rows: RowSelection | None = None
-        self._layers: dict[int, NotedLayer] = {}
+        self._layers: dict[int, RecordedLayer] = {}
 
-    def begin(self, orders: StepOrders, row_ids: RowIds) -> None:
+    def begin(self, commands: WorkerCommands, row_ids: RowIds) -> None:
         """A step that is to be measured begins; `row_ids` is asked when its metadata is built."""
-        self._orders = orders
+        self._commands = commands
         self._row_ids = row_ids
         self._rows = None
         self._layers = {}
 
-    def note_rows(self, metadata: CommonAttentionMetadata, block_size: int) -> None:
+    def record_rows(self, metadata: CommonAttentionMetadata, block_size: int) -> None:
         """Takes the compacted metadata of the step; does nothing when the step is not measured."""
-        if self._orders is None or self._row_ids is None:
+        if self._commands is None or self._row_ids is None:
             return
-        wanted = self._orders.measure
+        wanted = self._commands.measure
         rows = [(row, name) for row, name in enumerate(self._row_ids(metadata)) if name in wanted]
         self._rows = select_rows(
             rows, metadata.block_table_tensor, metadata.seq_lens, metadata.query_start_loc, block_size
@@ -93,31 +93,31 @@ class Recorder:
 
     def rows_for(self, layer: int, kv_heads: int) -> RowSelection | None:
         """The rows to measure in a layer; None when nothing of it is wanted."""
-        if self._rows is None or self._orders is None:
+        if self._rows is None or self._commands is None:
             return None
-        groups = self._orders.head_groups
+        groups = self._commands.head_groups
         wanted = not groups or any(group // kv_heads == layer for group in groups)
         return self._rows if wanted else None
 
-    def note_layer(self, layer: int, noted: NotedLayer) -> None:
-        self._layers[layer] = noted
+    def record_layer(self, layer: int, recorded: RecordedLayer) -> None:
+        self._layers[layer] = recorded
 
     def finish(self) -> PendingMasses:
         """Ends the step. All layers are measured at once: in small batches the number of operations is what costs."""
-        orders, rows, noted = self._orders, self._rows, self._layers
-        self._orders = self._row_ids = self._rows = None
+        commands, rows, recorded = self._commands, self._rows, self._layers
+        self._commands = self._row_ids = self._rows = None
         self._layers = {}
-        if orders is None or rows is None or not noted:
+        if commands is None or rows is None or not recorded:
             return PendingMasses(None, None)
-        order = sorted(noted)
-        layers = [noted[index] for index in order]
+        order = sorted(recorded)
+        layers = [recorded[index] for index in order]
         impl = layers[0].impl
         sinks = [scores for layer in layers if (scores := layer.impl.sink_scores) is not None]
         masses = block_masses(impl.logsumexp(layers, rows), rows, torch.cat(sinks) if sinks else None)
         codes = log_codes(masses).t().contiguous()
-        if orders.head_groups:
+        if commands.head_groups:
             kv_heads = impl.num_kv_heads
-            places = [order.index(group // kv_heads) * kv_heads + group % kv_heads for group in orders.head_groups]
+            places = [order.index(group // kv_heads) * kv_heads + group % kv_heads for group in commands.head_groups]
             codes = codes[places]
         if codes.device.type == "cpu":
             return PendingMasses(codes, rows)
@@ -129,4 +129,4 @@ class Recorder:
 
 
 #: There is one worker in a process.
-recorder = Recorder()
+mass_recorder = MassRecorder()

@@ -1,4 +1,4 @@
-"""Joins a scheduler to a steward, a policy client and metrics, or leaves it as it is."""
+"""Gives a scheduler its hooks, the policy client and the metrics; or says why the plugin stays inactive."""
 
 import logging
 import os
@@ -9,7 +9,6 @@ from typing import Any
 import vllm
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from .client import PROTOCOL_MAX, PROTOCOL_MIN, PolicyClient
 from .compat import (
     MERGED_ARCHITECTURES,
     NotSupportedError,
@@ -22,20 +21,20 @@ from .compat import (
 from .evict import Protection
 from .gen import policy_pb2 as pb
 from .manager import CrystalManager
-from .markers import read_markers
-from .metrics import PluginCollector, serve_metrics
+from .metrics_server import PluginCollector, serve_metrics
+from .output_markers import OutputMarkers, read_output_markers
+from .policy_client import PROTOCOL_MAX, PROTOCOL_MIN, PolicyClient
+from .scheduler_hooks import HookOptions, SchedulerHooks
 from .settings import Settings, read_settings
-from .steward import Steward, StewardOptions
-from .tracked import Markers
 
 logger = logging.getLogger("vllm.crystal_kv")
 
 
-def attach(scheduler: Scheduler) -> tuple[Steward | None, Callable[[], None]]:
+def start_plugin(scheduler: Scheduler) -> tuple[SchedulerHooks | None, Callable[[], None]]:
     """Called at the end of the scheduler's construction.
 
-    Returns the steward, None where the plugin stays inactive and has said why; and what ends the stream, its thread and
-    the metrics' socket. Raises NotSupportedError where it would stay inactive and has to be strict.
+    Returns the hooks, and a function that ends the stream, its thread and the metrics' socket. The hooks are None where
+    the plugin stays inactive; the reason is in the log. Raises NotSupportedError instead when it has to be strict.
     """
     settings = read_settings(os.environ)
     if not settings.enabled:
@@ -52,12 +51,12 @@ def attach(scheduler: Scheduler) -> tuple[Steward | None, Callable[[], None]]:
         return None, _serve(PluginCollector(model, str(rank), refusals, None), settings, rank)
 
     manager = _manager(scheduler)
-    markers = read_markers(config, settings)
+    markers = read_output_markers(config, settings)
     groups = measured_head_groups(config)
-    steward = Steward(
+    hooks = SchedulerHooks(
         scheduler,
         manager,
-        StewardOptions(
+        HookOptions(
             protection=Protection(settings.sink_tokens, settings.recent_tokens),
             markers=markers,
             max_model_len=config.model_config.max_model_len,
@@ -71,17 +70,17 @@ def attach(scheduler: Scheduler) -> tuple[Steward | None, Callable[[], None]]:
     client = None
     if settings.policy_address:
         hello = _hello(scheduler, settings, markers, groups, rank)
-        client = PolicyClient(settings.policy_address, settings.policy_token, settings.policy_ca, hello, steward)
+        client = PolicyClient(settings.policy_address, settings.policy_token, settings.policy_ca, hello, hooks.session)
         client.start()
-    close_metrics = _serve(PluginCollector(model, str(rank), (), steward), settings, rank)
+    close_metrics = _serve(PluginCollector(model, str(rank), (), hooks), settings, rank)
     logger.info("crystal-kv is active: policy service %s", settings.policy_address or "none")
 
-    def detach() -> None:
+    def stop() -> None:
         if client is not None:
             client.close()
         close_metrics()
 
-    return steward, detach
+    return hooks, stop
 
 
 def measured_head_groups(config: Any) -> int:
@@ -140,7 +139,7 @@ def _serve(collector: PluginCollector, settings: Settings, rank: int) -> Callabl
     return close
 
 
-def _hello(scheduler: Scheduler, settings: Settings, markers: Markers, groups: int, rank: int) -> pb.Hello:
+def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, groups: int, rank: int) -> pb.Hello:
     config = scheduler.vllm_config
     group = scheduler.kv_cache_config.kv_cache_groups[0]
     layers = config.model_config.get_num_layers(config.parallel_config)

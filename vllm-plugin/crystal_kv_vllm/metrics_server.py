@@ -1,6 +1,6 @@
 """The plugin's own metrics, on a port of their own: they matter most when the policy service is down.
 
-What there is stands in `figures`. Everything is read at scrape time.
+What there is stands in `metric_definitions`. Everything is read at scrape time.
 """
 
 import threading
@@ -12,33 +12,33 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from .compat import Refusal
-from .figures import ACTIVE, FIGURES, LABELS, PREFIX, REFUSED, REJECTED, Kind
-from .steward import Steward
+from .metric_definitions import ACTIVE, LABELS, METRICS, PREFIX, REFUSED, REJECTED, Kind
+from .scheduler_hooks import SchedulerHooks
 
 _FAMILIES = {Kind.COUNTER: CounterMetricFamily, Kind.GAUGE: GaugeMetricFamily}
 
 
 class PluginCollector(Collector):
-    """Metrics of one engine. `steward` is None when the plugin is not active."""
+    """Metrics of one engine. `hooks` is None when the plugin is not active."""
 
-    def __init__(self, model: str, engine: str, refusals: Iterable[Refusal], steward: Steward | None) -> None:
+    def __init__(self, model: str, engine: str, refusals: Iterable[Refusal], hooks: SchedulerHooks | None) -> None:
         self._values = [model, engine]
         self._refusals = sorted({refusal.feature for refusal in refusals})
-        self._steward = steward
+        self._hooks = hooks
 
     def collect(self) -> Iterator[Metric]:
         name, text = ACTIVE
-        yield self._single(name, Kind.GAUGE, text, int(self._steward is not None))
+        yield self._single(name, Kind.GAUGE, text, int(self._hooks is not None))
         name, label, text = REFUSED
         yield self._split(name, Kind.GAUGE, label, text, dict.fromkeys(self._refusals, 1))
-        if self._steward is not None:
-            with self._steward.lock:
-                yield from self._of(self._steward)
+        if self._hooks is not None:
+            with self._hooks.lock:
+                yield from self._of(self._hooks)
 
-    def _of(self, steward: Steward) -> Iterator[Metric]:
-        for figure in FIGURES:
-            yield self._single(figure.name, figure.kind, figure.help, figure.read(steward))
-        yield self._split(REJECTED.name, REJECTED.kind, REJECTED.label, REJECTED.help, REJECTED.read(steward))
+    def _of(self, hooks: SchedulerHooks) -> Iterator[Metric]:
+        for metric in METRICS:
+            yield self._single(metric.name, metric.kind, metric.help, metric.read(hooks))
+        yield self._split(REJECTED.name, REJECTED.kind, REJECTED.label, REJECTED.help, REJECTED.read(hooks))
 
     def _single(self, name: str, kind: Kind, text: str, value: float) -> Metric:
         family = _FAMILIES[kind](PREFIX + name, text, labels=LABELS)

@@ -45,10 +45,10 @@ def test_what_a_failed_test_left_running_is_ended(model: str) -> None:
         for name in "ab":
             core.add_request(name, {"prompt_token_ids": prompt(1, 40)}, SamplingParams(max_tokens=500))
         core.step()
-        assert engine.steward.requests
+        assert engine.hooks.live.requests
         engine.abort_all()
         assert not core.has_unfinished_requests()
-        assert not engine.steward.requests
+        assert not engine.hooks.live.requests
         assert engine.pool.get_num_free_blocks() == 199
     finally:
         engine.close()

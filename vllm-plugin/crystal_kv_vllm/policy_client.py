@@ -20,7 +20,7 @@ logger = logging.getLogger("vllm.crystal_kv")
 PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
 
 FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 5.0
+MAX_BACKOFF_S = 5.0
 #: A service that speaks another protocol will not learn ours soon.
 INCOMPATIBLE_BACKOFF_S = 30.0
 
@@ -32,7 +32,7 @@ _CHANNEL_OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", int(FIRST_BACKOFF_S * 1000)),
-    ("grpc.max_reconnect_backoff_ms", int(LONGEST_BACKOFF_S * 1000)),
+    ("grpc.max_reconnect_backoff_ms", int(MAX_BACKOFF_S * 1000)),
     # one channel to itself: a stream that hangs must not be shared
     ("grpc.use_local_subchannel_pool", 1),
 ]
@@ -95,7 +95,7 @@ class PolicyClient:
                 if self._incompatible:
                     wait = INCOMPATIBLE_BACKOFF_S
                 else:
-                    backoff = FIRST_BACKOFF_S if welcomed else min(LONGEST_BACKOFF_S, backoff * 2)
+                    backoff = FIRST_BACKOFF_S if welcomed else min(MAX_BACKOFF_S, backoff * 2)
                     wait = backoff * random.uniform(0.5, 1)
                 self._closing.wait(wait)
 

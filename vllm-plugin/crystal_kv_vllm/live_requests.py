@@ -1,39 +1,39 @@
-"""Who is alive: requests of clients, and the probes that were forked from them."""
+"""The requests that are alive: those of clients, and the probes that were forked from them."""
 
 from vllm.v1.request import Request
 
-from .tracked import Tracked
+from .tracked_request import TrackedRequest
 
 
-class Roster:
+class LiveRequests:
     def __init__(self) -> None:
-        self._by_id: dict[str, Tracked] = {}
-        self._by_handle: dict[int, Tracked] = {}
-        self._probes: dict[int, Tracked] = {}
+        self._by_id: dict[str, TrackedRequest] = {}
+        self._by_handle: dict[int, TrackedRequest] = {}
+        self._probes: dict[int, TrackedRequest] = {}
         self._next_handle = 1
 
     @property
     def next_handle(self) -> int:
-        """The handle of whom is added next; none is given twice."""
+        """The handle of the request that is added next; none is used twice."""
         return self._next_handle
 
     @property
-    def requests(self) -> list[Tracked]:
+    def requests(self) -> list[TrackedRequest]:
         """Requests of clients, in the order of their arrival."""
         return [tracked for tracked in self._by_id.values() if tracked.parent is None]
 
     @property
-    def probes(self) -> list[Tracked]:
+    def probes(self) -> list[TrackedRequest]:
         return list(self._probes.values())
 
-    def by_id(self, request_id: str) -> Tracked | None:
+    def by_id(self, request_id: str) -> TrackedRequest | None:
         return self._by_id.get(request_id)
 
-    def by_handle(self, handle: int) -> Tracked | None:
+    def by_handle(self, handle: int) -> TrackedRequest | None:
         return self._by_handle.get(handle)
 
-    def add(self, request: Request, parent: Tracked | None = None) -> Tracked:
-        tracked = Tracked.of(self._next_handle, request)
+    def add(self, request: Request, parent: TrackedRequest | None = None) -> TrackedRequest:
+        tracked = TrackedRequest.of(self._next_handle, request)
         self._next_handle += 1
         if parent is not None:
             tracked.parent = parent
@@ -43,7 +43,7 @@ class Roster:
         self._by_handle[tracked.handle] = tracked
         return tracked
 
-    def remove(self, tracked: Tracked) -> None:
+    def remove(self, tracked: TrackedRequest) -> None:
         """It must be alive."""
         del self._by_id[tracked.request_id]
         del self._by_handle[tracked.handle]

@@ -2,35 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from vllm.v1.request import Request
 
 from .gen import policy_pb2 as pb
-from .options import choice_index, request_options
-
-
-@dataclass(frozen=True)
-class Markers:
-    """Token ids that structure an output."""
-
-    #: Sequences that end the thinking phase; the first is what a probe appends.
-    end_of_thinking: tuple[tuple[int, ...], ...] = ()
-    #: Tokens after which a new reasoning step begins.
-    segments: frozenset[int] = frozenset()
-
-    @cached_property
-    def last(self) -> frozenset[int]:
-        """Tokens at which a look back for an end of thinking pays."""
-        return frozenset(end[-1] for end in self.end_of_thinking)
-
-    def ends_thinking(self, tokens: Sequence[int], length: int) -> bool:
-        """Whether the first `length` tokens end with an end of thinking."""
-        return any(ends_with(tokens, length, end) for end in self.end_of_thinking)
+from .output_markers import OutputMarkers
+from .request_options import choice_index, request_options
 
 
 @dataclass
-class Tracked:
+class TrackedRequest:
     """A live request, or a fork of one that probes its answer."""
 
     handle: int
@@ -38,9 +19,9 @@ class Tracked:
     crystalkv_id: str
     options: pb.RequestOptions
     #: The request that this one was forked from.
-    parent: "Tracked | None" = None
+    parent: "TrackedRequest | None" = None
     #: The fork that probes this one's answer now.
-    probe: "Tracked | None" = None
+    probe: "TrackedRequest | None" = None
     #: Length at which the end of thinking was complete; None while thinking.
     thinking_end: int | None = None
     #: Positions at which segments began and that were not reported yet.
@@ -59,7 +40,7 @@ class Tracked:
     computed_in_all: int = 0
 
     @classmethod
-    def of(cls, handle: int, request: Request) -> "Tracked":
+    def of(cls, handle: int, request: Request) -> "TrackedRequest":
         params = request.sampling_params
         name, options = request_options(params.extra_args if params is not None else None)
         return cls(handle, request, name, options, scanned=request.num_prompt_tokens)
@@ -108,7 +89,7 @@ class Tracked:
             and self.parent is None
         )
 
-    def scan(self, markers: Markers) -> None:
+    def scan(self, markers: OutputMarkers) -> None:
         """Looks for markers in what was generated since the last look."""
         tokens = self.request.all_token_ids
         length = self.request.num_tokens
@@ -135,9 +116,3 @@ class Tracked:
             parent_handle=None if self.parent is None else self.parent.handle,
             computed_tokens=self.computed,
         )
-
-
-def ends_with(tokens: Sequence[int], length: int, end: Sequence[int]) -> bool:
-    """Whether the first `length` tokens end with `end`."""
-    start = length - len(end)
-    return start >= 0 and all(tokens[start + i] == token for i, token in enumerate(end))
