@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
-import { Capability, Mode, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { Capability, type Merge, Mode, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { masses, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 
 const CAPABILITIES = [Capability.CAPABILITY_EVICT, Capability.CAPABILITY_PROBE, Capability.CAPABILITY_MERGE];
@@ -15,6 +15,8 @@ const profiles = {
     controller: { type: 'pressure', merge_floor_tokens: 16, merge_floor_share: 0 },
   },
 };
+/** Engines keep tokens by the rule that they know. */
+const merge = (into: number[], from: number[]): Merge => ({ into, from, rule: undefined });
 const asked = (profile: string, mode: Mode = Mode.MODE_UNSPECIFIED) => ({ options: { profile, mode } });
 
 // A prompt of 32 tokens in blocks of 16, the newest 32 tokens protected: at 128 tokens blocks 2 to 5 may be merged.
@@ -43,13 +45,13 @@ suite('merges of an attached engine', () => {
         evict: [],
         probe: false,
         releaseThinking: false,
-        merges: [{ into: [3, 4, 5], from: [2] }],
+        merges: [merge([3, 4, 5], [2])],
       },
     ]);
     assert.deepEqual((await engine.step(3, [row(1, 129)])).requests, []);
     engine.obey(plan);
     const next = await engine.step(4, [row(1, 144)]);
-    assert.deepEqual(next.requests[0]?.merges, [{ into: [4, 5, 6], from: [3] }]);
+    assert.deepEqual(next.requests[0]?.merges, [merge([4, 5, 6], [3])]);
   });
 
   test('leave the masses with one column for each block that is left', async () => {
@@ -83,7 +85,7 @@ suite('merges of an attached engine', () => {
     const plan = await engine.step(1, [row(1, 128)]);
     engine.ack(plan, [{ rejected: [{ reason: Reject.REJECT_SHARED, blocks: [3] }] }]);
     const next = await engine.step(2, [row(1, 129)]);
-    assert.deepEqual(next.requests[0]?.merges, [{ into: [4, 5], from: [2] }]);
+    assert.deepEqual(next.requests[0]?.merges, [merge([4, 5], [2])]);
   });
 
   test('that name a hole learn of it', async () => {
@@ -91,10 +93,10 @@ suite('merges of an attached engine', () => {
     await greet();
     engine.start(started(1));
     const plan = await engine.step(1, [row(1, 144)]);
-    assert.deepEqual(plan.requests[0]?.merges, [{ into: [4, 5, 6], from: [2, 3] }]);
+    assert.deepEqual(plan.requests[0]?.merges, [merge([4, 5, 6], [2, 3])]);
     engine.ack(plan, [{ rejected: [{ reason: Reject.REJECT_NOT_RESIDENT, blocks: [4] }] }]);
     const next = await engine.step(2, [row(1, 145)]);
-    assert.deepEqual(next.requests[0]?.merges, [{ into: [3, 5, 6], from: [2] }]);
+    assert.deepEqual(next.requests[0]?.merges, [merge([3, 5, 6], [2])]);
   });
 
   test('begin anew after a preemption', async () => {
@@ -106,7 +108,7 @@ suite('merges of an attached engine', () => {
     const plan = await engine.step(2, [row(1, 144, { epoch: 1 })]);
     assert.deepEqual(
       plan.requests.map(({ epoch, merges }) => ({ epoch, merges })),
-      [{ epoch: 1, merges: [{ into: [4, 5, 6], from: [2, 3] }] }],
+      [{ epoch: 1, merges: [merge([4, 5, 6], [2, 3])] }],
     );
   });
 
@@ -146,7 +148,7 @@ suite('merges of an attached engine', () => {
     await greet();
     engine.start(started(1, asked('pressure')));
     const plan = await engine.step(1, [row(1, 128)], { freeBlocks: 0 });
-    assert.deepEqual(plan.requests[0]?.merges, [{ into: [5], from: [2, 3, 4] }]);
+    assert.deepEqual(plan.requests[0]?.merges, [merge([5], [2, 3, 4])]);
   });
 
   test('look at 64 blocks at most, the newest that stay', async () => {
