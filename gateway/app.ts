@@ -34,7 +34,7 @@ export function createApp(deps: AppDeps): RequestListener {
 
   app.get('/health', (_request, response) => void response.json({ status: 'ok' }));
   app.get('/openapi.json', (_request, response) => void response.json(deps.openApi));
-  app.get('/ready', ready(deps.fleet, deps.draining));
+  app.get('/ready', ready(deps.fleet, deps.inflight));
   const { keyring, metricsHandler } = deps;
   if (metricsHandler !== undefined) app.get('/metrics', mayRead(keyring), metricsHandler);
   deps.ui?.mountPage(app);

@@ -5,9 +5,11 @@ import type { Serve } from './attempts/serve.ts';
 import { GatewayError } from './errors.ts';
 import type { Stick } from './fleet/sticky.ts';
 import type { KeyLimits } from './limits/key-limits.ts';
+import type { Metrics } from './observe/metrics.ts';
 import type { StopReason } from './observe/outcomes.ts';
 import { ownHeaders, type RequestRecord, recordOf } from './observe/record.ts';
 import { announcedLength, readBody } from './request/body.ts';
+import type { Inflight } from './request/inflight.ts';
 import { openUpload, type Upload } from './request/upload.ts';
 import { readUploadHead } from './request/upload-head.ts';
 import { type UpstreamRequestDeps, upstreamRequest } from './request/upstream-request.ts';
@@ -21,7 +23,7 @@ export interface ForwardDeps {
   /** Says which backend must get the request. */
   stick: Stick;
   shedder: LoadShedder;
-  onShed: () => void;
+  metrics: Metrics;
   /** Undefined: nobody has limits. */
   limits: KeyLimits | undefined;
   metering: Metering;
@@ -29,7 +31,7 @@ export interface ForwardDeps {
   bodyLimit: number;
   /** Milliseconds for all attempts on backends together, with the whole response. */
   totalMs: () => number;
-  draining: () => boolean;
+  inflight: Inflight;
 }
 
 /** Passes a request of `route` on to a backend, and its response back. */
@@ -37,9 +39,9 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
   return async function forwardRequest(request, response) {
     const record = recordOf(response);
     record.route = route.path;
-    if (deps.draining()) throw stopAnswer('draining');
+    if (deps.inflight.draining) throw stopAnswer('draining');
     if (deps.shedder.overloaded) {
-      deps.onShed();
+      deps.metrics.shed.inc({ reason: 'event_loop' });
       throw new GatewayError('overloaded', { headers: { 'retry-after': '1' } });
     }
     // Answered before its end, which may be far: the connection is to be of use afterwards.

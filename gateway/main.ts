@@ -62,7 +62,7 @@ async function startGateway({ gateway: config, profiles }: Config): Promise<() =
       gateway.reload(next);
       logger.level = next.log_level;
     } catch (error) {
-      logger.error({ reason: (error as Error).message }, 'the configuration stays as it was');
+      logger.error({ reason: (error as Error).message }, 'cannot reload the configuration; the old one stays in use');
     }
   };
   process.on('SIGHUP', onHangUp);

@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis';
 import { z } from 'zod';
+import { backoffMs, within } from '../common/time.ts';
 import { whole } from './bounds.ts';
 
 /** What a gateway does with a request whose limits cannot be counted in Redis. */
@@ -34,29 +35,54 @@ export const redisSchema = z
 export type RedisConfig = z.output<typeof redisSchema>;
 
 /** Milliseconds between two attempts to connect. */
-const RECONNECT = { least: 50, most: 1_000 };
+const RECONNECT = { firstMs: 100, maxMs: 1_000 };
+
+/** The connection of a process to Redis. All that the gateway keeps there goes through this one. */
+export interface RedisLink {
+  readonly client: Redis;
+  /** In front of every name. */
+  readonly prefix: string;
+  /** The address without user and password, for messages. */
+  readonly place: string;
+  /** Resolves once it has been reached; rejects with the reason after `ms`. */
+  reached(ms: number): Promise<void>;
+  close(): void;
+}
 
 /**
- * A connection that comes back by itself. Nothing waits: a command fails at once while there is no connection, and after
- * `timeout_ms` when there is no answer. A command that failed is never sent again behind the caller's back.
+ * A connection that comes back by itself; undefined without a URL. Nothing waits: a command fails at once while there is
+ * no connection, and after `timeout_ms` when there is no answer. A command that failed is never sent again behind the
+ * caller's back.
  */
-export function connectRedis(config: RedisConfig & { url: string }): Redis {
-  const redis = new Redis(config.url, {
-    commandTimeout: config.timeout_ms,
-    connectTimeout: Math.max(config.timeout_ms, 1_000),
+export function openRedis({ url, prefix, timeout_ms }: RedisConfig): RedisLink | undefined {
+  if (url === undefined) return undefined;
+  const client = new Redis(url, {
+    commandTimeout: timeout_ms,
+    connectTimeout: Math.max(timeout_ms, 1_000),
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     connectionName: 'crystal-kv-gateway',
-    retryStrategy: (times) => Math.min(RECONNECT.least * 2 ** Math.min(times, 10), RECONNECT.most),
+    retryStrategy: (times) => backoffMs(times, RECONNECT),
   });
+  let reason: string | undefined;
   // Every command says by itself that it failed; without a listener the client would print it.
-  redis.on('error', () => {});
-  return redis;
+  client.on('error', (error: Error) => {
+    reason = error.message;
+  });
+  const reached = new Promise<'reached'>((resolve) => void client.once('ready', () => resolve('reached')));
+  return {
+    client,
+    prefix,
+    place: shownUrl(url),
+    async reached(ms) {
+      if ((await within(reached, ms)) === undefined) throw new Error(reason ?? `no answer within ${ms} ms`);
+    },
+    close: () => client.disconnect(),
+  };
 }
 
-/** The address without user and password. */
-export function shownUrl(url: string): string {
+function shownUrl(url: string): string {
   const { protocol, host, pathname } = new URL(url);
   return `${protocol}//${host}${pathname === '/' ? '' : pathname}`;
 }

@@ -1,6 +1,9 @@
 import { readFileSync } from 'node:fs';
+import type { Server } from 'node:http';
+import { Server as TlsServer } from 'node:https';
 import { createSecureContext } from 'node:tls';
 import { z } from 'zod';
+import type { Logger } from '../common/logger.ts';
 
 /** The part `gateway.tls` of the configuration. */
 export const tlsSchema = z
@@ -34,5 +37,17 @@ function read(option: string, path: string): Buffer {
     return readFileSync(path);
   } catch (error) {
     throw new Error(`gateway.tls.${option}: cannot read ${path}: ${(error as Error).message}`);
+  }
+}
+
+/** The files may have been replaced under the same names: new connections get the new certificate. Never throws. */
+export function reloadTls(server: Server, started: TlsFiles | undefined, next: TlsConfig, logger: Logger): void {
+  try {
+    const files = readTls(next);
+    if ((files === undefined) !== (started === undefined)) {
+      logger.warn({ options: ['tls'] }, 'turning TLS on or off needs a restart');
+    } else if (files !== undefined && server instanceof TlsServer) server.setSecureContext(files);
+  } catch (error) {
+    logger.error({ reason: (error as Error).message }, 'cannot reload the certificate; the old one stays in use');
   }
 }

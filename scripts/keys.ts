@@ -4,6 +4,7 @@ import { type GatewayConfig, gatewaySchema } from '../gateway/config.ts';
 import { helpText, readArguments, runCommand } from '../gateway/keys/command.ts';
 import { KeyError } from '../gateway/keys/entry.ts';
 import { openKeyStore } from '../gateway/keys/open.ts';
+import { openRedis } from '../gateway/redis.ts';
 
 const sections = { gateway: { section: 'gateway', schema: gatewaySchema } } as const;
 
@@ -14,11 +15,12 @@ try {
     process.stdout.write(helpText());
   } else {
     const { gateway } = loadProgramConfig<{ gateway: GatewayConfig }>({ sections }, file, process.env);
-    const store = await openKeyStore(gateway.keys, gateway.redis);
+    const redis = gateway.keys.store === 'redis' ? openRedis(gateway.redis) : undefined;
     try {
+      const store = await openKeyStore(gateway.keys, redis);
       process.stdout.write(await runCommand(command, store, gateway.keys));
     } finally {
-      store.close();
+      redis?.close();
     }
   }
 } catch (error) {

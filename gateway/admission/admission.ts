@@ -2,8 +2,8 @@ import { GatewayError } from '../errors.ts';
 import type { Backend } from '../fleet/backend.ts';
 import type { Permit } from '../fleet/breaker.ts';
 import type { Demand, Fleet } from '../fleet/fleet.ts';
+import type { Metrics } from '../observe/metrics.ts';
 import type { AdmissionSettings } from './config.ts';
-import type { AdmissionMetrics } from './metrics.ts';
 import { WaitQueue } from './queue.ts';
 
 /** Lets requests to backends: so many at a time to each, the others wait in a bounded queue for each model. */
@@ -15,8 +15,6 @@ export interface Admission {
    */
   enter(request: AdmissionRequest): Slot | Promise<Slot | undefined>;
   leave(backend: Backend): void;
-  /** There may be room where there was none. */
-  wake(): void;
   readonly depth: number;
 }
 
@@ -50,7 +48,12 @@ const LOOKED_AT = 16;
 const NEWEST = 0.2;
 const RETRY_AFTER_S = { min: 1, max: 60 } as const;
 
-export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings, metrics: AdmissionMetrics): Admission {
+/** Serves those that wait whenever `fleet` may have room. */
+export function createAdmission(
+  fleet: Fleet,
+  settings: () => AdmissionSettings,
+  metrics: Pick<Metrics, 'queueSeconds' | 'shed'>,
+): Admission {
   const pools = new Map<string, WaitQueue<Waiter>>();
   let depth = 0;
   let bytes = 0;
@@ -163,6 +166,8 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
     for (const queue of heads) serve(queue);
   };
 
+  fleet.onRoom(wake);
+
   return {
     enter(request) {
       const slot = take(request.demand);
@@ -177,7 +182,6 @@ export function createAdmission(fleet: Fleet, settings: () => AdmissionSettings,
       backend.end();
       wake();
     },
-    wake,
     get depth() {
       return depth;
     },

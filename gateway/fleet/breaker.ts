@@ -1,3 +1,5 @@
+import { backoffMs } from '../../common/time.ts';
+
 export const BREAKER_STATES = ['closed', 'open', 'half_open'] as const;
 export type BreakerState = (typeof BREAKER_STATES)[number];
 
@@ -96,7 +98,7 @@ export class Breaker {
 
   #openFor(times: number, since: number): void {
     const { open_ms, open_max_ms } = this.#settings();
-    const ms = Math.min(open_max_ms, open_ms * 2 ** Math.min(times - 1, 20));
+    const ms = backoffMs(times, { firstMs: open_ms, maxMs: open_max_ms });
     this.#open = { since, until: this.#now() + ms, times };
     this.#inRow = 0;
     this.#window = { startedAt: this.#now(), requests: 0, failures: 0 };

@@ -1,6 +1,7 @@
 import { lookup, Resolver } from 'node:dns/promises';
 import { isIPv6 } from 'node:net';
 import type { Logger } from '../../common/logger.ts';
+import { within } from '../../common/time.ts';
 import type { BackendSpec } from './backend.ts';
 import { type Repeated, repeat } from './repeat.ts';
 
@@ -78,7 +79,9 @@ export function createDiscovery(entries: readonly BackendEntry[], deps: Discover
   const ask = async ({ dns }: DnsEntry, item: (typeof current)[number]) => {
     let found: string[];
     try {
-      found = (await within(deps.resolve()(dns), RESOLVE_MS)).toSorted();
+      const answer = await within(deps.resolve()(dns), RESOLVE_MS);
+      if (answer === undefined) throw new Error(`no answer within ${RESOLVE_MS} ms`);
+      found = answer.toSorted();
       deps.onSuccess(dns);
     } catch (error) {
       deps.onError(dns);
@@ -127,11 +130,4 @@ function specOf({ dns, port, scheme, path, policyPort, models, apiKey }: DnsEntr
     ...(policyPort !== undefined && { policyAddress: `${host}:${policyPort}` }),
     ...(scheme === 'https' && { servername: dns }),
   };
-}
-
-function within<T>(promise: Promise<T>, ms: number): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no answer within ${ms} ms`)), ms);
-    promise.then(resolve, reject).finally(() => clearTimeout(timer));
-  });
 }

@@ -46,6 +46,8 @@ export interface Fleet {
   resolve(model: string): string;
   /** Bytes of the beginning of a conversation that the balancing rule looks at; undefined: it does not. */
   readonly prefixBytes: number | undefined;
+  /** Calls `listener` whenever there may be room where there was none. */
+  onRoom(listener: () => void): void;
   /** Takes new settings: the same address stays the same backend, removed ones finish what they have. */
   update(settings: FleetSettings): void;
   /** Names were resolved once, or could not be. */
@@ -63,8 +65,6 @@ export interface FleetDeps {
   onAdded(backend: Backend): void;
   /** A backend that was removed has ended its last request. */
   onGone(backend: Backend): void;
-  /** There may be room where there was none. */
-  onRoom(): void;
   onDns(name: string, result: 'ok' | 'error'): void;
   /** Instead of the system's resolver and `dns_servers`. */
   resolve?: Resolve | undefined;
@@ -80,6 +80,10 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
   const leaving = new Set<Backend>();
   let resolver = deps.resolve ?? resolverFor(settings.dns_servers);
   let turn = 0;
+  const roomListeners: (() => void)[] = [];
+  const tellRoom = () => {
+    for (const listener of roomListeners) listener();
+  };
 
   const monitorSettings = () => ({
     health: settings.health,
@@ -94,7 +98,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
       'the state of a backend changed',
     );
     routing = createRouting(all);
-    deps.onRoom();
+    tellRoom();
   };
 
   const add = (backend: Backend) => {
@@ -136,7 +140,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
         const removed = [...before.keys()];
         logger.info({ added: added.map(({ url }) => url), removed, total: all.length }, 'the list of backends changed');
       }
-      deps.onRoom();
+      tellRoom();
     },
   });
 
@@ -215,6 +219,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
       return list.some((backend) => !demand.tried.includes(backend) && hasRoom(backend, limit));
     },
     resolve: (model) => aliases.get(model) ?? model,
+    onRoom: (listener) => void roomListeners.push(listener),
     update(next) {
       settings = next;
       aliases = new Map(Object.entries(next.models.aliases));

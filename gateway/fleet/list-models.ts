@@ -3,6 +3,7 @@ import { failureAnswer, stopAnswer } from '../attempts/failure.ts';
 import { upstreamHeaders } from '../headers.ts';
 import { isAllowed } from '../keys/access.ts';
 import { ownHeaders, recordOf } from '../observe/record.ts';
+import type { Inflight } from '../request/inflight.ts';
 import type { Fleet } from './fleet.ts';
 import { type ModelEntry, mergeModels, modelEntries } from './model-list.ts';
 import { type OwnAnswer, ownGet } from './own-request.ts';
@@ -12,7 +13,7 @@ const LIST_MS = 5_000;
 
 export interface ListModelsDeps {
   fleet: Fleet;
-  draining: () => boolean;
+  inflight: Inflight;
 }
 
 /**
@@ -20,7 +21,7 @@ export interface ListModelsDeps {
  * answers a key that is for all models itself, to the byte (`single`). When no backend gives a list, the answer of the
  * first that answered at all is passed on.
  */
-export function listModels(single: RequestHandler, { fleet, draining }: ListModelsDeps): RequestHandler {
+export function listModels(single: RequestHandler, { fleet, inflight }: ListModelsDeps): RequestHandler {
   return async function answerModels(request, response, next) {
     const record = recordOf(response);
     if (!fleet.looksAtModels && record.key?.models === undefined) {
@@ -28,7 +29,7 @@ export function listModels(single: RequestHandler, { fleet, draining }: ListMode
       return;
     }
     record.route = '/v1/models';
-    if (draining()) throw stopAnswer('draining');
+    if (inflight.draining) throw stopAnswer('draining');
     record.stage = 'waiting';
     const keyed = record.key !== undefined;
     const headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);

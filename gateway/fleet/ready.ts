@@ -1,4 +1,5 @@
 import type { RequestHandler } from 'express';
+import type { Inflight } from '../request/inflight.ts';
 import type { Backend } from './backend.ts';
 import type { Fleet } from './fleet.ts';
 import { ownGet } from './own-request.ts';
@@ -8,7 +9,7 @@ const CACHE_MS = 1_000;
 const ASK_MS = 1_000;
 
 /** Answers 200 while at least one backend answers its `/health`, 503 otherwise and while the gateway stops. */
-export function ready(fleet: Fleet, draining: () => boolean): RequestHandler {
+export function ready(fleet: Fleet, inflight: Pick<Inflight, 'draining'>): RequestHandler {
   let cached: { up: number; at: number } | undefined;
   let running: Promise<number> | undefined;
 
@@ -21,7 +22,7 @@ export function ready(fleet: Fleet, draining: () => boolean): RequestHandler {
   };
 
   return async function answerReady(_request, response) {
-    if (draining()) {
+    if (inflight.draining) {
       response.status(503).json({ status: 'draining' });
       return;
     }

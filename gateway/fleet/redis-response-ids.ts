@@ -1,10 +1,8 @@
-import type { Redis } from 'ioredis';
+import type { RedisLink } from '../redis.ts';
 import type { LocalResponseIds, Made, ResponseIdSettings, ResponseIds } from './response-ids.ts';
 
 export interface RedisResponseIdsDeps {
-  redis: Redis;
-  /** In front of every name. */
-  prefix: string;
+  redis: Pick<RedisLink, 'client' | 'prefix'>;
   /** What this gateway saw itself; asked first, and alone while Redis fails. */
   local: LocalResponseIds;
   settings: () => ResponseIdSettings;
@@ -26,7 +24,8 @@ function read(text: string): Made {
  * memory.
  */
 export function createRedisResponseIds(deps: RedisResponseIdsDeps): ResponseIds {
-  const { redis, prefix, local, settings } = deps;
+  const { local, settings } = deps;
+  const { client, prefix } = deps.redis;
   const keyOf = (id: string) => `${prefix}:response:${id}`;
   return {
     remember(id, made) {
@@ -34,15 +33,15 @@ export function createRedisResponseIds(deps: RedisResponseIdsDeps): ResponseIds 
       const { remember_s } = settings();
       const stored =
         made.key === undefined
-          ? redis.set(keyOf(id), write(made), 'EX', remember_s)
-          : redis.set(keyOf(id), write(made), 'EX', remember_s, 'NX');
+          ? client.set(keyOf(id), write(made), 'EX', remember_s)
+          : client.set(keyOf(id), write(made), 'EX', remember_s, 'NX');
       stored.catch(deps.onFailure);
     },
     async find(id) {
       const known = local.find(id);
       if (known !== undefined) return known;
       try {
-        const found = await redis.get(keyOf(id));
+        const found = await client.get(keyOf(id));
         if (found === null) return undefined;
         const made = read(found);
         local.remember(id, made);

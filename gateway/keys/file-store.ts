@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { open, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { pause } from '../../common/time.ts';
 import { type KeyEntry, KeyError, readEntries } from './entry.ts';
 import type { KeyStore } from './store.ts';
 
@@ -13,7 +14,7 @@ const LOCK_PAUSE_MS = 50;
  * owner can read it. A missing file holds no keys.
  */
 export function createFileStore(path: string): KeyStore {
-  const store: KeyStore = {
+  return {
     place: path,
     async load(mark) {
       const now = await markOf(path);
@@ -38,9 +39,7 @@ export function createFileStore(path: string): KeyStore {
         );
         return found;
       }),
-    close() {},
   };
-  return store;
 }
 
 /** Changes with every replacement of the file. */
@@ -105,7 +104,7 @@ async function locked<T>(path: string, change: () => Promise<T>): Promise<T> {
         () => 0,
       );
       if (age > STALE_LOCK_MS) await unlink(lock).catch(() => {});
-      else await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
+      else await pause(LOCK_PAUSE_MS);
     }
   }
   try {

@@ -70,9 +70,6 @@ export async function createKeyring(
       return matches(presented, entry?.sha256 ?? NOBODY) ? entry : undefined;
     },
     refresh: once,
-    close() {
-      clearInterval(timer);
-      store.close();
-    },
+    close: () => clearInterval(timer),
   };
 }

@@ -1,4 +1,4 @@
-import type { Redis } from 'ioredis';
+import type { RedisLink } from '../redis.ts';
 import { type KeyEntry, KeyError, readEntries } from './entry.ts';
 import type { KeyStore } from './store.ts';
 
@@ -31,10 +31,10 @@ if version == ARGV[1] then return false end
 return {version, redis.call('HVALS', KEYS[1])}`;
 
 /** Keys in Redis, for several gateways: one hash, and a version that rises with every change. */
-export function createRedisStore(redis: Redis, prefix: string, place: string): KeyStore {
+export function createRedisStore({ client, prefix, place }: Pick<RedisLink, 'client' | 'prefix' | 'place'>): KeyStore {
   // One slot in a cluster.
   const names = [`${prefix}:{keys}:entries`, `${prefix}:{keys}:version`] as const;
-  const run = (script: string, ...args: string[]) => redis.eval(script, names.length, ...names, ...args);
+  const run = (script: string, ...args: string[]) => client.eval(script, names.length, ...names, ...args);
   return {
     place,
     async load(mark = '') {
@@ -52,7 +52,6 @@ export function createRedisStore(redis: Redis, prefix: string, place: string): K
       if (text === null) throw new KeyError(`${place} holds no key with the id or name ${idOrName}`);
       return JSON.parse(text) as KeyEntry;
     },
-    close: () => redis.disconnect(),
   };
 }
 

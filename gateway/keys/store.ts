@@ -13,7 +13,6 @@ export interface KeyStore {
   add(entry: KeyEntry): Promise<void>;
   /** Takes out the one with that id or name, and gives it back. Rejects with KeyError when there is none. */
   remove(idOrName: string): Promise<KeyEntry>;
-  close(): void;
 }
 
 export interface Loaded {

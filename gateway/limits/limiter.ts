@@ -51,7 +51,6 @@ export interface Limiter {
   charge(key: string, tokens: number): Promise<void>;
   /** Says that these requests run still. What is not renewed for `lease` ms counts as ended, and its gateway as gone. */
   renew(leases: readonly Lease[]): Promise<void>;
-  close(): void;
 }
 
 /** One admitted request. */

@@ -118,7 +118,6 @@ export function createMemoryLimiter(windows: Windows = WINDOWS, now: () => numbe
     },
     charge: async (key, tokens) => add(key, tokens),
     async renew() {},
-    close() {},
   };
 }
 

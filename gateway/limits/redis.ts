@@ -75,7 +75,6 @@ export function createRedisLimiter(
         ),
       );
     },
-    close: () => redis.disconnect(),
   };
 }
 

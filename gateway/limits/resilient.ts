@@ -130,8 +130,6 @@ export function createResilientLimiter(deps: ResilientDeps): ResilientLimiter {
       closed = true;
       clearTimeout(probe);
       clearInterval(renewal);
-      local.close();
-      shared.close();
     },
   };
 }

@@ -1,118 +1,139 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import { FAILURE_REASONS } from '../attempts/failure.ts';
-import { DENIED_REASONS, RETRY_REASONS } from '../attempts/retry.ts';
+import type { Registry } from 'prom-client';
+import { DENIED_REASONS } from '../attempts/retry.ts';
+import { BREAKER_STATES } from '../fleet/breaker.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import { OPERATIONS } from '../limits/resilient.ts';
+import { ON_FAILURE } from '../redis.ts';
 import { ROUTES } from '../routes.ts';
-import { ABORT_STAGES, BROKEN_ENDS } from './outcomes.ts';
-import { createTraffic } from './traffic.ts';
+import { ABORT_STAGES, BROKEN_ENDS, REPORT_OUTCOMES, SHED_REASONS, USAGE_SOURCES } from './outcomes.ts';
+import { registering } from './registering.ts';
 
-const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
+/**
+ * Every metric of the gateway, in one place. Label values come from the route table, the configuration and fixed lists
+ * only. A counter whose labels are known starts at 0: it can be drawn and alerted on before the first event.
+ */
+
+const REQUEST_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
+const QUEUE_SECONDS = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+const ADDED_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1];
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
-/** The gateway's metrics. Label values come from the route table, the config and fixed lists only. */
-export function createMetrics(
-  registry: Registry,
-  inflight: () => number,
-  modelLabel: (model: string | undefined) => string,
-) {
-  const registers = [registry];
+/** What is counted while requests are served. */
+export function createMetrics(registry: Registry) {
+  const { counter, histogram } = registering(registry);
   const metrics = {
-    requests: new Counter({
-      name: 'crystalkv_gateway_requests_total',
-      help: 'Requests that ended, by route, status (499: the client left first) and outcome',
-      labelNames: ['route', 'status', 'outcome'] as const,
-      registers,
-    }),
-    requestSeconds: new Histogram({
-      name: 'crystalkv_gateway_request_seconds',
-      help: 'From the head of a request to the end of its response',
-      labelNames: ['route'] as const,
-      buckets: SECONDS,
-      registers,
-    }),
-    firstByteSeconds: new Histogram({
-      name: 'crystalkv_gateway_first_byte_seconds',
-      help: 'From the head of a request to the first byte of the body that a backend answered',
-      labelNames: ['route'] as const,
-      buckets: SECONDS,
-      registers,
-    }),
-    addedSeconds: new Histogram({
-      name: 'crystalkv_gateway_added_seconds',
-      help: 'From the end of a request to its first sending to a backend, where it waited for no place: what the gateway adds',
-      buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1],
-      registers,
-    }),
-    upstreamErrors: new Counter({
-      name: 'crystalkv_gateway_upstream_errors_total',
-      help: 'Failed tries on a backend by reason; an answer with an error status is not one',
-      labelNames: ['backend', 'reason'] as const,
-      registers,
-    }),
-    failovers: new Counter({
-      name: 'crystalkv_gateway_failovers_total',
-      help: 'Requests that were tried on another backend because this one could not be reached',
-      labelNames: ['backend'] as const,
-      registers,
-    }),
-    retries: new Counter({
-      name: 'crystalkv_gateway_retries_total',
-      help: 'Requests that were tried once more, by the backend that failed and why',
-      labelNames: ['backend', 'reason'] as const,
-      registers,
-    }),
-    breakerOpened: new Counter({
-      name: 'crystalkv_gateway_breaker_opened_total',
-      help: 'Times that the circuit breaker of a backend opened, or opened again after a failed test',
-      labelNames: ['backend'] as const,
-      registers,
-    }),
-    retriesDenied: new Counter({
-      name: 'crystalkv_gateway_retries_denied_total',
-      help: 'Requests that could have been tried once more and were not, by what forbade it',
-      labelNames: ['reason'] as const,
-      registers,
-    }),
-    dnsLookups: new Counter({
-      name: 'crystalkv_gateway_dns_lookups_total',
-      help: 'Times that the addresses of a configured name were asked for, by result',
-      labelNames: ['name', 'result'] as const,
-      registers,
-    }),
-    responseIdFailures: new Counter({
-      name: 'crystalkv_gateway_response_id_failures_total',
-      help: 'Times that Redis could not say or keep which backend made a response; this process remembers its own',
-      registers,
-    }),
-    clientAborts: new Counter({
-      name: 'crystalkv_gateway_client_aborts_total',
-      help: 'Clients that left before the end, by what their request was doing',
-      labelNames: ['stage'] as const,
-      registers,
-    }),
-    keyFailures: new Counter({
-      name: 'crystalkv_gateway_key_store_failures_total',
-      help: 'Reads of the API keys that failed; the keys that were read last stay good',
-      registers,
-    }),
-    brokenStreams: new Counter({
-      name: 'crystalkv_gateway_broken_streams_total',
-      help: 'Responses that broke off after they had begun, by what the client got: told, reset, or complete before',
-      labelNames: ['route', 'end'] as const,
-      registers,
-    }),
+    requests: counter(
+      'crystalkv_gateway_requests_total',
+      'Finished requests, by route, status (499: the client left first) and outcome',
+      ['route', 'status', 'outcome'],
+    ),
+    requestSeconds: histogram(
+      'crystalkv_gateway_request_seconds',
+      'Time from the head of a request to the end of its response',
+      REQUEST_SECONDS,
+      ['route'],
+    ),
+    firstByteSeconds: histogram(
+      'crystalkv_gateway_first_byte_seconds',
+      'Time from the head of a request to the first byte of the response body from a backend',
+      REQUEST_SECONDS,
+      ['route'],
+    ),
+    addedSeconds: histogram(
+      'crystalkv_gateway_added_seconds',
+      'Time that the gateway adds: from the end of the request body to the first byte sent upstream, for requests that did not queue',
+      ADDED_SECONDS,
+    ),
+    clientAborts: counter(
+      'crystalkv_gateway_client_aborts_total',
+      'Clients that left before the end of their response, by what their request was doing',
+      ['stage'],
+    ),
+    brokenStreams: counter(
+      'crystalkv_gateway_broken_streams_total',
+      'Responses that broke off after they had begun, by what the client got: an error event, a reset, or a response that was already complete',
+      ['route', 'end'],
+    ),
+    queueSeconds: histogram(
+      'crystalkv_gateway_queue_seconds',
+      'Time that requests waited for a slot at a backend, whatever the result; requests that did not wait are left out',
+      QUEUE_SECONDS,
+    ),
+    shed: counter(
+      'crystalkv_gateway_shed_total',
+      'Requests that were turned away, by reason: full queue, too long a wait, displaced by a higher priority, or a late event loop',
+      ['reason'],
+    ),
+    upstreamErrors: counter(
+      'crystalkv_gateway_upstream_errors_total',
+      'Failed attempts on a backend, by reason; a response with an error status is not one',
+      ['backend', 'reason'],
+    ),
+    retries: counter('crystalkv_gateway_retries_total', 'Retries, by the backend that failed and the reason', [
+      'backend',
+      'reason',
+    ]),
+    retriesDenied: counter(
+      'crystalkv_gateway_retries_denied_total',
+      'Requests that could have been retried and were not, by what ruled it out',
+      ['reason'],
+    ),
+    failovers: counter(
+      'crystalkv_gateway_failovers_total',
+      'Retries that went to another backend, by the backend that failed',
+      ['backend'],
+    ),
+    breakerOpened: counter(
+      'crystalkv_gateway_breaker_opened_total',
+      'Times that the circuit breaker of a backend opened, or reopened after a failed test',
+      ['backend'],
+    ),
+    backendRequests: counter(
+      'crystalkv_gateway_backend_requests_total',
+      'Finished requests, by the backend that was asked last, the model (other: not a known one) and outcome',
+      ['backend', 'model', 'outcome'],
+    ),
+    backendSeconds: histogram(
+      'crystalkv_gateway_backend_seconds',
+      'Time from the head of a request to the end of its response, by the backend that was asked last and the model',
+      REQUEST_SECONDS,
+      ['backend', 'model'],
+    ),
+    dnsLookups: counter(
+      'crystalkv_gateway_dns_lookups_total',
+      'DNS lookups of the configured names of backends, by result',
+      ['name', 'result'],
+    ),
+    responseIdFailures: counter(
+      'crystalkv_gateway_response_id_failures_total',
+      'Failures of Redis to store or find the backend of a response; this process remembers its own responses',
+    ),
+    keyFailures: counter(
+      'crystalkv_gateway_key_store_failures_total',
+      'Failed reads of the API keys; the keys that were read last stay valid',
+    ),
+    tokens: counter(
+      'crystalkv_gateway_tokens_total',
+      'Tokens of requests and responses, by the name of the key, the model (other: not a known one) and the direction',
+      ['key', 'model', 'direction'],
+    ),
+    usage: counter(
+      'crystalkv_gateway_usage_total',
+      'Responses by the source of their token counts: reported, estimated (they broke off or reported none) or none',
+      ['source'],
+    ),
+    cacheReports: counter(
+      'crystalkv_gateway_cache_reports_total',
+      'Responses whose client asked for a report of the cache, by whether the report came in time: told or missing',
+      ['outcome'],
+    ),
   };
-  new Gauge({
-    name: 'crystalkv_gateway_inflight',
-    help: 'Requests being served',
-    registers,
-    collect() {
-      this.set(inflight());
-    },
-  });
-  // A series that starts at 0 can be drawn and alerted on before the first event.
   for (const stage of ABORT_STAGES) metrics.clientAborts.inc({ stage }, 0);
   for (const reason of DENIED_REASONS) metrics.retriesDenied.inc({ reason }, 0);
+  for (const reason of SHED_REASONS) metrics.shed.inc({ reason }, 0);
+  for (const source of USAGE_SOURCES) metrics.usage.inc({ source }, 0);
+  for (const outcome of REPORT_OUTCOMES) metrics.cacheReports.inc({ outcome }, 0);
   for (const { path } of ROUTES) {
     metrics.requests.inc({ route: path, status: '200', outcome: 'ok' }, 0);
     metrics.requests.inc({ route: path, status: '502', outcome: 'server_error' }, 0);
@@ -120,24 +141,128 @@ export function createMetrics(
     metrics.requests.inc({ route: path, status: '499', outcome: 'client_abort' }, 0);
     for (const end of BROKEN_ENDS) metrics.brokenStreams.inc({ route: path, end }, 0);
   }
-  const traffic = createTraffic(registry, SECONDS, modelLabel);
+  return metrics;
+}
+
+/** What is read when somebody looks. */
+export interface State {
+  inflight: { readonly size: number };
+  admission: { readonly depth: number };
+  shedder: { readonly delayMs: number };
+  fleet: Pick<Fleet, 'all' | 'known'>;
+}
+
+/**
+ * Gauges of the state. The series of a backend that has gone go with it. Of several worker processes each has a view of
+ * its own: the aggregator says what is shown of theirs, where it is not the sum.
+ */
+export function exposeState(registry: Registry, { inflight, admission, shedder, fleet }: State): void {
+  const { gauge } = registering(registry);
+  gauge('crystalkv_gateway_inflight', 'Requests being served', {
+    collect: (set) => set({}, inflight.size),
+  });
+  gauge('crystalkv_gateway_queue_depth', 'Requests that wait for a slot at a backend', {
+    collect: (set) => set({}, admission.depth),
+  });
+  gauge(
+    'crystalkv_gateway_event_loop_delay_seconds',
+    'Mean delay of the event loop over the last second, which load shedding goes by; of several workers the largest',
+    { aggregator: 'max', collect: (set) => set({}, shedder.delayMs / 1000) },
+  );
+  gauge('crystalkv_gateway_backend_outstanding', 'Requests sent to a backend and not finished', {
+    labelNames: ['backend'],
+    collect(set) {
+      for (const { url, outstanding } of fleet.known) set({ backend: url }, outstanding);
+    },
+  });
+  gauge('crystalkv_gateway_backend_healthy', '1 unless the health checks of any worker say that the backend is down', {
+    aggregator: 'min',
+    labelNames: ['backend'],
+    collect(set) {
+      for (const { url, health } of fleet.all) set({ backend: url }, health.unhealthySince === undefined ? 1 : 0);
+    },
+  });
+  gauge(
+    'crystalkv_gateway_breaker_state',
+    '1 for the state of the circuit breaker of a backend, 0 for its other states; when workers differ, each of their states is 1',
+    {
+      aggregator: 'max',
+      labelNames: ['backend', 'state'],
+      collect(set) {
+        for (const { url, breaker } of fleet.all) {
+          for (const state of BREAKER_STATES) set({ backend: url, state }, breaker.state === state ? 1 : 0);
+        }
+      },
+    },
+  );
+  gauge(
+    'crystalkv_gateway_backend_kv_free_ratio',
+    'Share of free KV blocks of a backend at the last look; only with the balancing rule kv_headroom',
+    {
+      aggregator: 'average',
+      labelNames: ['backend'],
+      collect(set) {
+        for (const { url, headroom } of fleet.all) {
+          if (headroom.kind === 'known') set({ backend: url }, headroom.freeShare);
+        }
+      },
+    },
+  );
+}
+
+/** With API keys. */
+export function createLimitMetrics(registry: Registry) {
+  const { counter, gauge } = registering(registry);
   return {
-    ...metrics,
-    traffic,
-    /** A backend has come: its series start. */
-    addBackend(backend: string) {
-      metrics.failovers.inc({ backend }, 0);
-      metrics.breakerOpened.inc({ backend }, 0);
-      for (const reason of FAILURE_REASONS) metrics.upstreamErrors.inc({ backend, reason }, 0);
-      for (const reason of RETRY_REASONS) metrics.retries.inc({ backend, reason }, 0);
-    },
-    /** It has gone, and its series go. */
-    removeBackend(backend: string) {
-      traffic.forget(backend);
-      metrics.failovers.remove({ backend });
-      metrics.breakerOpened.remove({ backend });
-      for (const reason of FAILURE_REASONS) metrics.upstreamErrors.remove({ backend, reason });
-      for (const reason of RETRY_REASONS) metrics.retries.remove({ backend, reason });
-    },
+    limited: counter(
+      'crystalkv_gateway_limited_total',
+      'Requests refused by a limit of their key, by the name of the key and the limit',
+      ['key', 'limit'],
+    ),
+    used: gauge(
+      'crystalkv_gateway_limit_used_ratio',
+      'Share of a limit that its key had used and reserved at its last request, by the name of the key and the limit; of several workers the largest',
+      { aggregator: 'max', labelNames: ['key', 'limit'] },
+    ),
+  };
+}
+export type LimitMetrics = ReturnType<typeof createLimitMetrics>;
+
+/** With API keys whose limits are counted in Redis. */
+export function createRedisMetrics(registry: Registry) {
+  const { counter } = registering(registry);
+  const metrics = {
+    failures: counter(
+      'crystalkv_gateway_redis_failures_total',
+      'Redis commands that failed or timed out, by what they were for',
+      ['operation'],
+    ),
+    fallbacks: counter(
+      'crystalkv_gateway_limit_fallbacks_total',
+      'Requests whose limits were decided without Redis: counted locally, or denied',
+      ['outcome'],
+    ),
+  };
+  for (const operation of OPERATIONS) metrics.failures.inc({ operation }, 0);
+  for (const outcome of ON_FAILURE) metrics.fallbacks.inc({ outcome }, 0);
+  return metrics;
+}
+
+export function exposeRedisState(registry: Registry, limiter: { readonly healthy: boolean }): void {
+  registering(registry).gauge('crystalkv_gateway_redis_up', '1 while the limits of all workers are counted in Redis', {
+    aggregator: 'min',
+    collect: (set) => set({}, limiter.healthy ? 1 : 0),
+  });
+}
+
+/** Of the parent of several worker processes. */
+export function createWorkerMetrics(registry: Registry, serving: () => number) {
+  const { counter, gauge } = registering(registry);
+  gauge('crystalkv_gateway_workers', 'Worker processes that serve', { collect: (set) => set({}, serving()) });
+  return {
+    restarts: counter(
+      'crystalkv_gateway_worker_restarts_total',
+      'Worker processes that ended unexpectedly and were replaced',
+    ),
   };
 }

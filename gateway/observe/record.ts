@@ -1,6 +1,9 @@
 import type { RequestHandler, Response } from 'express';
 import type { Logger } from '../../common/logger.ts';
 import type { KeyEntry } from '../keys/entry.ts';
+import type { Inflight } from '../request/inflight.ts';
+import type { ModelNames } from '../usage/model-names.ts';
+import type { BackendSeries } from './backend-series.ts';
 import { requestId } from './ids.ts';
 import type { Metrics } from './metrics.ts';
 import { type AbortStage, OTHER_ROUTE, type Outcome, type StopReason } from './outcomes.ts';
@@ -50,50 +53,18 @@ export function ownHeaders(record: RequestRecord): string[] {
   return headers;
 }
 
-/** The requests that run. */
-export interface Inflight {
-  readonly size: number;
-  /** Stops all of them. */
-  stop(reason: StopReason): void;
-  /** Resolves once there is none. */
-  idle(): Promise<void>;
-  add(record: RequestRecord): void;
-  remove(record: RequestRecord): void;
-}
-
-export function createInflight(): Inflight {
-  const running = new Set<RequestRecord>();
-  let waiting: (() => void)[] = [];
-  return {
-    get size() {
-      return running.size;
-    },
-    stop(reason) {
-      for (const record of running) record.stop.abort(reason);
-    },
-    idle() {
-      return running.size === 0 ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve));
-    },
-    add: (record) => running.add(record),
-    remove(record) {
-      running.delete(record);
-      if (running.size > 0) return;
-      for (const resolve of waiting) resolve();
-      waiting = [];
-    },
-  };
-}
-
 export interface RecordDeps {
   inflight: Inflight;
   metrics: Metrics;
+  series: BackendSeries;
+  names: ModelNames;
   logger: Logger;
   tracing: Tracing | undefined;
 }
 
 /** Opens a record for each request and closes it with its response: in-flight set, metrics, one line in the log. */
 export function keepRecords(deps: RecordDeps): RequestHandler {
-  const { inflight, metrics, logger, tracing } = deps;
+  const { inflight, metrics, series, names, logger, tracing } = deps;
   return function keepRecord(request, response, next) {
     const id = requestId(request.headers['x-request-id']);
     const record: RequestRecord = {
@@ -128,7 +99,7 @@ export function keepRecords(deps: RecordDeps): RequestHandler {
       const seconds = (performance.now() - record.startedAt) / 1000;
       metrics.requests.inc({ route: record.route, status: String(status), outcome });
       metrics.requestSeconds.observe({ route: record.route }, seconds);
-      if (record.backend !== undefined) metrics.traffic.ended(record.backend, record.model, outcome, seconds);
+      if (record.backend !== undefined) series.ended(record.backend, names.label(record.model), outcome, seconds);
       const failed = record.broken || status >= 500;
       record.span?.end({ ...record, status, outcome, failed });
       logger.info(

@@ -8,6 +8,7 @@ import {
   trace,
 } from '@opentelemetry/api';
 import { NodeSDK } from '@opentelemetry/sdk-node';
+import { within } from '../../common/time.ts';
 import type { RequestSpan, SpanEnd, Tracing } from './tracing.ts';
 
 const FLUSH_MS = 2_000;
@@ -36,9 +37,10 @@ export function startTracing(serviceName: string | undefined): Tracing {
       return requestSpan(span, method, trace.setSpan(parent, span));
     },
     async close() {
-      const flushed = sdk.shutdown().catch(() => {});
-      const timer = new Promise<void>((resolve) => setTimeout(resolve, FLUSH_MS).unref());
-      await Promise.race([flushed, timer]);
+      await within(
+        sdk.shutdown().catch(() => {}),
+        FLUSH_MS,
+      );
     },
   };
 }

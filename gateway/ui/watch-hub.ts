@@ -1,3 +1,4 @@
+import { backoffMs } from '../../common/time.ts';
 import type { WatchResponse } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { PolicyPeer } from '../fleet/policy-peer.ts';
 import { stateEvent } from './state-event.ts';
@@ -15,7 +16,7 @@ const MANY_REQUESTS = 32;
 const FEW_REQUESTS = 16;
 /** A state that says nothing new is left out, but not for longer than this: charts go on. */
 const REPEAT_MS = 1_000;
-const RETRY_MS = { first: 250, most: 5_000 } as const;
+const RETRY = { firstMs: 250, maxMs: 5_000 };
 
 /**
  * One watch of a policy service, shared by everybody who looks at it: begun with the first viewer, ended with the last,
@@ -30,7 +31,7 @@ export class WatchHub {
   #intervalMs = FAST_MS;
   #cancel: (() => void) | undefined;
   #retry: NodeJS.Timeout | undefined;
-  #retryMs: number = RETRY_MS.first;
+  #losses = 0;
   #last: string | undefined;
   #lastAt = 0;
 
@@ -73,8 +74,8 @@ export class WatchHub {
       live = false;
       this.#cancel = undefined;
       this.#tellLoss();
-      this.#retry = setTimeout(() => this.#watch(), this.#retryMs);
-      this.#retryMs = Math.min(RETRY_MS.most, this.#retryMs * 2);
+      this.#losses++;
+      this.#retry = setTimeout(() => this.#watch(), backoffMs(this.#losses, RETRY));
     };
     call.on('data', (state: WatchResponse) => {
       if (live) this.#tell(state);
@@ -90,7 +91,7 @@ export class WatchHub {
   }
 
   #tell(state: WatchResponse): void {
-    this.#retryMs = RETRY_MS.first;
+    this.#losses = 0;
     const data = stateEvent(this.#source, state, this.#total(state));
     const now = performance.now();
     if (data !== this.#last || now - this.#lastAt >= REPEAT_MS) {
@@ -132,7 +133,7 @@ export class WatchHub {
     this.#cancel = undefined;
     clearTimeout(this.#retry);
     this.#retry = undefined;
-    this.#retryMs = RETRY_MS.first;
+    this.#losses = 0;
     this.#last = undefined;
     this.#counted.clear();
   }

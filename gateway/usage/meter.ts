@@ -1,9 +1,6 @@
+import type { UsageSource } from '../observe/outcomes.ts';
 import type { RequestRecord } from '../observe/record.ts';
 import type { Usage } from './tokens.ts';
-
-/** Where the tokens of a response come from; a metric label. */
-export const USAGE_SOURCES = ['reported', 'estimated', 'none'] as const;
-export type UsageSource = (typeof USAGE_SOURCES)[number];
 
 /**
  * The tokens of one response, on its record, as they become known. Until a response says what it took, a stream counts as

@@ -1,13 +1,13 @@
-import { Counter, type Registry } from 'prom-client';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { LimitsConfig } from '../limits/config.ts';
 import { promptEstimate } from '../limits/key-limits.ts';
+import type { Metrics } from '../observe/metrics.ts';
 import type { RequestRecord } from '../observe/record.ts';
 import type { UpstreamRequest } from '../request/upstream-request.ts';
 import { createShaper, type Shaper } from '../response/shaper.ts';
 import type { Route } from '../routes.ts';
 import type { CompatConfig, METERING, UsageConfig } from './config.ts';
-import { Meter, USAGE_SOURCES } from './meter.ts';
+import { Meter } from './meter.ts';
 import type { ModelNames } from './model-names.ts';
 import { cacheReport } from './report.ts';
 
@@ -24,7 +24,7 @@ export interface Metering {
 export interface MeteringDeps {
   fleet: Fleet;
   names: ModelNames;
-  registry: Registry;
+  metrics: Pick<Metrics, 'tokens' | 'usage' | 'cacheReports'>;
   usage: UsageConfig;
   compat: CompatConfig;
   limits: LimitsConfig;
@@ -32,29 +32,8 @@ export interface MeteringDeps {
   keyed: boolean;
 }
 
-export function createMetering({ fleet, names, registry, usage, compat, limits, keyed }: MeteringDeps): Metering {
-  const registers = [registry];
+export function createMetering({ fleet, names, metrics, usage, compat, limits, keyed }: MeteringDeps): Metering {
   const metering: (typeof METERING)[number] = usage.metering ?? (keyed ? 'full' : 'passive');
-  const tokens = new Counter({
-    name: 'crystalkv_gateway_tokens_total',
-    help: 'Tokens of responses, by the name of the key, the model (other: not a known one) and the direction',
-    labelNames: ['key', 'model', 'direction'] as const,
-    registers,
-  });
-  const responses = new Counter({
-    name: 'crystalkv_gateway_usage_total',
-    help: 'Responses by where their tokens come from: reported, estimated (they broke off or told nothing), none',
-    labelNames: ['source'] as const,
-    registers,
-  });
-  const reports = new Counter({
-    name: 'crystalkv_gateway_cache_reports_total',
-    help: 'Responses whose client asked what the cache kept: told, or not known in time',
-    labelNames: ['outcome'] as const,
-    registers,
-  });
-  for (const source of USAGE_SOURCES) responses.inc({ source }, 0);
-  for (const outcome of ['told', 'missing']) reports.inc({ outcome }, 0);
 
   const reportOf = (record: RequestRecord, sent: UpstreamRequest) => async () => {
     const id = record.crystalKvId;
@@ -63,7 +42,7 @@ export function createMetering({ fleet, names, registry, usage, compat, limits, 
       id === undefined || peer === undefined
         ? undefined
         : await cacheReport((choice) => peer.request(id, choice), sent.output?.choices ?? 1, usage.report_timeout_ms);
-    reports.inc({ outcome: text === undefined ? 'missing' : 'told' });
+    metrics.cacheReports.inc({ outcome: text === undefined ? 'missing' : 'told' });
     return text;
   };
 
@@ -86,12 +65,12 @@ export function createMetering({ fleet, names, registry, usage, compat, limits, 
           if (meter === undefined) return;
           const left = record.stop.signal.aborted && record.firstByteAt === undefined && record.backend !== undefined;
           if (left) meter.leftBefore();
-          responses.inc({ source: meter.source });
+          metrics.usage.inc({ source: meter.source });
           const key = record.key?.name ?? NO_KEY;
           const model = names.label(record.model);
           const { input, output } = record.tokens;
-          if (input > 0) tokens.inc({ key, model, direction: 'input' }, input);
-          if (output > 0) tokens.inc({ key, model, direction: 'output' }, output);
+          if (input > 0) metrics.tokens.inc({ key, model, direction: 'input' }, input);
+          if (output > 0) metrics.tokens.inc({ key, model, direction: 'output' }, output);
         },
       };
     },

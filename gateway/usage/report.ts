@@ -1,3 +1,4 @@
+import { within } from '../../common/time.ts';
 import type { RequestState } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** More choices than this are not asked about. */
@@ -13,13 +14,8 @@ export type AskState = (choice: number) => Promise<RequestState | undefined>;
  */
 export async function cacheReport(ask: AskState, choices: number, timeoutMs: number): Promise<string | undefined> {
   if (choices > MAX_CHOICES) return undefined;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, timeoutMs, undefined);
-  });
   const all = Promise.all(Array.from({ length: choices }, (_, choice) => ask(choice))).catch(() => undefined);
-  const states = await Promise.race([all, late]);
-  clearTimeout(timer);
+  const states = await within(all, timeoutMs);
   if (states === undefined) return undefined;
   const sum = { blocks: 0, kept: 0, evicted: 0, peak: 0 };
   for (const state of states) {

@@ -1,6 +1,8 @@
 import cluster, { type Worker } from 'node:cluster';
-import { AggregatorRegistry, Counter, Gauge, Registry } from 'prom-client';
+import { AggregatorRegistry, Registry } from 'prom-client';
 import type { Logger } from '../../common/logger.ts';
+import { backoffMs } from '../../common/time.ts';
+import { createWorkerMetrics } from '../observe/metrics.ts';
 import { isOurs, type ToParent, type ToWorker } from './messages.ts';
 
 export interface Workers {
@@ -10,14 +12,13 @@ export interface Workers {
   stop(graceMs: number): Promise<void>;
 }
 
-const FIRST_WAIT_MS = 100;
-const LONGEST_WAIT_MS = 10_000;
+const RESTART = { firstMs: 100, maxMs: 10_000 };
 /** A worker that lived this long did not die of its start. */
 const STEADY_MS = 30_000;
 
 /** How long to wait before a worker is replaced, after `deaths` in a row of workers that did not live long. */
 export function restartWaitMs(deaths: number): number {
-  return Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(deaths, 20));
+  return backoffMs(deaths + 1, RESTART);
 }
 
 /**
@@ -27,21 +28,9 @@ export function restartWaitMs(deaths: number): number {
  */
 export async function startWorkers(count: number, logger: Logger): Promise<Workers> {
   const own = new Registry();
-  const restarts = new Counter({
-    name: 'crystalkv_gateway_worker_restarts_total',
-    help: 'Worker processes that ended by themselves and were replaced',
-    registers: [own],
-  });
-  new Gauge({
-    name: 'crystalkv_gateway_workers',
-    help: 'Worker processes that serve',
-    registers: [own],
-    collect() {
-      this.set(ready.size);
-    },
-  });
   const all = new AggregatorRegistry();
   const ready = new Set<Worker>();
+  const { restarts } = createWorkerMetrics(own, () => ready.size);
   const timers = new Set<NodeJS.Timeout>();
   let stopping = false;
   let deaths = 0;

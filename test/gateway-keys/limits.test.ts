@@ -136,10 +136,12 @@ describe('gateways on one Redis', { skip: NO_REDIS }, () => {
     const server = await startRedis(t);
     const key = newKey('stored', { requests_per_minute: 50 });
     const { createRedisStore } = await import('../../gateway/keys/redis-store.ts');
-    const store = createRedisStore(server.client(), 'crystalkv', 'redis');
+    const store = createRedisStore({ client: server.client(), prefix: 'crystalkv', place: 'redis' });
     await store.add(key.entry);
     const { gateway, log } = await setup(t, OK, { keys: { store: 'redis' }, redis: { url: server.url, ...PATIENT } });
     assert.equal((await chat(gateway, BODY, bearer(key))).status, 200);
+    const connections = String(await server.client().client('LIST')).match(/name=crystal-kv-gateway/g);
+    assert.equal(connections?.length, 1, 'keys, limits and response ids share a connection');
     await store.remove(key.entry.id);
     await until(async () => (await chat(gateway, BODY, bearer(key))).status === 401, 'the revoked key is refused');
     assert.ok(!JSON.stringify(log).includes(key.secret.slice(17)));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createRedisResponseIds } from '../../gateway/fleet/redis-response-ids.ts';
 import { createResponseIds } from '../../gateway/fleet/response-ids.ts';
-import { connectRedis } from '../../gateway/redis.ts';
+import { openRedis } from '../../gateway/redis.ts';
 import { fleet } from '../gateway/fleet-harness.ts';
 import { metric, post, startGateway, until } from '../gateway/harness.ts';
 import { json } from '../gateway/upstream.ts';
@@ -46,18 +46,17 @@ describe('responses that several gateways know', { skip: NO_REDIS }, () => {
 
   it('a Redis that hangs holds up nobody for long', async (t) => {
     const redis = await startRedis(t);
-    const connection = connectRedis({ url: redis.url, prefix: 'p', timeout_ms: 100, on_failure: 'local' });
-    t.after(() => connection.disconnect());
+    const link = openRedis({ url: redis.url, prefix: 'p', timeout_ms: 100, on_failure: 'local' })!;
+    t.after(() => link.close());
     let failures = 0;
     const settings = () => ({ remember_s: 60, remember_max: 10 });
     const ids = createRedisResponseIds({
-      redis: connection,
-      prefix: 'p',
+      redis: link,
       local: createResponseIds(settings),
       settings,
       onFailure: () => failures++,
     });
-    await until(() => connection.status === 'ready', 'connected');
+    await link.reached(20_000);
     redis.freeze();
     assert.equal(await ids.find('resp_x'), 'unasked');
     const made = { backend: 'http://a', key: undefined };

@@ -63,7 +63,7 @@ let prefixes = 0;
 behaves('keys in Redis', NO_REDIS, () => {
   const client = redis!.client();
   const prefix = `test-${prefixes++}`;
-  return () => createRedisStore(client, prefix, 'redis');
+  return () => createRedisStore({ client, prefix, place: 'redis' });
 });
 
 describe('the file of keys', () => {

@@ -210,7 +210,7 @@ describe('several processes on one port', () => {
     await until(() => first.received.length === 1, 'it has begun');
     write(second.url);
     program.child.kill('SIGHUP');
-    await until(() => pids(program, 'the configuration was read again').size === 2, 'both have read it');
+    await until(() => pids(program, 'configuration reloaded').size === 2, 'both have read it');
     for (let i = 0; i < 6; i++) {
       assert.equal((await get(`${ready['url']}/v1/completions`, 'POST', '{}')).text, '{"second":1}');
     }

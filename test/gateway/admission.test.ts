@@ -3,11 +3,11 @@ import { describe, it } from 'node:test';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { createAdmission } from '../../gateway/admission/admission.ts';
-import { createAdmissionMetrics } from '../../gateway/admission/metrics.ts';
 import { WaitQueue } from '../../gateway/admission/queue.ts';
 import { createLoadShedder } from '../../gateway/admission/shedding.ts';
 import { gatewaySchema } from '../../gateway/config.ts';
 import { createFleet } from '../../gateway/fleet/fleet.ts';
+import { createMetrics } from '../../gateway/observe/metrics.ts';
 import { fleet, isHealthy, modelsKnown, named, whoAnswers } from './fleet-harness.ts';
 import { chat, type ErrorAnswer, metric, metricReaches, setup, until } from './harness.ts';
 import { hang, json, refusedUrl } from './upstream.ts';
@@ -195,13 +195,11 @@ describe('the queue', () => {
       concurrency: () => 1,
       onAdded() {},
       onGone() {},
-      onRoom() {},
       onDns() {},
     });
     t.after(() => fleet.close());
     const registry = new Registry();
-    const metrics = createAdmissionMetrics(registry, { depth: () => admission.depth, shedder: { delayMs: 0 } });
-    const admission = createAdmission(fleet, () => config.admission, metrics);
+    const admission = createAdmission(fleet, () => config.admission, createMetrics(registry));
     const order: string[] = [];
     const enter = async (name: string, priority: number) => {
       const demand = { model: undefined, tried: [] };
