@@ -2,22 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Protocol
 
+from .gen import policy_pb2 as pb
 
-class RejectReason(Enum):
-    """Why an entry of a plan, or blocks of it, were refused."""
-
-    UNKNOWN_REQUEST = "unknown_request"
-    STALE_EPOCH = "stale_epoch"
-    PROTECTED = "protected"
-    OUT_OF_RANGE = "out_of_range"
-    FUTURE_STEP = "future_step"
-    NOT_RESIDENT = "not_resident"
-    SHARED = "shared"
-    DISABLED = "disabled"
-    INVALID_MERGE = "invalid_merge"
+#: Blocks that were refused, by reason.
+Rejected = dict["pb.Reject.ValueType", list[int]]
 
 
 @dataclass(frozen=True)
@@ -38,12 +28,12 @@ class Block(Protocol):
 
 
 @dataclass
-class Choice:
-    """What of a list may be evicted."""
+class EvictionCheck:
+    """Which blocks of a list may be evicted."""
 
     #: Ascending.
-    evict: list[int] = field(default_factory=list)
-    rejected: dict[RejectReason, list[int]] = field(default_factory=dict)
+    allowed: list[int] = field(default_factory=list)
+    rejected: Rejected = field(default_factory=dict)
 
 
 def evictable_range(
@@ -58,9 +48,9 @@ def evictable_range(
     return first, max(first, end)
 
 
-def merge_objections(
+def check_merge(
     into: Sequence[int], from_: Sequence[int], row: Sequence[Block], mergeable: tuple[int, int]
-) -> dict[RejectReason, list[int]]:
+) -> Rejected:
     """Why a merge cannot be carried out: the blocks in its way, by reason; empty: it can.
 
     `mergeable` is the evictable range. A block that the own probe shares is in the way too: the probe reads it as
@@ -68,42 +58,44 @@ def merge_objections(
     """
     named = [*into, *from_]
     if not into or not from_ or len(set(named)) < len(named):
-        return {RejectReason.INVALID_MERGE: sorted(named)}
-    rejected: dict[RejectReason, list[int]] = {}
+        return {pb.REJECT_INVALID_MERGE: sorted(named)}
+    rejected: Rejected = {}
     for index in sorted(named):
-        reason = _objection(index, row, mergeable, references=1)
+        reason = _reject_reason(index, row, mergeable, references=1)
         if reason is not None:
             rejected.setdefault(reason, []).append(index)
     return rejected
 
 
-def choose(
+def check_evictions(
     indices: Sequence[int],
     row: Sequence[Block],
     probe_row: Sequence[Block],
     evictable: tuple[int, int],
-) -> Choice:
+) -> EvictionCheck:
     """Sorts a plan's list into what may go and what may not, with the reason. Changes nothing.
 
     A block that only the request's own probe shares may go: it leaves the row now, and the pool when the probe ends.
     """
-    choice = Choice()
+    check = EvictionCheck()
     for index in sorted(set(indices)):
         probed = index < min(len(row), len(probe_row)) and probe_row[index] is row[index]
-        reason = _objection(index, row, evictable, references=2 if probed else 1)
+        reason = _reject_reason(index, row, evictable, references=2 if probed else 1)
         if reason is None:
-            choice.evict.append(index)
+            check.allowed.append(index)
         else:
-            choice.rejected.setdefault(reason, []).append(index)
-    return choice
+            check.rejected.setdefault(reason, []).append(index)
+    return check
 
 
-def _objection(index: int, row: Sequence[Block], evictable: tuple[int, int], references: int) -> RejectReason | None:
+def _reject_reason(
+    index: int, row: Sequence[Block], evictable: tuple[int, int], references: int
+) -> "pb.Reject.ValueType | None":
     """Why a block may not leave the row; None: it may. `references`: how many may use it."""
     if index >= len(row):
-        return RejectReason.OUT_OF_RANGE
+        return pb.REJECT_OUT_OF_RANGE
     if not evictable[0] <= index < evictable[1]:
-        return RejectReason.PROTECTED
+        return pb.REJECT_PROTECTED
     if row[index].is_null:
-        return RejectReason.NOT_RESIDENT
-    return RejectReason.SHARED if row[index].ref_cnt > references else None
+        return pb.REJECT_NOT_RESIDENT
+    return pb.REJECT_SHARED if row[index].ref_cnt > references else None

@@ -79,7 +79,7 @@ REJECTED = LabelledMetricDefinition(
     "rejected_blocks",
     "reason",
     "Blocks of plans that were not evicted, by reason.",
-    lambda h: {reason.value: count for reason, count in h.plans.rejected.items()},
+    lambda h: h.plans.rejected,
 )
 
 

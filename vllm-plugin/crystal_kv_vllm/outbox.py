@@ -10,16 +10,17 @@ from .gen import policy_pb2 as pb
 class Outbox:
     """A bounded queue that never makes its writer wait.
 
-    While the service is slower than the engine, the oldest step is dropped for a new one and counted; all other
-    messages are kept in order. When even those are too many, the box closes: the stream ends, and the next one begins
-    with a snapshot.
+    When the service is slower than the engine, the oldest waiting step makes room for a new one, and is counted. A step
+    in several messages is one step: what still waits of it is dropped together. All other messages are kept, in order.
+    When too many wait, the box closes: the stream ends, and the next one begins with a snapshot.
     """
 
     def __init__(self, max_steps: int = 64, max_messages: int = 4096) -> None:
         self._max_steps = max_steps
         self._max_messages = max_messages
         self._messages: deque[pb.AttachRequest] = deque()
-        self._steps = 0
+        #: Messages that wait, by step number; the oldest step comes first.
+        self._steps: dict[int, int] = {}
         self._changed = threading.Condition()
         self._closed = False
         self.dropped_steps = 0
@@ -30,9 +31,10 @@ class Outbox:
             if self._closed:
                 return
             if message.HasField("step"):
-                if self._steps >= self._max_steps:
+                step = message.step.step
+                if step not in self._steps and len(self._steps) >= self._max_steps:
                     self._drop_oldest_step()
-                self._steps += 1
+                self._steps[step] = self._steps.get(step, 0) + 1
             elif len(self._messages) >= self._max_messages:
                 self._close()
                 return
@@ -57,7 +59,7 @@ class Outbox:
                     return
                 message = self._messages.popleft()
                 if message.HasField("step"):
-                    self._steps -= 1
+                    self._taken(message.step.step)
             yield message
 
     def _close(self) -> None:
@@ -66,9 +68,14 @@ class Outbox:
         self._changed.notify_all()
 
     def _drop_oldest_step(self) -> None:
-        for index, message in enumerate(self._messages):
-            if message.HasField("step"):
-                del self._messages[index]
-                self._steps -= 1
-                self.dropped_steps += 1
-                return
+        oldest = next(iter(self._steps))
+        del self._steps[oldest]
+        self._messages = deque(
+            message for message in self._messages if not (message.HasField("step") and message.step.step == oldest)
+        )
+        self.dropped_steps += 1
+
+    def _taken(self, step: int) -> None:
+        self._steps[step] -= 1
+        if self._steps[step] == 0:
+            del self._steps[step]

@@ -16,9 +16,6 @@ from .outbox import Outbox
 
 logger = logging.getLogger("vllm.crystal_kv")
 
-#: The protocol versions that this engine speaks.
-PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
-
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 #: A service that speaks another protocol will not learn ours soon.

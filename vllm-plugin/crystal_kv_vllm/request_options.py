@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .gen import policy_pb2 as pb
+from .protocol import MODES
 
-_MODES = {"enforce": pb.MODE_ENFORCE, "shadow": pb.MODE_SHADOW, "off": pb.MODE_OFF}
+_MODES = {word: mode for mode, word in MODES.items()}
 _CHOICE = re.compile(r"(\d+)_")
 
 

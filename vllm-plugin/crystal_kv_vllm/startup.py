@@ -23,7 +23,8 @@ from .gen import policy_pb2 as pb
 from .manager import CrystalManager
 from .metrics_server import PluginCollector, serve_metrics
 from .output_markers import OutputMarkers, read_output_markers
-from .policy_client import PROTOCOL_MAX, PROTOCOL_MIN, PolicyClient
+from .policy_client import PolicyClient
+from .protocol import PROTOCOL_MAX, PROTOCOL_MIN
 from .scheduler_hooks import HookOptions, SchedulerHooks
 from .settings import Settings, read_settings
 

@@ -13,6 +13,7 @@ import grpc
 
 from crystal_kv_vllm.gen import policy_pb2 as pb
 from crystal_kv_vllm.gen.policy_pb2_grpc import KvPolicyServicer, add_KvPolicyServicer_to_server
+from crystal_kv_vllm.protocol import PROTOCOL_MAX
 
 Decide = Callable[["ScriptedPeer", pb.Step], list[pb.RequestPlan]]
 
@@ -113,7 +114,7 @@ class ScriptedPeer(KvPolicyServicer):
     def Attach(self, messages: Iterator[pb.AttachRequest], context: Any) -> Iterator[pb.AttachResponse]:  # noqa: N802
         answers: SimpleQueue[pb.AttachResponse | None] = SimpleQueue()
         self._streams.append(answers)
-        answers.put(pb.AttachResponse(welcome=pb.Welcome(protocol=1)))
+        answers.put(pb.AttachResponse(welcome=pb.Welcome(protocol=PROTOCOL_MAX)))
         answers.put(pb.AttachResponse(configure=self.configure))
 
         def listen() -> None:

@@ -11,11 +11,12 @@ from types import SimpleNamespace  # noqa: E402
 
 from crystal_kv_vllm.compact import compact  # noqa: E402
 from crystal_kv_vllm.compat import TESTED_VERSIONS, missing_names, version_refusals  # noqa: E402
-from crystal_kv_vllm.evict import Protection, RejectReason, choose, evictable_range, merge_objections  # noqa: E402
+from crystal_kv_vllm.evict import Protection, check_evictions, check_merge, evictable_range  # noqa: E402
 from crystal_kv_vllm.gen import policy_pb2 as pb  # noqa: E402
 from crystal_kv_vllm.masses import block_logsumexp, block_masses, log_codes, select_rows  # noqa: E402
 from crystal_kv_vllm.outbox import Outbox  # noqa: E402
 from crystal_kv_vllm.output_markers import OutputMarkers  # noqa: E402
+from crystal_kv_vllm.protocol import MODES, PROTOCOL_MAX, PROTOCOL_MIN, REJECTS  # noqa: E402
 from crystal_kv_vllm.reporter import MAX_MASS_BYTES, ComputedRequest, Reporter  # noqa: E402
 from crystal_kv_vllm.request_options import choice_index, request_options  # noqa: E402
 from crystal_kv_vllm.startup import engine_name, measured_head_groups  # noqa: E402
@@ -36,39 +37,39 @@ class TestEvict:
 
     def test_each_block_goes_or_stays_with_a_reason(self) -> None:
         row = [block(), block(), block(null=True), block(2), block(), block()]
-        choice = choose([9, 4, 3, 2, 0, 4], row, (), (1, 5))
-        assert choice.evict == [4]
-        assert choice.rejected == {
-            RejectReason.PROTECTED: [0],
-            RejectReason.NOT_RESIDENT: [2],
-            RejectReason.SHARED: [3],
-            RejectReason.OUT_OF_RANGE: [9],
+        check = check_evictions([9, 4, 3, 2, 0, 4], row, (), (1, 5))
+        assert check.allowed == [4]
+        assert check.rejected == {
+            pb.REJECT_PROTECTED: [0],
+            pb.REJECT_NOT_RESIDENT: [2],
+            pb.REJECT_SHARED: [3],
+            pb.REJECT_OUT_OF_RANGE: [9],
         }
 
     def test_a_block_shared_only_with_the_own_probe_may_go(self) -> None:
         row = [block(), block(2), block(3)]
-        assert choose([1, 2], row, row, (1, 3)).evict == [1]
+        assert check_evictions([1, 2], row, row, (1, 3)).allowed == [1]
 
 
-class TestMergeObjections:
+class TestCheckMerge:
     row = [block(), block(), block(null=True), block(2), block(), block()]  # noqa: RUF012
 
     def test_private_full_blocks_beyond_the_prompt_may_be_merged(self) -> None:
-        assert merge_objections([4], [1], self.row, (1, 5)) == {}
+        assert check_merge([4], [1], self.row, (1, 5)) == {}
 
     def test_each_block_in_the_way_is_named_with_its_reason(self) -> None:
-        assert merge_objections([4, 0], [3, 2, 9], self.row, (1, 5)) == {
-            RejectReason.PROTECTED: [0],
-            RejectReason.NOT_RESIDENT: [2],
-            RejectReason.SHARED: [3],
-            RejectReason.OUT_OF_RANGE: [9],
+        assert check_merge([4, 0], [3, 2, 9], self.row, (1, 5)) == {
+            pb.REJECT_PROTECTED: [0],
+            pb.REJECT_NOT_RESIDENT: [2],
+            pb.REJECT_SHARED: [3],
+            pb.REJECT_OUT_OF_RANGE: [9],
         }
 
     @pytest.mark.parametrize(("into", "from_"), [([], [1]), ([1], []), ([1, 4], [4]), ([1, 1], [4])])
     def test_a_merge_needs_a_block_to_keep_and_one_to_free_and_no_block_twice(
         self, into: list[int], from_: list[int]
     ) -> None:
-        assert list(merge_objections(into, from_, self.row, (1, 5))) == [RejectReason.INVALID_MERGE]
+        assert list(check_merge(into, from_, self.row, (1, 5))) == [pb.REJECT_INVALID_MERGE]
 
 
 class TestCompact:
@@ -135,7 +136,22 @@ class TestMasses:
         assert log_codes(torch.tensor([mass])).tolist() == [wanted]
 
 
+class TestProtocol:
+    def test_a_word_is_the_contracts_name_without_its_prefix(self) -> None:
+        assert REJECTS[pb.REJECT_STALE_EPOCH] == "stale_epoch"
+        assert set(MODES.values()) == {"enforce", "shadow", "off"}
+        assert len(REJECTS) == len(pb.Reject.values()) - 1, "all but the unspecified one"
+
+    def test_every_version_of_the_contract_is_spoken(self) -> None:
+        assert {PROTOCOL_MIN, PROTOCOL_MAX} <= set(pb.ProtocolVersion.values())
+        assert 0 < PROTOCOL_MIN <= PROTOCOL_MAX
+
+
 class TestOptions:
+    @pytest.mark.parametrize(("mode", "word"), MODES.items())
+    def test_every_mode_of_the_contract_may_be_asked_for(self, mode: "pb.Mode.ValueType", word: str) -> None:
+        assert request_options({"crystalkv_mode": word})[1].mode == mode
+
     def test_options_come_from_the_flat_keys(self) -> None:
         name, options = request_options(
             {"crystalkv_id": "x", "crystalkv_profile": "p", "crystalkv_budget_tokens": 0, "crystalkv_mode": "shadow"}
@@ -152,8 +168,8 @@ class TestOptions:
         assert choice_index("chatcmpl-abc-1f") == 0
 
 
-def step_message(step: int) -> pb.AttachRequest:
-    return pb.AttachRequest(step=pb.Step(step=step))
+def step_message(step: int, more: bool = False) -> pb.AttachRequest:
+    return pb.AttachRequest(step=pb.Step(step=step, more=more))
 
 
 class TestOutbox:
@@ -167,6 +183,28 @@ class TestOutbox:
         messages = iter(box)
         assert next(messages).WhichOneof("message") == "ack"
         assert [next(messages).step.step for _ in "ab"] == [2, 3]
+
+    def test_a_step_in_several_messages_is_one_step_and_is_dropped_whole(self) -> None:
+        box = Outbox(max_steps=2)
+        for step, more in ((1, True), (1, True), (1, False), (2, True), (2, False)):
+            box.put(step_message(step, more))
+        assert box.dropped_steps == 0
+        messages = iter(box)
+        assert next(messages).step.step == 1
+        box.put(step_message(3))
+        assert box.dropped_steps == 1
+        box.put(step_message(4))
+        assert box.dropped_steps == 2
+        assert [next(messages).step.step for _ in "ab"] == [3, 4]
+
+    def test_a_step_that_was_sent_makes_room(self) -> None:
+        box = Outbox(max_steps=1)
+        messages = iter(box)
+        for step in range(1, 4):
+            box.put(step_message(step, more=True))
+            box.put(step_message(step))
+            assert [next(messages).step.more for _ in "ab"] == [True, False]
+        assert box.dropped_steps == 0
 
     def test_too_many_other_messages_close_it(self) -> None:
         box = Outbox(max_messages=2)
