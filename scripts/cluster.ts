@@ -1,12 +1,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
+import { readMetrics } from './metrics/text.ts';
 import { freePorts } from './ports.ts';
 import { type ProcessSpec, type RunningProcess, startProcess, waitUntilReady } from './processes.ts';
-
-const ATTACH_POLL_MS = 50;
+import { until } from './until.ts';
 
 /** The three programs, in the order in which they are started; they stop in the opposite order. */
 export const PARTS = ['policy-service', 'engine', 'gateway'] as const;
@@ -24,7 +23,10 @@ export interface Addresses {
 export function partSpec(
   part: Part,
   addresses: Addresses,
-  options: Pick<ProcessSpec, 'env' | 'logFolder'> & { configFile: string | undefined; prefix?: readonly string[] },
+  options: Pick<ProcessSpec, 'env' | 'logFolder'> & {
+    configFile: string | undefined;
+    prefix?: readonly string[] | undefined;
+  },
 ): ProcessSpec {
   const ready = {
     engine: `${addresses.engineUrl}/health`,
@@ -33,11 +35,15 @@ export function partSpec(
   };
   return {
     name: part,
-    args: [`${part}/main.ts`, ...(options.configFile === undefined ? [] : ['--config', options.configFile])],
+    command: [
+      ...(options.prefix ?? []),
+      process.execPath,
+      `${part}/main.ts`,
+      ...(options.configFile === undefined ? [] : ['--config', options.configFile]),
+    ],
     env: options.env,
     logFolder: options.logFolder,
     readyUrl: ready[part],
-    ...(options.prefix === undefined ? {} : { prefix: options.prefix }),
   };
 }
 
@@ -92,19 +98,15 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   const processes = new Map<Part, RunningProcess>();
 
   const launch = async (name: Part) => {
-    const prefix = options.prefix?.[name];
-    const spec = partSpec(name, addresses, { configFile, env, logFolder, ...(prefix === undefined ? {} : { prefix }) });
+    const spec = partSpec(name, addresses, { configFile, env, logFolder, prefix: options.prefix?.[name] });
     const running = await startProcess(spec);
     processes.set(name, running);
     return running;
   };
   const ready = (running: RunningProcess) => waitUntilReady(running, readyMs);
   const attached = async () => {
-    const deadline = Date.now() + readyMs;
-    while (!(await isAttached(addresses.policyMetricsUrl))) {
-      if (Date.now() > deadline) throw new Error(`the engine was not attached to the policy service in ${readyMs} ms`);
-      await sleep(ATTACH_POLL_MS);
-    }
+    const up = () => isAttached(addresses.policyMetricsUrl);
+    await until(up, 'the engine attaches to the policy service', { ms: readyMs, pollMs: 50 });
   };
   const close = async () => {
     const exits = await Promise.all([...processes.values()].reverse().map((running) => running.stop()));
@@ -139,12 +141,8 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 }
 
 async function isAttached(policyMetricsUrl: string): Promise<boolean> {
-  try {
-    const response = await fetch(`${policyMetricsUrl}/metrics`, { signal: AbortSignal.timeout(1000) });
-    return /^crystalkv_stream_up\{[^}]*\} 1$/m.test(await response.text());
-  } catch {
-    return false;
-  }
+  const samples = await readMetrics(`${policyMetricsUrl}/metrics`).catch(() => []);
+  return samples.some(({ name, value }) => name === 'crystalkv_stream_up' && value === 1);
 }
 
 /** Results must not depend on what the caller's shell says. */

@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
+import { within } from '../common/time.ts';
+import { type Child, startChild } from './child.ts';
 import { freePorts } from './ports.ts';
 
 const START_MS = 60_000;
@@ -30,29 +31,23 @@ export async function startRedisProcess(): Promise<RedisProcess> {
   const [port] = await freePorts(1);
   const url = `redis://127.0.0.1:${port}`;
   const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-redis-'));
-  let child: ChildProcess | undefined;
-  const atExit = () => void child?.kill('SIGKILL');
-  process.once('exit', atExit);
+  let child: Child | undefined;
 
   const redis: RedisProcess = {
     url,
     async start() {
       const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder];
-      child = spawn('redis-server', args, { stdio: 'ignore' });
+      child = await startChild(['redis-server', ...args], { stdio: 'ignore' });
       await answers(url, child);
     },
     async kill() {
-      if (child === undefined) return;
-      const ended = child.exitCode === null && child.signalCode === null ? once(child, 'close') : undefined;
-      child.kill('SIGKILL');
-      await ended;
-      child = undefined;
+      child?.signal('SIGKILL');
+      await child?.exited;
     },
-    freeze: () => void child?.kill('SIGSTOP'),
-    thaw: () => void child?.kill('SIGCONT'),
+    freeze: () => child?.signal('SIGSTOP'),
+    thaw: () => child?.signal('SIGCONT'),
     async close() {
-      await redis.kill();
-      process.off('exit', atExit);
+      await child?.stop(0);
       rmSync(folder, { recursive: true, force: true });
     },
   };
@@ -65,21 +60,16 @@ export async function startRedisProcess(): Promise<RedisProcess> {
   return redis;
 }
 
-async function answers(url: string, child: ChildProcess): Promise<void> {
+async function answers(url: string, child: Child): Promise<void> {
   const client = new Redis(url, { retryStrategy: () => 20, maxRetriesPerRequest: null });
   client.on('error', () => {});
-  let timer: NodeJS.Timeout | undefined;
-  const failed = new Promise<never>((_resolve, reject) => {
-    child.once('error', (error) => reject(new Error(`redis-server cannot be started: ${error.message}`)));
-    child.once('exit', (code) => reject(new Error(`redis-server ended (${code}) before it answered`)));
-    timer = setTimeout(() => reject(new Error(`redis-server did not answer in ${START_MS} ms`)), START_MS);
+  const ended = child.exited.then(({ code, signal }) => {
+    throw new Error(`redis-server ended (${code ?? signal}) before it answered`);
   });
-  // It ends later, too.
-  failed.catch(() => {});
   try {
-    await Promise.race([client.ping(), failed]);
+    const answer = await within(Promise.race([client.ping(), ended]), START_MS);
+    if (answer === undefined) throw new Error(`redis-server did not answer in ${START_MS} ms`);
   } finally {
-    clearTimeout(timer);
     client.disconnect();
   }
 }

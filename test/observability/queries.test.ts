@@ -7,10 +7,11 @@ import { DASHBOARDS } from '../../deploy/grafana/all.ts';
 import { toDashboard } from '../../deploy/grafana/dashboard.ts';
 import { panelQueries, RULE_FILES, ruleQueries } from '../../deploy/grafana/queries.ts';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
+import { PatienceError, until } from '../../scripts/until.ts';
 import { NO_REDIS } from '../gateway-keys/redis-server.ts';
-import { eventually, type Load, startLoad } from '../system/harness.ts';
+import { type Prometheus, startPrometheus, withoutPrometheus } from '../support/prometheus.ts';
+import { type Load, PATIENCE, startLoad } from '../system/harness.ts';
 import { type KeyedGateway, startKeyedGateway } from './keyed-gateway.ts';
-import { type Prometheus, startPrometheus, withoutPrometheus } from './prometheus.ts';
 import { RECORDED_JOBS, startReplay } from './replay.ts';
 
 const LINES = 12;
@@ -71,10 +72,7 @@ describe('every query has an answer from the running system', { skip: withoutPro
       },
       RULE_FILES,
     );
-    await eventually('targets that are all up', async () => {
-      const up = await prometheus.query('max_over_time(up[5m]) == 1').catch(() => []);
-      return up.length === 4 + RECORDED_JOBS.length ? true : undefined;
-    });
+    await prometheus.allUp();
     await keyed.spend();
     const options = { concurrency: 2, maxTokens: answerTokenLimit(LINES, 'plain') };
     for (const cache of LOADS) await askAll(cluster.gatewayUrl, makePrograms(7, 2, LINES), { ...options, cache });
@@ -95,8 +93,7 @@ describe('every query has an answer from the running system', { skip: withoutPro
   const answered = async (queries: readonly { place: string; expression: string }[]) => {
     let open = [...queries];
     assert.ok(open.length > 0);
-    const deadline = Date.now() + DEADLINE_MS;
-    while (open.length > 0 && Date.now() < deadline) {
+    const ask = async () => {
       const still: typeof open = [];
       for (const query of open) {
         const series = await prometheus.query(query.expression).catch((error: Error) => {
@@ -105,7 +102,11 @@ describe('every query has an answer from the running system', { skip: withoutPro
         if (!series.some(({ value }) => Number.isFinite(value))) still.push(query);
       }
       open = still;
-    }
+      return open.length === 0;
+    };
+    await until(ask, 'every query has data', { ms: DEADLINE_MS, progress: () => open.length }).catch((error: Error) => {
+      if (!(error instanceof PatienceError)) throw error;
+    });
     assert.deepEqual(
       open.map(({ place, expression }) => `${place}: ${expression}`),
       [],
@@ -145,10 +146,11 @@ describe('every query has an answer from the running system', { skip: withoutPro
         expression: kind === 'alert' ? compared(expression) : expression,
       })),
     );
-    const rules = await eventually('rules that were evaluated', async () => {
+    const evaluated = async () => {
       const known = await prometheus.rules();
-      return known.every(({ health }) => health !== 'unknown') ? known : undefined;
-    });
+      return known.every(({ health }) => health !== 'unknown') && known;
+    };
+    const rules = await until(evaluated, 'all rules are evaluated', PATIENCE);
     assert.equal(rules.length, ruleQueries().length);
     assert.deepEqual(
       rules.filter(({ health }) => health !== 'ok'),

@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { type Child, outputOf, startChild } from '../../scripts/child.ts';
+import { until } from '../../scripts/until.ts';
 import { isAlive } from '../support/is-alive.ts';
-import { until } from '../support/until.ts';
 
 /** Starts a second process, says its id, and waits. */
 const FAMILY = `

@@ -3,7 +3,8 @@ import { afterEach, describe, test } from 'node:test';
 import { credentials } from '@grpc/grpc-js';
 import { KvPolicyClient, type RequestState } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
-import { CONFIG, eventually, metric, metricReaches, startLoad } from './harness.ts';
+import { until } from '../../scripts/until.ts';
+import { CONFIG, metric, metricReaches, PATIENCE, startLoad } from './harness.ts';
 
 const MISSED = 'crystalkv_engine_missed_steps_total';
 const EVICTED = 'crystalkv_blocks_evicted_total';
@@ -63,18 +64,22 @@ describe('a policy service in trouble under load', () => {
     await cluster.part('policy-service').stop();
     await cluster.start('policy-service');
     const { policyAddress, policyMetricsUrl } = cluster;
-    const states = await eventually('a request that ran before the restart', async () => {
+    const met = async () => {
       const found = await listRequests(policyAddress).catch(() => []);
-      return found.some((request) => request.cold && request.evictedBlocks > 0) ? found : undefined;
-    });
+      return found.some((request) => request.cold && request.evictedBlocks > 0) && found;
+    };
+    const states = await until(met, 'a request that ran before the restart is known', PATIENCE);
     const holes = new Map(
       states.filter(({ cold }) => cold).map(({ handle, evictedBlocks }) => [handle, evictedBlocks]),
     );
-    await eventually('the end of the cold requests', async () => {
+    let left: number;
+    const ended = async () => {
       const now = (await listRequests(policyAddress)).filter(({ handle }) => holes.has(handle));
       for (const request of now) assert.equal(request.evictedBlocks, holes.get(request.handle));
-      return now.length === 0 ? true : undefined;
-    });
+      left = now.length;
+      return left === 0;
+    };
+    await until(ended, 'the cold requests end', { ...PATIENCE, progress: () => left });
     // Requests that began later are evicted as ever.
     await metricReaches(policyMetricsUrl, EVICTED, isAbove(0));
     assert.equal(await metric(policyMetricsUrl, 'crystalkv_bad_messages_total'), 0);

@@ -1,7 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Answer, ask, type CacheOption } from '../../bench/ask.ts';
 import { makePrograms } from '../../bench/workload.ts';
 import { readMetrics, total } from '../../scripts/metrics/text.ts';
+import { until } from '../../scripts/until.ts';
+
+/** What a whole system takes on a busy machine. */
+export const PATIENCE = { ms: 60_000, pollMs: 50 } as const;
 
 export const BLOCK_SIZE = 16;
 /** More than any right answer to a program of 40 lines takes. */
@@ -14,21 +17,6 @@ export const CONFIG = {
   policy_service: { measure_every: 1, measure_every_idle: 1, log_level: 'info' },
 } as const;
 
-/** Resolves with the first value that is not undefined. Rejects when there was none for `deadlineMs`. */
-export async function eventually<T>(
-  what: string,
-  attempt: () => Promise<T | undefined>,
-  deadlineMs = 60_000,
-): Promise<T> {
-  const deadline = Date.now() + deadlineMs;
-  for (;;) {
-    const value = await attempt();
-    if (value !== undefined) return value;
-    if (Date.now() > deadline) throw new Error(`${what}: not seen within ${deadlineMs} ms`);
-    await sleep(50);
-  }
-}
-
 /** Resolves when a condition on a metric holds; the value is the sum over its labels. */
 export function metricReaches(
   url: string,
@@ -36,11 +24,12 @@ export function metricReaches(
   holds: (value: number) => boolean,
   labels: Readonly<Record<string, string>> = {},
 ): Promise<number> {
-  return eventually(`${name} at ${url}`, async () => {
+  const reached = async () => {
     const samples = await readMetrics(`${url}/metrics`).catch(() => []);
     const value = total(samples, name, labels);
-    return samples.length > 0 && holds(value) ? value : undefined;
-  });
+    return samples.length > 0 && holds(value) && value;
+  };
+  return until(reached, `${name} at ${url}`, PATIENCE);
 }
 
 export const metric = async (url: string, name: string): Promise<number> =>
@@ -82,10 +71,11 @@ export function startLoad(gatewayUrl: string, options: { clients: number; lines:
     answers,
     more: async (count) => {
       const wanted = answers.length + count;
-      await eventually(`${count} more answers`, async () => {
+      const came = () => {
         check();
-        return answers.length >= wanted ? true : undefined;
-      });
+        return answers.length >= wanted;
+      };
+      await until(came, `${count} more answers`, { ...PATIENCE, progress: () => answers.length });
     },
     stop: async () => {
       stopped = true;
@@ -94,13 +84,4 @@ export function startLoad(gatewayUrl: string, options: { clients: number; lines:
       return answers;
     },
   };
-}
-
-export async function isAlive(pid: number): Promise<boolean> {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -1,19 +1,13 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { spawnSync } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
-import { stringify } from 'yaml';
 import { askAll } from '../../bench/ask.ts';
 import { makePrograms } from '../../bench/workload.ts';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
-import { freePorts } from '../../scripts/ports.ts';
-import { CONFIG, eventually } from './harness.ts';
+import { startPrometheus, withoutPrometheus } from '../support/prometheus.ts';
+import { CONFIG } from './harness.ts';
 
-const has = (command: string) => spawnSync(command, ['--version']).error === undefined;
-const without = (command: string) => (has(command) ? false : `${command} is not installed`);
+const WITHOUT_PROMTOOL = spawnSync('promtool', ['--version']).error === undefined ? false : 'promtool is not installed';
 /** Names that others chose: vLLM's, and those of Node's own metrics. */
 const FOREIGN = /^(vllm:|nodejs_|process_)/;
 
@@ -32,7 +26,7 @@ describe('the metrics of all three programs', () => {
   after(() => cluster?.close());
 
   for (const part of ['engine', 'gateway', 'policy-service'] as const) {
-    test(`${part}: promtool accepts them`, { skip: without('promtool') }, async () => {
+    test(`${part}: promtool accepts them`, { skip: WITHOUT_PROMTOOL }, async () => {
       const page = await (await fetch(`${urls[part]}/metrics`)).text();
       const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input: page, encoding: 'utf8' });
       // 3: it can be read, but breaks a naming rule.
@@ -42,47 +36,14 @@ describe('the metrics of all three programs', () => {
     });
   }
 
-  test('a Prometheus reads all of them', { skip: without('prometheus') }, async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-prometheus-'));
-    const [port] = await freePorts(1);
-    const config = join(folder, 'prometheus.yml');
-    const jobs = Object.entries(urls).map(([job_name, url]) => ({
-      job_name,
-      scrape_interval: '200ms',
-      scrape_timeout: '200ms',
-      static_configs: [{ targets: [new URL(url).host] }],
-    }));
-    writeFileSync(config, stringify({ scrape_configs: jobs }));
-    const prometheus: ChildProcess = spawn(
-      'prometheus',
-      [
-        `--config.file=${config}`,
-        `--storage.tsdb.path=${join(folder, 'data')}`,
-        `--web.listen-address=127.0.0.1:${port}`,
-      ],
-      { stdio: 'ignore' },
-    );
-    const ended = once(prometheus, 'exit');
-    const query = async (expression: string) => {
-      const response = await fetch(`http://127.0.0.1:${port}/api/v1/query?query=${encodeURIComponent(expression)}`);
-      const { data } = (await response.json()) as {
-        data: { result: { metric: Record<string, string>; value: [number, string] }[] };
-      };
-      return data.result;
-    };
-    try {
-      await eventually('three targets that are up', async () => {
-        const up = await query('up == 1').catch(() => []);
-        return up.length === 3 ? true : undefined;
-      });
-      const [evicted] = await query('sum(crystalkv_blocks_evicted_total)');
-      assert.ok(Number(evicted?.value[1]) > 0);
-      const [generated] = await query('vllm:generation_tokens_total');
-      assert.ok(Number(generated?.value[1]) > 0);
-    } finally {
-      prometheus.kill('SIGTERM');
-      await ended;
-      rmSync(folder, { recursive: true, force: true });
-    }
+  test('a Prometheus reads all of them', { skip: withoutPrometheus }, async (t) => {
+    const pages = Object.entries(urls).map(([part, url]) => [part, `${url}/metrics`]);
+    const prometheus = await startPrometheus(Object.fromEntries(pages), []);
+    t.after(() => prometheus.close());
+    await prometheus.allUp();
+    const [evicted] = await prometheus.query('sum(crystalkv_blocks_evicted_total)');
+    assert.ok((evicted?.value ?? 0) > 0);
+    const [generated] = await prometheus.query('vllm:generation_tokens_total');
+    assert.ok((generated?.value ?? 0) > 0);
   });
 });

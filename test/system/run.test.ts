@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { afterEach, describe, test } from 'node:test';
 import { ask } from '../../bench/ask.ts';
 import { makeProgram } from '../../model/task.ts';
+import { type Child, outputOf, startChild } from '../../scripts/child.ts';
 import { ROOT } from '../../scripts/processes.ts';
-import { eventually, isAlive, MAX_TOKENS } from './harness.ts';
+import { until } from '../../scripts/until.ts';
+import { isAlive } from '../support/is-alive.ts';
+import { MAX_TOKENS, PATIENCE } from './harness.ts';
 
 const FREE_PORTS = {
   CRYSTALKV_ENGINE_PORT: '0',
@@ -16,54 +19,39 @@ const FREE_PORTS = {
 };
 
 interface Run {
-  child: ChildProcess;
+  child: Child;
   output(): string;
-  /** Resolves with the exit code when the program has ended. */
-  ended: Promise<number | null>;
-  /** The processes it has started: the three programs. */
+  /** The processes it has started: the three programs, and what ends them when it is gone itself. */
   programs(): { pid: number; name: string }[];
 }
 
 describe('make run', () => {
   const runs: Run[] = [];
   afterEach(async () => {
-    for (const { child, ended } of runs.splice(0)) {
-      child.kill('SIGTERM');
-      await ended;
-    }
+    for (const { child } of runs.splice(0)) await child.stop(60_000);
   });
 
-  function start(env: Readonly<Record<string, string>> = FREE_PORTS): Run {
-    const child = spawn(process.execPath, ['scripts/run.ts'], { cwd: ROOT, env: { ...process.env, ...env } });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding('utf8').on('data', (text: string) => {
-        output += text;
-      });
-    }
-    const run: Run = {
-      child,
-      output: () => output,
-      ended: once(child, 'close').then(([code]) => code as number | null),
-      programs: () => childrenOf(child.pid as number),
-    };
+  async function start(env: Readonly<Record<string, string>> = FREE_PORTS): Promise<Run> {
+    const options = { cwd: ROOT, env: { ...process.env, ...env } };
+    const child = await startChild([process.execPath, 'scripts/run.ts'], options);
+    const run: Run = { child, output: outputOf(child), programs: () => childrenOf(child.pid) };
     runs.push(run);
     return run;
   }
 
-  const untilReady = (run: Run) =>
-    eventually('the last line of the welcome', async () => {
-      assert.equal(run.child.exitCode, null, run.output());
-      return run.output().includes('Ctrl-C stops everything.') ? true : undefined;
-    });
+  const exitCode = async (run: Run) => (await run.child.closed).code;
+  const untilReady = (run: Run) => {
+    const ready = () => {
+      assert.equal(run.child.exit(), undefined, run.output());
+      return run.output().includes('Ctrl-C stops everything.');
+    };
+    return until(ready, 'the last line of the welcome', { ...PATIENCE, progress: () => run.output().length });
+  };
   const untilGone = (programs: { pid: number }[]) =>
-    eventually('the end of the programs', async () => {
-      const alive = await Promise.all(programs.map(({ pid }) => isAlive(pid)));
-      return alive.includes(true) ? undefined : true;
-    });
+    until(() => !programs.some(({ pid }) => isAlive(pid)), 'the programs end', PATIENCE);
 
   test('answers, says how to use it, and leaves no process after Ctrl-C', async () => {
-    const run = start();
+    const run = await start();
     await untilReady(run);
     const url = /The endpoint is (http:\S+)\/v1/.exec(run.output())?.[1];
     assert.ok(url);
@@ -72,14 +60,14 @@ describe('make run', () => {
     const answer = await ask(url, makeProgram(3, 8), { maxTokens: MAX_TOKENS });
     assert.ok(answer.exact);
     const programs = run.programs();
-    assert.deepEqual(programs.map(({ name }) => name).sort(), ['engine', 'gateway', 'policy-service']);
-    run.child.kill('SIGINT');
-    assert.equal(await run.ended, 0, run.output());
-    for (const { pid } of programs) assert.equal(await isAlive(pid), false);
+    assert.deepEqual(programs.map(({ name }) => name).sort(), ['engine', 'gateway', 'policy-service', 'watchdog']);
+    run.child.signal('SIGINT');
+    assert.equal(await exitCode(run), 0, run.output());
+    await untilGone(programs);
   });
 
   test('runs the curl line that it prints, with eviction too', async () => {
-    const run = start();
+    const run = await start();
     await untilReady(run);
     const body = /-d '(\{.*\})'/.exec(run.output())?.[1];
     const url = /curl -N (http:\S+)/.exec(run.output())?.[1];
@@ -96,23 +84,23 @@ describe('make run', () => {
   });
 
   test('stops everything and says which part has died', async () => {
-    const run = start();
+    const run = await start();
     await untilReady(run);
     const programs = run.programs();
     const engine = programs.find(({ name }) => name === 'engine');
     assert.ok(engine);
     process.kill(engine.pid, 'SIGKILL');
-    assert.equal(await run.ended, 1);
+    assert.equal(await exitCode(run), 1);
     assert.match(run.output(), /engine was ended by SIGKILL/);
     await untilGone(programs);
   });
 
   test('leaves no process when it is killed itself', async () => {
-    const run = start();
+    const run = await start();
     await untilReady(run);
     const programs = run.programs();
-    assert.equal(programs.length, 3);
-    run.child.kill('SIGKILL');
+    assert.equal(programs.length, 4);
+    run.child.signal('SIGKILL');
     await untilGone(programs);
   });
 
@@ -122,8 +110,8 @@ describe('make run', () => {
     await once(server, 'listening');
     const { port } = server.address() as { port: number };
     try {
-      const run = start({ ...FREE_PORTS, CRYSTALKV_GATEWAY_PORT: `${port}` });
-      assert.equal(await run.ended, 1);
+      const run = await start({ ...FREE_PORTS, CRYSTALKV_GATEWAY_PORT: `${port}` });
+      assert.equal(await exitCode(run), 1);
       assert.match(run.output(), new RegExp(`gateway.port: port ${port} .* in use.*CRYSTALKV_GATEWAY_PORT`));
       assert.doesNotMatch(run.output(), /starting/);
     } finally {
@@ -132,8 +120,8 @@ describe('make run', () => {
   });
 
   test('refuses a wrong option before it starts anything', async () => {
-    const run = start({ ...FREE_PORTS, CRYSTALKV_ENGINE_BLOCK_SIZE: '7' });
-    assert.equal(await run.ended, 1);
+    const run = await start({ ...FREE_PORTS, CRYSTALKV_ENGINE_BLOCK_SIZE: '7' });
+    assert.equal(await exitCode(run), 1);
     assert.match(run.output(), /engine.block_size is 7.*CRYSTALKV_ENGINE_BLOCK_SIZE/);
   });
 });
@@ -142,5 +130,5 @@ function childrenOf(parent: number): { pid: number; name: string }[] {
   return execFileSync('ps', ['-o', 'pid=,args=', '--ppid', `${parent}`], { encoding: 'utf8' })
     .trim()
     .split('\n')
-    .map((line) => ({ pid: Number.parseInt(line, 10), name: /(\S+)\/main\.ts/.exec(line)?.[1] ?? line }));
+    .map((line) => ({ pid: Number.parseInt(line, 10), name: /([\w-]+)(?:\/main\.ts|\.sh)/.exec(line)?.[1] ?? line }));
 }

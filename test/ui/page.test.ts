@@ -8,9 +8,10 @@ import { ask } from '../../bench/ask.ts';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { makeProgram } from '../../model/task.ts';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
+import { until } from '../../scripts/until.ts';
 import { startGateway } from '../gateway/harness.ts';
 import { folder, newKey } from '../gateway-keys/harness.ts';
-import { eventually, MAX_TOKENS } from '../system/harness.ts';
+import { MAX_TOKENS, PATIENCE } from '../system/harness.ts';
 import { launchBrowser, type Misdeeds, NO_BROWSER, watchPage } from './browser.ts';
 
 /** The machine may be busy with other tests; a run takes some seconds. */
@@ -131,7 +132,7 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     const slider = page.getByLabel('Moment, in tokens generated');
     await slider.fill('200');
     const drawn = (holds: (count: number) => boolean) =>
-      eventually('the cells of that moment', async () => (holds(await cells.count()) ? true : undefined));
+      until(async () => holds(await cells.count()), 'the cells of that moment', PATIENCE);
     await drawn((count) => count < all);
     assert.equal(await page.locator('#time-text').textContent(), '200 tokens');
     await slider.press('End');

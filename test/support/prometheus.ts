@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { parse, stringify } from 'yaml';
+import { startChild } from '../../scripts/child.ts';
 import { freePorts } from '../../scripts/ports.ts';
+import { until } from '../../scripts/until.ts';
 
 /** Why tests that need it are skipped; false when it is there. */
 export const withoutPrometheus =
@@ -20,6 +21,8 @@ export interface Series {
 export interface Prometheus {
   /** The value now. Rejects with Prometheus' own words when it refuses the query. */
   query(expression: string): Promise<Series[]>;
+  /** Resolves once it has read every target. */
+  allUp(): Promise<void>;
   /** Rules by name, with what became of their last evaluation. */
   rules(): Promise<{ name: string; health: string; lastError: string }[]>;
   /** Resolves when no process and no file is left. */
@@ -53,12 +56,15 @@ export async function startPrometheus(
   });
   const global = { scrape_interval: EVERY, scrape_timeout: EVERY, evaluation_interval: EVERY };
   writeFileSync(file, stringify({ global, rule_files: copies, scrape_configs: jobs }));
-  const child: ChildProcess = spawn(
+  const command = [
     'prometheus',
-    [`--config.file=${file}`, `--storage.tsdb.path=${join(folder, 'data')}`, `--web.listen-address=127.0.0.1:${port}`],
-    { stdio: 'ignore' },
-  );
-  const ended = once(child, 'exit');
+    ...[
+      `--config.file=${file}`,
+      `--storage.tsdb.path=${join(folder, 'data')}`,
+      `--web.listen-address=127.0.0.1:${port}`,
+    ],
+  ];
+  const child = await startChild(command, { stdio: 'ignore' });
 
   const get = async (path: string): Promise<unknown> => {
     const response = await fetch(`http://127.0.0.1:${port}/api/v1/${path}`, { signal: AbortSignal.timeout(30_000) });
@@ -67,12 +73,22 @@ export async function startPrometheus(
     return data;
   };
 
+  const query = async (expression: string): Promise<Series[]> => {
+    const { result } = (await get(`query?query=${encodeURIComponent(expression)}`)) as {
+      result: { metric: Record<string, string>; value: [time: number, value: string] }[];
+    };
+    return result.map(({ metric, value }) => ({ metric, value: Number(value[1]) }));
+  };
+
   return {
-    async query(expression) {
-      const { result } = (await get(`query?query=${encodeURIComponent(expression)}`)) as {
-        result: { metric: Record<string, string>; value: [time: number, value: string] }[];
+    query,
+    async allUp() {
+      let count = 0;
+      const up = async () => {
+        count = (await query('max_over_time(up[5m]) == 1').catch(() => [])).length;
+        return count === jobs.length;
       };
-      return result.map(({ metric, value }) => ({ metric, value: Number(value[1]) }));
+      await until(up, `Prometheus reads ${jobs.length} targets`, { ms: 60_000, pollMs: 50, progress: () => count });
     },
     async rules() {
       const { groups } = (await get('rules')) as {
@@ -83,8 +99,7 @@ export async function startPrometheus(
       );
     },
     async close() {
-      child.kill('SIGTERM');
-      await ended;
+      await child.stop();
       rmSync(folder, { recursive: true, force: true });
     },
   };

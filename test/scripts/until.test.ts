@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { until } from './until.ts';
+import { until } from '../../scripts/until.ts';
 
 describe('until', () => {
   it('gives the first thing that is neither false nor undefined', async () => {
