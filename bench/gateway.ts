@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ROOT } from '../scripts/processes.ts';
 import { StopSignal } from '../scripts/stop-signal.ts';
-import { output } from './gateway/child.ts';
 import { figuresOf, type Row } from './gateway/figures.ts';
 import type { Load, Measured } from './gateway/loads.ts';
 import { busyCores, prefer, REAL_TIME, realTime, realTimeSlice, usageOf } from './gateway/proc.ts';
+import { printedBy } from './gateway/server.ts';
 import { ANSWER, requestBody } from './gateway/shapes.ts';
 import {
   CORES,
@@ -80,14 +80,14 @@ async function main(): Promise<void> {
   const missing: Record<string, string> = {};
   const rows: Row[] = [];
   const others: number[] = [];
-  const running: { close(): Promise<void> }[] = [];
+  const running: Pick<RunningTarget, 'stop'>[] = [];
   try {
     const upstream = await startUpstream(folder, EVENTS_PER_SECOND, priority, signal);
     running.push(upstream);
     const targets: RunningTarget[] = [];
     for (const name of wanted) {
       if (name === 'direct') {
-        targets.push({ name, url: upstream.url, headers: {}, pid: upstream.pid, close: async () => {} });
+        targets.push({ ...upstream, name, headers: {} });
         continue;
       }
       try {
@@ -119,7 +119,7 @@ async function main(): Promise<void> {
       }
     }
   } finally {
-    await Promise.all(running.map((one) => one.close()));
+    await Promise.all(running.map((one) => one.stop()));
     rmSync(folder, { recursive: true, force: true });
   }
   for (const { target, case: which, measured } of rows) {
@@ -198,7 +198,7 @@ const works = (result: Measured) => result.requests > 0 && result.failed === 0;
 async function run({ url, headers }: RunningTarget, load: Load, signal: AbortSignal, ahead = false): Promise<Measured> {
   const spec = JSON.stringify({ target: { url, headers }, load });
   const command = [...(ahead ? REAL_TIME : []), ...pinned(CORES?.load), process.execPath, LOAD, spec];
-  return JSON.parse(await output(command, signal)) as Measured;
+  return JSON.parse(await printedBy(command, signal)) as Measured;
 }
 
 /** The processes `ahead` are in the real-time class meanwhile, and the load generator too when there are any. */

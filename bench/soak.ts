@@ -7,10 +7,10 @@ import { createRandom, type Random } from '../model/random.ts';
 import { readMetrics } from '../scripts/metrics/text.ts';
 import { StopSignal } from '../scripts/stop-signal.ts';
 import { createDisturber } from './soak/disturb.ts';
-import { type Look, look } from './soak/looks.ts';
+import { type IdleSnapshot, takeIdleSnapshot } from './soak/idle-snapshot.ts';
 import { leftLeases, redisDisagreements } from './soak/redis-counts.ts';
 import { problemsOf, type Result, report } from './soak/results.ts';
-import { openStand, type Stand } from './soak/stand.ts';
+import { openTestbed, type Testbed } from './soak/testbed.ts';
 import { drive, nothingSeen } from './soak/traffic.ts';
 
 /** Traffic that nobody disturbs, after which Redis must have counted as the gateway did. */
@@ -51,15 +51,15 @@ async function main(): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-soak-'));
   let keep = false;
   try {
-    const stand = await openStand(folder, signal);
+    const testbed = await openTestbed(folder, signal);
     try {
-      const result = await soak(stand, minutes, { random, signal });
+      const result = await soak(testbed, minutes, { random, signal });
       const problems = problemsOf(result);
       keep = problems.length > 0;
       report(result, problems);
       if (keep) process.exitCode = 1;
     } finally {
-      await stand.close();
+      await testbed.close();
     }
   } catch (error) {
     keep = !signal.aborted;
@@ -71,39 +71,39 @@ async function main(): Promise<void> {
 }
 
 async function soak(
-  stand: Stand,
+  testbed: Testbed,
   minutes: number,
   { random, signal }: { random: Random; signal: AbortSignal },
 ): Promise<Result> {
   const seen = nothingSeen();
-  const disturber = createDisturber(stand);
+  const disturber = createDisturber(testbed);
   const ms = minutes * 60_000;
   const pauseMs = Math.min(Math.max(ms * PAUSE.share, PAUSE.leastMs), PAUSE.mostMs);
-  const traffic = async (share: number, disturbed: boolean): Promise<Look> => {
+  const traffic = async (share: number, disturbed: boolean): Promise<IdleSnapshot> => {
     const end = performance.now() + ms * share;
     // What fails ends the other too.
     const failed = new AbortController();
     const either = AbortSignal.any([signal, failed.signal]);
-    const parts = [drive(stand, disturber, seen, end, { random, signal: either })];
+    const parts = [drive(testbed, disturber, seen, end, { random, signal: either })];
     if (disturbed) parts.push(disturber.run(end, pauseMs, either));
     await Promise.allSettled(parts.map((part) => part.catch((error: unknown) => failed.abort(error))));
     failed.signal.throwIfAborted();
-    return await look(stand, signal);
+    return await takeIdleSnapshot(testbed, signal);
   };
 
   const day = () => new Date().getUTCDate();
   const today = day();
   await traffic(CALM_SHARE, false);
   const inRedis = [
-    ...(await leftLeases(stand.redis, stand.keys, signal)),
+    ...(await leftLeases(testbed.redis, testbed.keys, signal)),
     // A day's tokens are forgotten after it.
     ...(day() === today
-      ? await redisDisagreements(stand.redis, stand.keys, await readMetrics(`${stand.url}/metrics`))
+      ? await redisDisagreements(testbed.redis, testbed.keys, await readMetrics(`${testbed.url}/metrics`))
       : []),
   ];
   const before = await traffic(WARM_UP_SHARE, true);
   const after = await traffic(1 - CALM_SHARE - WARM_UP_SHARE, true);
-  inRedis.push(...(await leftLeases(stand.redis, stand.keys, signal)));
+  inRedis.push(...(await leftLeases(testbed.redis, testbed.keys, signal)));
   return {
     minutes,
     seen,
@@ -111,7 +111,7 @@ async function soak(
     inRedis,
     before,
     after,
-    metrics: await readMetrics(`${stand.url}/metrics`),
+    metrics: await readMetrics(`${testbed.url}/metrics`),
   };
 }
 

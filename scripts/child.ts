@@ -85,15 +85,23 @@ export async function startChild(
   };
 }
 
-/** What a child writes to its pipes, standard output and error as they come. */
-export function outputOf({ process: { stdout, stderr } }: Child): () => string {
-  let text = '';
-  for (const stream of [stdout, stderr]) {
-    stream?.setEncoding('utf8').on('data', (piece: string) => {
-      text += piece;
-    });
-  }
-  return () => text;
+/** What a child has written to its pipes so far: standard output and error as they come, and standard output alone. */
+export interface Output {
+  all: string;
+  printed: string;
+}
+
+/** Reads a child's pipes into an object that grows. */
+export function outputOf({ process: { stdout, stderr } }: Child): Readonly<Output> {
+  const output: Output = { all: '', printed: '' };
+  stdout?.setEncoding('utf8').on('data', (text: string) => {
+    output.all += text;
+    output.printed += text;
+  });
+  stderr?.setEncoding('utf8').on('data', (text: string) => {
+    output.all += text;
+  });
+  return output;
 }
 
 /** False: nobody is left in the group. */

@@ -66,13 +66,12 @@ export async function startProcess(spec: ProcessSpec): Promise<RunningProcess> {
  */
 export async function waitUntilReady(child: RunningProcess, patienceMs: number, signal?: AbortSignal): Promise<void> {
   const ready = async () => {
-    signal?.throwIfAborted();
     if (child.exit() !== undefined) throw await describeExit(child);
     return answers(child.readyUrl);
   };
   const progress = () => statSync(child.logFile).size;
   try {
-    await until(ready, child.readyUrl, { ms: patienceMs, pollMs: POLL_MS, progress });
+    await until(ready, child.readyUrl, { ms: patienceMs, pollMs: POLL_MS, progress, signal });
   } catch (error) {
     if (!(error instanceof PatienceError)) throw error;
     const lines = await child.lastLines(LAST_LINES);

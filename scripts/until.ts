@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from '../common/time.ts';
 
 const PATIENCE_MS = 20_000;
 const POLL_MS = 10;
@@ -10,6 +10,7 @@ export interface Patience {
   progress?: () => unknown;
   /** Between two checks. */
   pollMs?: number;
+  signal?: AbortSignal | undefined;
 }
 
 /** What was awaited did not happen. */
@@ -19,7 +20,7 @@ export class PatienceError extends Error {
 
 /**
  * The first thing that `check` gives other than false or undefined. Rejects with PatienceError when the patience is at its
- * end, and as `check` does.
+ * end, with the signal's reason, and as `check` does.
  *
  * A pause between two checks counts as the time that was asked for. On a busy machine it takes longer, and the deadline
  * moves away with it: what is awaited gets as few turns as this does.
@@ -27,11 +28,12 @@ export class PatienceError extends Error {
 export async function until<T>(
   check: () => T | false | undefined | Promise<T | false | undefined>,
   what: string,
-  { ms = PATIENCE_MS, progress, pollMs = POLL_MS }: Patience = {},
+  { ms = PATIENCE_MS, progress, pollMs = POLL_MS, signal }: Patience = {},
 ): Promise<T> {
   let spent = 0;
   let last = progress?.();
   for (;;) {
+    signal?.throwIfAborted();
     const asked = performance.now();
     const result = await check();
     if (result !== false && result !== undefined) return result;
@@ -39,6 +41,6 @@ export async function until<T>(
     spent = now === last ? spent + performance.now() - asked + pollMs : 0;
     last = now;
     if (spent > ms) throw new PatienceError(`did not happen within ${ms} ms: ${what}`);
-    await sleep(pollMs);
+    await pause(pollMs, signal);
   }
 }

@@ -4,9 +4,10 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
 import { freePorts } from '../../scripts/ports.ts';
+import type { RunningProcess } from '../../scripts/processes.ts';
 import { ROOT } from '../../scripts/processes.ts';
-import { type Child, output, startChild } from './child.ts';
 import type { Target } from './client.ts';
+import { printedBy, startServer } from './server.ts';
 import { MODEL } from './shapes.ts';
 
 /** What is measured: the upstream itself, ours, and the peers. */
@@ -14,10 +15,8 @@ export const TARGETS = ['direct', 'gateway', 'nginx', 'vllm-router', 'portkey', 
 export type TargetName = (typeof TARGETS)[number];
 
 /** A server that takes the load, and the process whose use of the machine is counted. */
-export interface RunningTarget extends Target {
+export interface RunningTarget extends Target, Pick<RunningProcess, 'pid' | 'stop'> {
   name: TargetName;
-  pid: number;
-  close(): Promise<void>;
 }
 
 export interface Place {
@@ -30,7 +29,6 @@ export interface Place {
 }
 
 const PEERS = join(ROOT, 'bench/gateway/peers.sh');
-const READY_MS = 120_000;
 
 /** Load generator and upstream on the first core, what is measured on the last; undefined: not pinned. */
 export const CORES = pinnable() ? { load: 0, target: availableParallelism() - 1 } : undefined;
@@ -42,11 +40,8 @@ export async function startUpstream(folder: string, eventsPerSecond: number, pri
   const url = `http://127.0.0.1:${port}`;
   const script = join(ROOT, 'bench/gateway/upstream.ts');
   const command = [...pinned(CORES?.load), process.execPath, script, `${port}`, `${eventsPerSecond}`];
-  const child = await startChild(
-    { name: 'upstream', command, folder, readyUrl: url, readyMs: READY_MS, priority },
-    signal,
-  );
-  return { ...child, url };
+  const server = await startServer({ name: 'upstream', command, folder, readyUrl: url, priority }, signal);
+  return { ...server, url };
 }
 
 /** Installs what is missing and starts it. Rejects with the reason when that does not work here. */
@@ -54,9 +49,9 @@ export async function startTarget(name: Exclude<TargetName, 'direct'>, place: Pl
   const [port = 0, second = 0] = await freePorts(2);
   const url = `http://127.0.0.1:${port}`;
   const { command, env = {}, headers = {}, ready } = await STARTERS[name]({ ...place, port, second });
-  const spec = { name, env, folder: place.folder, readyUrl: url + ready, readyMs: READY_MS, priority: place.priority };
-  const child: Child = await startChild({ ...spec, command: [...pinned(CORES?.target), ...command] }, place.signal);
-  return { ...child, name, url, headers };
+  const spec = { name, env, folder: place.folder, readyUrl: url + ready, priority: place.priority };
+  const server = await startServer({ ...spec, command: [...pinned(CORES?.target), ...command] }, place.signal);
+  return { ...server, name, url, headers };
 }
 
 interface Start {
@@ -69,7 +64,7 @@ interface Start {
 
 type Starter = (place: Place & { port: number; second: number }) => Promise<Start>;
 
-const peer = (name: string, signal: AbortSignal) => output([PEERS, name], signal);
+const peer = (name: string, signal: AbortSignal) => printedBy([PEERS, name], signal);
 
 /** Each as its documentation says for one process, without what the others do not do either. */
 const STARTERS: Record<Exclude<TargetName, 'direct'>, Starter> = {
@@ -78,7 +73,7 @@ const STARTERS: Record<Exclude<TargetName, 'direct'>, Starter> = {
     const section = { gateway: { port, keys, backends: [{ url: upstreamUrl }] } };
     const config = write(folder, 'crystal-kv.yaml', stringify(section));
     const create = [process.execPath, join(ROOT, 'scripts/keys.ts'), 'create', 'bench', '--config', config];
-    const [secret = ''] = (await output(create, signal)).split('\n');
+    const [secret = ''] = (await printedBy(create, signal)).split('\n');
     return {
       command: [process.execPath, join(ROOT, 'gateway/main.ts'), '--config', config],
       env: { NODE_ENV: 'production' },

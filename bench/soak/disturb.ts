@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readMetrics } from '../../scripts/metrics/text.ts';
-import type { Stand } from './stand.ts';
+import { until } from '../../scripts/until.ts';
+import type { Testbed } from './testbed.ts';
 
 /** Longer than the gateway waits for a command. */
 const FROZEN_MS = 5_000;
 const DEAD_MS = 3_000;
 const RELOAD_MS = 30_000;
-const POLL_MS = 50;
 
 /** What happens beside the traffic: Redis freezes and crashes, the configuration changes. */
 export interface Disturber {
@@ -17,13 +17,13 @@ export interface Disturber {
   run(end: number, pauseMs: number, signal: AbortSignal): Promise<void>;
 }
 
-export function createDisturber({ redis, url, reload, second }: Stand): Disturber {
+export function createDisturber({ redis, url, reload, second }: Testbed): Disturber {
   const counts = { frozen: 0, killed: 0, reloaded: 0 };
   let outage = 0;
   let isReduced = false;
 
   type Act = (signal: AbortSignal) => Promise<void>;
-  const within = async (
+  const during = async (
     ms: number,
     signal: AbortSignal,
     hit: () => void | Promise<void>,
@@ -40,27 +40,25 @@ export function createDisturber({ redis, url, reload, second }: Stand): Disturbe
   };
   const freeze: Act = (signal) => {
     counts.frozen += 1;
-    return within(FROZEN_MS, signal, redis.freeze, redis.thaw);
+    return during(FROZEN_MS, signal, redis.freeze, redis.thaw);
   };
   const kill: Act = (signal) => {
     counts.killed += 1;
-    return within(DEAD_MS, signal, redis.kill, redis.start);
+    return during(DEAD_MS, signal, redis.kill, redis.start);
   };
   /** One of the upstreams goes, or comes again. */
   const toggle: Act = async (signal) => {
     isReduced = !isReduced;
     counts.reloaded += 1;
     reload(isReduced);
-    const deadline = performance.now() + RELOAD_MS;
-    for (;;) {
+    const seen = async () => {
       const samples = await readMetrics(`${url}/metrics`);
       const isThere = samples.some(
         ({ name, labels }) => name === 'crystalkv_gateway_backend_healthy' && labels['backend'] === second,
       );
-      if (isThere !== isReduced) return;
-      if (performance.now() > deadline) throw new Error(`no sign of a reload ${RELOAD_MS} ms after the SIGHUP`);
-      await sleep(POLL_MS, undefined, { signal });
-    }
+      return isThere !== isReduced;
+    };
+    await until(seen, 'the gateway has the changed configuration', { ms: RELOAD_MS, signal });
   };
 
   return {

@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { type Sample, total } from '../../scripts/metrics/text.ts';
 import type { RedisProcess } from '../../scripts/redis-process.ts';
+import { PatienceError, until } from '../../scripts/until.ts';
 import { tokensOfKey } from './key-tally.ts';
 import { isLimited, KEY_NAMES, type KeyName, type SoakKey } from './keys.ts';
 
@@ -38,16 +38,19 @@ export async function redisDisagreements(
 /** Waits for the end of all leases. Gives a line for each key of which one stays: a request that is over and still counts. */
 export async function leftLeases(redis: RedisProcess, keys: Keys, signal: AbortSignal): Promise<string[]> {
   return await withClient(redis, async (client) => {
-    const deadline = performance.now() + LEASES_END_MS;
-    for (;;) {
-      const problems: string[] = [];
+    let problems: string[] = [];
+    const none = async () => {
+      problems = [];
       for (const key of KEY_NAMES.filter(isLimited)) {
         const running = await client.zcount(`${PREFIX}:{${keys[key].id}}:running`, Date.now(), '+inf');
         if (running > 0) problems.push(`key ${key}: ${running} requests run on in Redis`);
       }
-      if (problems.length === 0 || performance.now() > deadline) return problems;
-      await sleep(POLL_MS, undefined, { signal });
-    }
+      return problems.length === 0;
+    };
+    await until(none, 'leases end', { ms: LEASES_END_MS, pollMs: POLL_MS, signal }).catch((error: unknown) => {
+      if (!(error instanceof PatienceError)) throw error;
+    });
+    return problems;
   });
 }
 

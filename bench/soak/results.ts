@@ -3,9 +3,9 @@ import { writeReport } from '../report.ts';
 import { add, round } from '../statistics.ts';
 import { BEHAVIOURS, NAMES } from './behaviours.ts';
 import type { Disturber } from './disturb.ts';
+import type { IdleSnapshot } from './idle-snapshot.ts';
 import { keyDisagreements } from './key-tally.ts';
 import { KEY_NAMES, planOf } from './keys.ts';
-import type { Look } from './looks.ts';
 import { added } from './sockets.ts';
 import { disagreements } from './tally.ts';
 import { type Seen, UNRULY_SHARE } from './traffic.ts';
@@ -20,8 +20,8 @@ export interface Result {
   disturbed: Disturber['counts'];
   /** What was wrong with the counters in Redis. */
   inRedis: readonly string[];
-  before: Look;
-  after: Look;
+  before: IdleSnapshot;
+  after: IdleSnapshot;
   metrics: readonly Sample[];
 }
 

@@ -6,11 +6,11 @@ import { BEHAVIOURS, type Behaviour, isUpload } from './behaviours.ts';
 import { bodyOf } from './bodies.ts';
 import { createSoakClient, LEAVES, type Leaves, type SoakClient } from './client.ts';
 import type { Disturber } from './disturb.ts';
-import { judge, tokensOf } from './judge.ts';
+import { tokensOf, verdictOf } from './expectations.ts';
 import { emptyKeyTally, type KeyTally } from './key-tally.ts';
 import { isLimited, KEY_NAMES, type KeyName, planOf } from './keys.ts';
-import type { Stand } from './stand.ts';
 import { count, emptyTally, type Tally } from './tally.ts';
+import type { Testbed } from './testbed.ts';
 
 const LEAVE_MS = 60;
 /** The share of requests of unruly keys whose client does not simply stay. */
@@ -35,17 +35,17 @@ export function nothingSeen(): Seen {
 
 /** All clients, until `end` (in performance.now()). Their connections are closed then. */
 export async function drive(
-  stand: Stand,
+  testbed: Testbed,
   disturber: Disturber,
   seen: Seen,
   end: number,
   { random, signal }: { random: Random; signal: AbortSignal },
 ): Promise<void> {
-  const client = createSoakClient(stand.url);
+  const client = createSoakClient(testbed.url);
   const { tally } = seen;
   const progress = setInterval(() => {
     const left = Math.max(0, Math.round((end - performance.now()) / 1000));
-    const rss = round(usageOf(stand.gateway.pid).rssBytes / 2 ** 20, 0);
+    const rss = round(usageOf(testbed.gateway.pid).rssBytes / 2 ** 20, 0);
     process.stdout.write(`${left} s left  ${tally.sent} requests  ${tally.left} left early  rss ${rss} MB\n`);
   }, PROGRESS_MS);
   try {
@@ -69,7 +69,7 @@ export async function drive(
   async function ask(client: SoakClient, key: KeyName, behaviour: Behaviour, leaves: Leaves): Promise<void> {
     const body = bodyOf(behaviour, random);
     const { outage } = disturber;
-    const { secret } = stand.keys[key];
+    const { secret } = testbed.keys[key];
     const result = await client.send({ body, secret, leaves, leaveAfterMs: random.integer(0, LEAVE_MS) });
     count(tally, result);
     if (isUpload(behaviour)) seen.uploads += 1;
@@ -78,7 +78,7 @@ export async function drive(
     ofKey.tokens.least += tokens.least;
     ofKey.tokens.most += tokens.most;
     if (result.kind === 'left') return;
-    const verdict = judge(key, behaviour, body, result);
+    const verdict = verdictOf(key, behaviour, body, result);
     if (verdict === 'limited') ofKey.limited += 1;
     else if (verdict === 'unreachable') tally.unreachable += 1;
     else if (verdict !== 'good') seen.unexpected.set(verdict.problem, (seen.unexpected.get(verdict.problem) ?? 0) + 1);

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import sys
-import threading
 import time
 from typing import Any
 
@@ -31,18 +30,6 @@ def pin(core: int) -> None:
         for thread in process.threads():
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(thread.id, {core})
-
-
-def end_with(parent: int) -> None:
-    """However the parent ended, and whatever vLLM is waiting for: nothing stays behind."""
-    import psutil
-
-    while os.getppid() == parent:
-        time.sleep(1)
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    os._exit(1)
 
 
 def counter(engine: Any, name: str) -> float:
@@ -107,7 +94,6 @@ def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     from vllm import LLM, __version__

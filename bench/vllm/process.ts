@@ -1,11 +1,11 @@
-import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { type ChildProcessByStdio, execFileSync } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
+import { within } from '../../common/time.ts';
+import { startChild } from '../../scripts/child.ts';
 import { ROOT } from '../../scripts/processes.ts';
 
 const STOP_MS = 30_000;
@@ -110,30 +110,34 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
     ...(options.forcing === true ? { logits_processors: ['forced:ForcedTokens'] } : {}),
   };
   const core = options.core === undefined ? [] : [`${options.core}`];
-  const child = spawn(options.python, [DRIVER, model, JSON.stringify(engine), ...core], {
-    cwd: ROOT,
-    env: environment(options),
-    stdio: ['pipe', 'pipe', log],
-  }) as ChildProcessByStdio<Writable, Readable, null>;
+  const stdio = ['pipe', 'pipe', log] as const;
+  const command = [options.python, DRIVER, model, JSON.stringify(engine), ...core];
+  const child = await startChild(command, { cwd: ROOT, env: environment(options), stdio: [...stdio] });
   closeSync(log);
-  const ended = new Promise<never>((_, reject) => {
-    child.once('error', reject);
-    child.once('exit', (code, signal) => {
-      const lines = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-LAST_LINES);
-      reject(new Error(`${name} ended (${code ?? signal}); its last lines:\n${lines.join('\n')}`));
-    });
+  const { stdin, stdout } = child.process as ChildProcessByStdio<Writable, Readable, null>;
+  const ended = child.exited.then(({ code, signal }) => {
+    const lines = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-LAST_LINES);
+    throw new Error(`${name} ended (${code ?? signal}); its last lines:\n${lines.join('\n')}`);
   });
   ended.catch(() => {});
   // what is written after the end is of no use to anyone
-  child.stdin.on('error', () => {});
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  stdin.on('error', () => {});
+  const lines = createInterface({ input: stdout })[Symbol.asyncIterator]();
   const next = async () => {
     const line = await Promise.race([lines.next(), ended]);
     return line.done ? await ended : (JSON.parse(line.value) as unknown);
   };
-  const { vllm } = Ready.parse(await next());
+  const close = async () => {
+    stdin.end();
+    await within(child.exited, STOP_MS);
+    await child.stop();
+  };
+  const ready = await next().catch(async (error: unknown) => {
+    await close();
+    throw error;
+  });
   return {
-    version: vllm,
+    version: Ready.parse(ready).vllm,
     run: async ({ requests, concurrency = requests.length, ignoreEos, logprobs = false, keepCache = false }) => {
       const batch = {
         requests: requests.map(({ prompt, maxTokens, options: xargs = {}, temperature = 0, seed, forced }) => ({
@@ -149,17 +153,10 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
         logprobs,
         keep_cache: keepCache,
       };
-      child.stdin.write(`${JSON.stringify(batch)}\n`);
+      stdin.write(`${JSON.stringify(batch)}\n`);
       return Run.parse(await next());
     },
-    close: async () => {
-      if (child.exitCode !== null || child.signalCode !== null) return;
-      child.stdin.end();
-      const exit = once(child, 'exit');
-      await Promise.race([exit, sleep(STOP_MS, undefined, { ref: false })]);
-      child.kill('SIGKILL');
-      await exit;
-    },
+    close,
   };
 }
 

@@ -6,6 +6,7 @@ import { stringify } from 'yaml';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
 import { readMetrics, type Sample, total } from '../../scripts/metrics/text.ts';
 import { freePorts } from '../../scripts/ports.ts';
+import { until } from '../../scripts/until.ts';
 import { startVllm, type Vllm, type VllmOptions } from './process.ts';
 
 const ATTACH_MS = 30_000;
@@ -104,11 +105,8 @@ async function configure(cluster: Cluster, steps: number | undefined): Promise<v
 }
 
 export async function attached(url: string): Promise<void> {
-  const deadline = performance.now() + ATTACH_MS;
-  while (total(await readMetrics(`${url}/metrics`), 'crystalkv_engine_stream_up') !== 1) {
-    if (performance.now() > deadline) throw new Error(`vLLM was not attached to the policy service in ${ATTACH_MS} ms`);
-    await sleep(100);
-  }
+  const up = async () => total(await readMetrics(`${url}/metrics`), 'crystalkv_engine_stream_up') === 1;
+  await until(up, 'vLLM attaches to the policy service', { ms: ATTACH_MS, pollMs: 100 });
 }
 
 function countsOf(samples: readonly Sample[]): PluginCounts {

@@ -1,4 +1,4 @@
-import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { globSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { ROOT } from '../processes.ts';
@@ -13,8 +13,8 @@ export interface NodeSuiteOptions {
   folder: string;
   /** Files that run at the same time. */
   concurrency: number;
-  /** A file that has not ended by then is ended by force, and fails. */
-  fileTimeoutMs: number;
+  /** A file in which no test has ended for so long is ended, and fails. */
+  patienceMs: number;
 }
 
 /** Runs every test file below a folder, each in a process of its own. A folder or file without a test fails. */
@@ -27,7 +27,7 @@ export async function runNodeSuite(options: NodeSuiteOptions, say: Say): Promise
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       const [index, file] = next;
       const started = performance.now();
-      const outcome = await runFile(join(options.folder, file), join(reports, `${index}.jsonl`), options.fileTimeoutMs);
+      const outcome = await runFile(join(options.folder, file), join(reports, `${index}.jsonl`), options.patienceMs);
       outcomes.push(outcome);
       const seconds = ((performance.now() - started) / 1000).toFixed(1);
       say(`${file}  ${describeCounts(outcome)}  ${seconds} s`);
@@ -43,11 +43,11 @@ export async function runNodeSuite(options: NodeSuiteOptions, say: Say): Promise
   return sum(outcomes);
 }
 
-async function runFile(file: string, report: string, timeoutMs: number): Promise<Outcome> {
+async function runFile(file: string, report: string, patienceMs: number): Promise<Outcome> {
   const result = await runCommand(
     process.execPath,
     [`--test-reporter=${REPORTER}`, `--test-reporter-destination=${report}`, file],
-    { timeoutMs },
+    { timeoutMs: patienceMs, progress: () => statSync(report, { throwIfNoEntry: false })?.size },
   );
   return readReport(file, result, readRecords(report));
 }

@@ -149,8 +149,8 @@ function nodeSuite(folder: string): Suite {
   const options = {
     folder: join('test', folder),
     concurrency: slow ? 1 : 2,
-    // those of deploy/ install packages
-    fileTimeoutMs: folder === 'deploy' ? 900_000 : slow ? 300_000 : 120_000,
+    // a test of deploy/ may install packages
+    patienceMs: folder === 'deploy' ? 900_000 : slow ? 300_000 : 120_000,
   };
   const run: Suite['run'] = async (say) => {
     if (folder === 'deploy') await makeDeployTools(say);

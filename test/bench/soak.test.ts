@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { describe, test } from 'node:test';
 import { bodyOf } from '../../bench/soak/bodies.ts';
-import { judge, tokensOf } from '../../bench/soak/judge.ts';
+import { tokensOf, verdictOf } from '../../bench/soak/expectations.ts';
 import { keyDisagreements } from '../../bench/soak/key-tally.ts';
 import { added, fewest, socketsOf } from '../../bench/soak/sockets.ts';
 import { count, disagreements, emptyTally } from '../../bench/soak/tally.ts';
@@ -92,13 +92,16 @@ describe('what a soak expects', () => {
   const usage = 'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n';
 
   test('is good: answers, a full queue, the limits of the tight key, an upload that came whole', () => {
-    assert.equal(judge('steady', 'stream', chat, complete(200, 'data: {}\n\n')), 'good');
-    assert.equal(judge('steady', 'stream_usage', chat, complete(200, usage)), 'good');
-    assert.equal(judge('steady', 'stream', chat, complete(429, error('gateway_queue_full'))), 'good');
-    assert.equal(judge('tight', 'stream', chat, complete(429, error('gateway_rate_limited'))), 'limited');
-    assert.equal(judge('free', 'stream', chat, complete(502, error('gateway_upstream_unreachable'))), 'unreachable');
-    assert.equal(judge('unknown', 'answer', chat, complete(401, error('gateway_invalid_api_key'))), 'good');
-    assert.equal(judge('free', 'upload', upload, complete(200, JSON.stringify({ text: upload.digest }))), 'good');
+    assert.equal(verdictOf('steady', 'stream', chat, complete(200, 'data: {}\n\n')), 'good');
+    assert.equal(verdictOf('steady', 'stream_usage', chat, complete(200, usage)), 'good');
+    assert.equal(verdictOf('steady', 'stream', chat, complete(429, error('gateway_queue_full'))), 'good');
+    assert.equal(verdictOf('tight', 'stream', chat, complete(429, error('gateway_rate_limited'))), 'limited');
+    assert.equal(
+      verdictOf('free', 'stream', chat, complete(502, error('gateway_upstream_unreachable'))),
+      'unreachable',
+    );
+    assert.equal(verdictOf('unknown', 'answer', chat, complete(401, error('gateway_invalid_api_key'))), 'good');
+    assert.equal(verdictOf('free', 'upload', upload, complete(200, JSON.stringify({ text: upload.digest }))), 'good');
   });
 
   test('is a problem: other limits, other ends, a usage that nobody asked for, an upload that changed', () => {
@@ -111,7 +114,7 @@ describe('what a soak expects', () => {
       ['unknown', 'answer', chat, complete(200)],
       ['free', 'upload', upload, complete(200, JSON.stringify({ text: '1 bytes' }))],
     ] as const) {
-      assert.equal(typeof judge(key, behaviour, body, end), 'object', `${key} ${behaviour} ${end.status}`);
+      assert.equal(typeof verdictOf(key, behaviour, body, end), 'object', `${key} ${behaviour} ${end.status}`);
     }
   });
 

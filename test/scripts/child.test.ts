@@ -24,7 +24,7 @@ const start = (script: string): Promise<Child> =>
 async function startFamily(): Promise<{ child: Child; grandchild: number }> {
   const child = await start(FAMILY);
   const output = outputOf(child);
-  return { child, grandchild: Number(await until(() => output().endsWith('\n') && output(), 'its id')) };
+  return { child, grandchild: Number(await until(() => output.all.endsWith('\n') && output.all, 'its id')) };
 }
 
 describe('a child', () => {
@@ -33,7 +33,7 @@ describe('a child', () => {
     const output = outputOf(child);
     assert.deepEqual(await child.closed, { code: 3, signal: null });
     assert.deepEqual(child.exit(), { code: 3, signal: null });
-    assert.equal(output(), 'bye\n');
+    assert.deepEqual(output, { all: 'bye\n', printed: 'bye\n' });
     assert.deepEqual(await child.stop(), { code: 3, signal: null });
   });
 
@@ -51,10 +51,10 @@ describe('a child', () => {
   test('that ignores SIGTERM is ended by force', async () => {
     const child = await start(STUBBORN);
     const output = outputOf(child);
-    await until(() => output().includes('ready'), 'it runs');
+    await until(() => output.all.includes('ready'), 'it runs');
     assert.deepEqual(await child.stop(50), { code: null, signal: 'SIGKILL' });
     await child.closed;
-    assert.equal(output(), 'ready\nno\n');
+    assert.equal(output.all, 'ready\nno\n');
   });
 
   test('leaves nothing that it has started, although that ignores SIGTERM', async () => {

@@ -7,6 +7,8 @@ import { compareFolders } from '../../scripts/testing/generated.ts';
 import { runNodeSuite } from '../../scripts/testing/node-suite.ts';
 import { closingLine, failure, judge, type Outcome, PASSED } from '../../scripts/testing/outcome.ts';
 import { readJunit } from '../../scripts/testing/python.ts';
+import { until } from '../../scripts/until.ts';
+import { isAlive } from '../support/is-alive.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'crystal-kv-test-run-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -19,14 +21,14 @@ function folderOf(name: string, files: Readonly<Record<string, string>>): string
   return folder;
 }
 
-const run = (name: string, code: string, fileTimeoutMs = 30_000): Promise<Outcome> =>
+const run = (name: string, code: string, patienceMs = 30_000): Promise<Outcome> =>
   runNodeSuite(
     {
       folder: folderOf(name, {
         'it.test.ts': `import { test, describe, before } from 'node:test'; import assert from 'node:assert/strict';\n${code}`,
       }),
       concurrency: 1,
-      fileTimeoutMs,
+      patienceMs,
     },
     () => {},
   );
@@ -78,13 +80,31 @@ describe('a suite of test files', () => {
     assert.match(outcome.failed[0]?.detail ?? '', /did not end in time/);
   });
 
+  test('lets a file go on for as long as tests end in it', async () => {
+    const test = `await test('t', () => new Promise((resolve) => setTimeout(resolve, 1200)));`;
+    const outcome = await run('long', test.repeat(4), 3000);
+    assert.equal(closingLine(outcome), '4 passed, 0 failed, 0 skipped');
+  });
+
+  test('ends what a file has started with it', async () => {
+    const outcome = await run(
+      'orphan',
+      `import { spawn } from 'node:child_process';
+       test('t', () => console.log(spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' }).pid));`,
+      3000,
+    );
+    const pid = Number(/^\s*(\d+)$/m.exec(outcome.failed[0]?.detail ?? '')?.[1]);
+    assert.ok(pid > 0, outcome.failed[0]?.detail);
+    await until(() => !isAlive(pid), 'it ends');
+  });
+
   test('fails a file whose process fails after its tests', async () => {
     const outcome = await run('exit', `test('t', () => {}); process.on('exit', () => { process.exitCode = 4; });`);
     assert.match(outcome.failed[0]?.detail ?? '', /ended with code 4/);
   });
 
   test('has nothing to count in a folder without test files', async () => {
-    const options = { folder: folderOf('empty', {}), concurrency: 1, fileTimeoutMs: 1000 };
+    const options = { folder: folderOf('empty', {}), concurrency: 1, patienceMs: 1000 };
     assert.equal(closingLine(await runNodeSuite(options, () => {})), '0 passed, 0 failed, 0 skipped');
   });
 });

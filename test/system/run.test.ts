@@ -34,7 +34,8 @@ describe('make run', () => {
   async function start(env: Readonly<Record<string, string>> = FREE_PORTS): Promise<Run> {
     const options = { cwd: ROOT, env: { ...process.env, ...env } };
     const child = await startChild([process.execPath, 'scripts/run.ts'], options);
-    const run: Run = { child, output: outputOf(child), programs: () => childrenOf(child.pid) };
+    const output = outputOf(child);
+    const run: Run = { child, output: () => output.all, programs: () => childrenOf(child.pid) };
     runs.push(run);
     return run;
   }

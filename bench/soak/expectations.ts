@@ -15,7 +15,7 @@ const ADDED_BYTES = 400;
 export type Verdict = 'good' | 'limited' | 'unreachable' | { problem: string };
 
 /** Whether a request ended as it should. */
-export function judge(key: KeyName, behaviour: Behaviour, body: Body, end: Ended): Verdict {
+export function verdictOf(key: KeyName, behaviour: Behaviour, body: Body, end: Ended): Verdict {
   const plan = planOf(key);
   const seen = `${end.status} ${end.kind}`;
   const type = end.status < 400 ? undefined : errorType(end.text);

@@ -2,19 +2,17 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
 import { freePorts } from '../../scripts/ports.ts';
-import { ROOT } from '../../scripts/processes.ts';
+import { ROOT, type RunningProcess } from '../../scripts/processes.ts';
 import { type RedisProcess, startRedisProcess } from '../../scripts/redis-process.ts';
-import { type Child, startChild } from '../gateway/child.ts';
+import { startServer } from '../gateway/server.ts';
 import { type Inspector, openInspector } from './inspector.ts';
 import { createKeys } from './keys.ts';
 import type { Keys } from './redis-counts.ts';
 
-const READY_MS = 120_000;
-
 /** The gateway and all that is around it, each a process of its own. */
-export interface Stand {
+export interface Testbed {
   url: string;
-  gateway: Child;
+  gateway: RunningProcess;
   inspector: Inspector;
   redis: RedisProcess;
   keys: Keys;
@@ -27,16 +25,16 @@ export interface Stand {
 }
 
 /** `folder` gets the configuration, the keys and the logs. */
-export async function openStand(folder: string, signal: AbortSignal): Promise<Stand> {
+export async function openTestbed(folder: string, signal: AbortSignal): Promise<Testbed> {
   const closers: (() => Promise<void> | void)[] = [];
   const close = async () => {
     for (const end of closers.reverse()) await end();
   };
   const start = async (name: string, args: string[], readyUrl: string) => {
     const command = [process.execPath, ...args];
-    const child = await startChild({ name, command, folder, readyUrl, readyMs: READY_MS }, signal);
-    closers.push(child.close);
-    return child;
+    const server = await startServer({ name, command, folder, readyUrl }, signal);
+    closers.push(async () => void (await server.stop()));
+    return server;
   };
   try {
     const redis = await startRedisProcess();
@@ -66,7 +64,7 @@ export async function openStand(folder: string, signal: AbortSignal): Promise<St
       second: address(other),
       reload(reduced) {
         write(reduced ? [first, gone] : [first, other, gone]);
-        process.kill(gateway.pid, 'SIGHUP');
+        gateway.signal('SIGHUP');
       },
       close,
     };
