@@ -68,7 +68,6 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
     if (blocks.length === 0) return;
     if (state.mode === 'shadow') {
       for (const block of blocks) state.table.markVirtual(block);
-      state.shadow.evicted += blocks.length;
       shadowed.set(state, (shadowed.get(state) ?? 0) + blocks.length);
     } else {
       for (const block of blocks) state.table.markPending(block);

@@ -14,7 +14,7 @@ import type { Profile } from './profiles.ts';
 import { Ranking } from './ranking.ts';
 import { ReadCounts } from './read-counts.ts';
 import { Segmentation } from './segmentation.ts';
-import { ShadowTally } from './shadow.ts';
+import { ShadowReads } from './shadow.ts';
 
 /** What an engine says of a request when it begins, and what its engine is like. */
 export interface RequestStart {
@@ -51,7 +51,7 @@ export class RequestState implements Member, RequestFacts {
   readonly definition: PolicyDefinition;
   readonly probe = new ProbeMemory();
   readonly schedule: ProbeSchedule;
-  readonly shadow = new ShadowTally();
+  readonly shadow = new ShadowReads();
   readonly reads = new ReadCounts();
   /** What its head groups say of its blocks, where it is looked at to choose head groups. */
   sample: CalibrationSample | undefined;

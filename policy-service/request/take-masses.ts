@@ -2,23 +2,29 @@ import { grown } from '../grown.ts';
 import { findHits, meanMass, topHalfHits } from '../measure/masses.ts';
 import type { Measurement } from '../policies/policy.ts';
 import type { RequestState } from './request-state.ts';
+import type { ShadowFinding } from './shadow.ts';
 
 /** Shared by all requests; what is in them is valid until the next call. */
 let hits = new Uint8Array(256);
 let mass = new Float64Array(256);
 const measurement: Measurement = { tokens: 0, blocks: new Int32Array(0), count: 0, evictable: 0, hits, mass };
 
+/** `dropped`: nothing was learned from the masses. */
+export type TakenMasses =
+  | { kind: 'learned'; shadow: ShadowFinding | undefined }
+  | { kind: 'dropped'; reason: 'mass_length' | 'mass_code' };
+
 /**
- * Takes the masses of one step in, for all that learn from them: the policy, the read counts, the shadow tally and a
- * calibration sample. Returns why they were dropped; then nothing was learned from them.
+ * Takes the masses of one step in, for all that learn from them: the policy, the read counts, shadow mode and a
+ * calibration sample.
  *
  * `codes` holds a row of log codes for each measured head group, with a column for each resident block.
  */
-export function takeMasses(request: RequestState, codes: Uint8Array): 'mass_length' | 'mass_code' | undefined {
+export function takeMasses(request: RequestState, codes: Uint8Array): TakenMasses {
   const { table, definition, ranking, reads, shadow, sample } = request;
   const columns = table.resident;
   const groups = request.measured.in(codes.length, columns);
-  if (groups === undefined) return 'mass_length';
+  if (groups === undefined) return { kind: 'dropped', reason: 'mass_length' };
   const from = table.headColumns;
   const evictable = table.liveEvictable;
   const shadowed = request.mode === 'shadow' && table.virtual > 0;
@@ -28,15 +34,17 @@ export function takeMasses(request: RequestState, codes: Uint8Array): 'mass_leng
   if (tested || reads.wanted) {
     if (findHits(codes, groups, columns, from, from + evictable, request.profile.hits, hits)) {
       reads.add(table.live, evictable, hits, table.tokens);
-    } else if (tested) return 'mass_code';
+    } else if (tested) return { kind: 'dropped', reason: 'mass_code' };
   }
   request.measuredSteps += 1;
+  let finding: ShadowFinding | undefined;
   if (shadowed) {
     meanMass(codes, groups, columns, 0, columns, mass);
-    shadow.observe(table, hits, evictable, mass, from);
+    finding = shadow.observe(table, hits, evictable, mass, from);
   }
+  const taken: TakenMasses = { kind: 'learned', shadow: finding };
   if (groups === request.start.headGroups) sample?.observe(codes, columns, from, table);
-  if (!ranking.observes) return undefined;
+  if (!ranking.observes) return taken;
   const topHalf = definition.hits === 'top_half';
   if (definition.mass || topHalf) meanMass(codes, groups, columns, from, columns, mass);
   if (topHalf) topHalfHits(mass, evictable, hits);
@@ -47,5 +55,5 @@ export function takeMasses(request: RequestState, codes: Uint8Array): 'mass_leng
   measurement.hits = hits;
   measurement.mass = mass;
   ranking.observe(measurement);
-  return undefined;
+  return taken;
 }

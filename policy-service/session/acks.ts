@@ -5,14 +5,8 @@ import {
   type RejectedBlocks,
   type RequestAck,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
-import {
-  type BadMessageReason,
-  type PlanOutcome,
-  type ProbeOutcome,
-  phaseLabel,
-  rejectLabel,
-} from '../observe/labels.ts';
-import type { Metrics } from '../observe/metrics.ts';
+import type { EngineCounts } from '../observe/engine-counts.ts';
+import { type BadMessageReason, type PlanOutcome, type ProbeOutcome, rejectLabel } from '../observe/labels.ts';
 import type { RequestState } from '../request/request-state.ts';
 import type { NegotiatedHello } from './hello.ts';
 import type { PlanLedger, PlannedRequest } from './plan-ledger.ts';
@@ -21,7 +15,7 @@ export interface AckReaderDeps {
   negotiated: NegotiatedHello;
   requests: Map<number, RequestState>;
   ledger: PlanLedger;
-  metrics: Metrics;
+  counts: EngineCounts;
 }
 
 const REFUSED_PROBES: ReadonlyMap<number, ProbeOutcome> = new Map<number, ProbeOutcome>([
@@ -33,10 +27,8 @@ const REFUSED_PROBES: ReadonlyMap<number, ProbeOutcome> = new Map<number, ProbeO
  * Takes over what the engine did with a plan. Its word is the truth: blocks that it did not evict are resident again,
  * and blocks that it calls holes are holes, whoever asked for them.
  */
-export function createAckReader({ negotiated, requests, ledger, metrics }: AckReaderDeps) {
-  const engine = negotiated.hello.engineId;
+export function createAckReader({ negotiated, requests, ledger, counts }: AckReaderDeps) {
   const { blockSize } = negotiated.hello;
-  const bytesPerBlock = Number(negotiated.hello.bytesPerBlock);
 
   const takeBack = (planned: readonly PlannedRequest[]) => {
     for (const { handle, epoch, blocks, probe } of planned) {
@@ -49,24 +41,17 @@ export function createAckReader({ negotiated, requests, ledger, metrics }: AckRe
 
   const evicted = (state: RequestState, { evicted: blocks }: RequestAck): number => {
     const fresh = state.table.markHoles(blocks);
-    if (fresh === 0) return 0;
-    const { policyName: policy, profile, phase } = state;
-    const labels = { engine, profile: profile.name, policy, phase: phaseLabel(phase) };
-    metrics.blocksEvicted.inc(labels, fresh);
-    metrics.bytesFreed.inc(labels, fresh * bytesPerBlock);
+    if (fresh > 0) counts.evicted(state, fresh);
     return fresh;
   };
 
   const merged = (state: RequestState, { merged: merges }: RequestAck) => {
-    if (merges.length > 0) metrics.merges.inc({ engine, policy: state.policyName }, merges.length);
+    if (merges.length > 0) counts.merged(state, merges.length);
   };
 
   const rejected = (state: RequestState | undefined, handle: number, entry: RejectedBlocks, plannedBlocks: number) => {
     const { reason, blocks } = entry;
-    metrics.rejectedBlocks.inc(
-      { engine, reason: rejectLabel(reason) },
-      blocks.length > 0 ? blocks.length : plannedBlocks,
-    );
+    counts.rejected(rejectLabel(reason), blocks.length > 0 ? blocks.length : plannedBlocks);
     if (reason === Reject.REJECT_UNKNOWN_REQUEST) {
       // The report of its end was lost.
       requests.delete(handle);
@@ -86,7 +71,7 @@ export function createAckReader({ negotiated, requests, ledger, metrics }: AckRe
     if (answer === ProbeAnswer.PROBE_ANSWER_STARTED) return;
     if (answer === ProbeAnswer.PROBE_ANSWER_UNSUPPORTED) state.schedule.refused();
     else state.schedule.declined(state.tokens, blockSize);
-    metrics.probes.inc({ engine, outcome: REFUSED_PROBES.get(answer) ?? 'unanswered' });
+    counts.probe(REFUSED_PROBES.get(answer) ?? 'unanswered');
   };
 
   return {
@@ -95,7 +80,7 @@ export function createAckReader({ negotiated, requests, ledger, metrics }: AckRe
       if (ack.planSequence >= ledger.next || ack.planSequence === 0n) return 'unknown_plan';
       const { planned = [], lost } = ledger.settle(ack.planSequence);
       for (const lostPlan of lost) {
-        metrics.plans.inc({ engine, outcome: 'lost' });
+        counts.plan('lost');
         takeBack(lostPlan);
       }
       const plannedFor = new Map(planned.map((request) => [request.handle, request]));
@@ -123,7 +108,7 @@ export function createAckReader({ negotiated, requests, ledger, metrics }: AckRe
       takeBack(planned);
       if (planned.length === 0) return undefined;
       const wanted = planned.reduce((sum, { blocks }) => sum + blocks.length, 0);
-      metrics.plans.inc({ engine, outcome: outcomeOf(wanted, done, stale, started) });
+      counts.plan(outcomeOf(wanted, done, stale, started));
       return undefined;
     },
   };

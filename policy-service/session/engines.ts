@@ -3,12 +3,13 @@ import type { Logger } from '../../common/logger.ts';
 import type { AttachRequest, AttachResponse } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { CalibrationOptions } from '../calibration/calibrator.ts';
 import type { Settings } from '../config.ts';
-import { createMetrics, type Metrics, openEngine } from '../observe/metrics.ts';
+import { createMetrics, type Metrics } from '../observe/metrics.ts';
 import { readingOf } from '../observe/readings.ts';
 import type { RequestState } from '../request/request-state.ts';
 import type { EngineSession } from './attached-engine.ts';
 import { createEngineSession } from './engine-session.ts';
 import type { Refusal } from './hello.ts';
+import { createUnknownProfiles } from './unknown-profiles.ts';
 
 /** One end of an Attach stream, as the transport offers it. */
 export interface Stream {
@@ -48,9 +49,11 @@ export function createEngines(deps: {
     attached.set(engineId, session);
     older?.end({ code: status.ABORTED, details: `replaced by a newer stream of engine ${engineId} (${instanceId})` });
     metrics.streamUp.set({ engine: engineId }, 1);
-    openEngine(metrics, engineId);
+    metrics.start('engine', { engine: engineId });
     logger.info({ engine: engineId, instance: instanceId, model, lockstep }, 'engine attached');
   };
+
+  const onUnknownProfile = createUnknownProfiles(metrics, logger);
 
   const onClosed = (session: EngineSession) => {
     const { engineId, instanceId } = session.negotiated.hello;
@@ -76,6 +79,7 @@ export function createEngines(deps: {
         logger,
         calibration,
         onAttached,
+        onUnknownProfile,
         onFinished,
         ...stream,
       });

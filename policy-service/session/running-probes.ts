@@ -1,7 +1,7 @@
 import { type Finished, FinishReason, type RequestStep, type Started } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { MeasuredGroups } from '../measure/measured-groups.ts';
+import type { EngineCounts } from '../observe/engine-counts.ts';
 import type { BadMessageReason } from '../observe/labels.ts';
-import type { Metrics } from '../observe/metrics.ts';
 import { ProbeRun } from '../request/probe.ts';
 import type { RequestState } from '../request/request-state.ts';
 import type { NegotiatedHello } from './hello.ts';
@@ -9,7 +9,7 @@ import type { NegotiatedHello } from './hello.ts';
 export interface RunningProbesDeps {
   negotiated: NegotiatedHello;
   requests: ReadonlyMap<number, RequestState>;
-  metrics: Metrics;
+  counts: EngineCounts;
   measured: MeasuredGroups;
 }
 
@@ -76,16 +76,15 @@ export class RunningProbes {
     if (!this.#runs.has(handle)) return false;
     const run = this.#runs.get(handle);
     this.#runs.delete(handle);
-    const { requests, metrics, negotiated } = this.#deps;
-    const engine = negotiated.hello.engineId;
-    metrics.probeTokens.inc({ engine }, probeTokens);
+    const { requests, counts } = this.#deps;
+    counts.probeTokens(probeTokens);
     const parent = run && requests.get(run.parent);
     parent?.schedule.ended(probeTokens);
     const complete = reason === FinishReason.FINISH_REASON_STOP || reason === FinishReason.FINISH_REASON_LENGTH;
     const useful = run !== undefined && run.steps >= (complete ? 1 : Math.max(1, Math.ceil(this.#maxTokens / 2)));
     if (useful) parent?.foldProbe(run);
     const used = useful && parent !== undefined;
-    metrics.probes.inc({ engine, outcome: used ? (complete ? 'finished' : 'partial') : 'dropped' });
+    counts.probe(used ? (complete ? 'finished' : 'partial') : 'dropped');
     return true;
   }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
-import { FinishReason } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { FinishReason, Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { profiles } from './session-profiles.ts';
 
@@ -37,6 +37,23 @@ suite('the figures of requests', () => {
       /^crystalkv_finished_requests_total\{engine="fresh",profile="\w+",policy="\w+",mode="enforce"\} 0$/m,
     );
     assert.equal(await metric(server, 'crystalkv_requests', labels), 1);
+  });
+
+  test('start at 0 for every counter there is', async () => {
+    const engine = another();
+    await engine.greet({ engineId: 'every' });
+    for (const [handle, mode] of [Mode.MODE_ENFORCE, Mode.MODE_SHADOW].entries()) {
+      engine.start(started(handle, { options: { profile: '', mode } }));
+    }
+    await engine.step(1, [row(0, 40), row(1, 40)]);
+    const { text } = await scrape(server);
+    const counters = [...text.matchAll(/^# TYPE (crystalkv_\S+) counter$/gm)].map(([, name]) => name as string);
+    assert.ok(counters.length > 20);
+    for (const name of counters) {
+      const ofEngine = new RegExp(`^${name}\\{engine="every".*\\} \\d+$`, 'm');
+      const ofService = new RegExp(`^${name}(\\{(reason|outcome)="\\w+"\\})? \\d+$`, 'm');
+      assert.ok(ofEngine.test(text) || ofService.test(text), name);
+    }
   });
 
   test('hold the most blocks that a finished request had, beside those of a full cache', async () => {

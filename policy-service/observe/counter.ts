@@ -1,0 +1,77 @@
+import { Counter, type Registry } from 'prom-client';
+
+/** The labels of a request's counters. */
+export interface RequestLabels {
+  engine: string;
+  profile: string;
+  policy: string;
+  /** A mode, or `canary`. */
+  mode: string;
+}
+
+/** What counters belong to, and what tells one owner from another. */
+interface Owners {
+  service: undefined;
+  engine: { engine: string };
+  request: RequestLabels;
+}
+type Owner = keyof Owners;
+
+/**
+ * Whose counter it is, and which of its series start at 0 together with the owner: a rate needs the value before the
+ * first event.
+ */
+export interface Ownership<O extends Owner, L extends string> {
+  owner: O;
+  labels: readonly L[];
+  series(owner: Owners[O]): readonly Record<L, string>[];
+}
+
+/** Registers counters, and starts their series when an owner appears. */
+export function createCounters(registry: Registry) {
+  const starts: { [O in Owner]: ((owner: Owners[O]) => void)[] } = { service: [], engine: [], request: [] };
+  return {
+    counter<O extends Owner, L extends string>(name: string, help: string, { owner, labels, series }: Ownership<O, L>) {
+      const registers = [registry];
+      const counter = new Counter({ name: `crystalkv_${name}`, help, labelNames: labels, registers });
+      starts[owner].push((one) => {
+        for (const values of series(one)) counter.inc(values, 0);
+      });
+      return counter;
+    },
+
+    start<O extends Owner>(owner: O, one: Owners[O]): void {
+      for (const start of starts[owner]) start(one);
+    },
+  };
+}
+
+/** One series for each value of the label. */
+export function ofService<L extends string>(label: L, values: readonly string[]): Ownership<'service', L> {
+  return {
+    owner: 'service',
+    labels: [label],
+    series: () => values.map((value) => ({ [label]: value }) as Record<L, string>),
+  };
+}
+
+/** One series for each engine. */
+export const ofEngine: Ownership<'engine', 'engine'> = {
+  owner: 'engine',
+  labels: ['engine'],
+  series: (engine) => [engine],
+};
+
+/** One series for each engine and value of the label. */
+export function ofEngineBy<L extends string>(label: L, values: readonly string[]): Ownership<'engine', 'engine' | L> {
+  type Labels = Record<'engine' | L, string>;
+  const series = ({ engine }: Owners['engine']) => values.map((value) => ({ engine, [label]: value }) as Labels);
+  return { owner: 'engine', labels: ['engine', label], series };
+}
+
+/** One series for the requests that share their labels. */
+export const ofRequest: Ownership<'request', keyof RequestLabels> = {
+  owner: 'request',
+  labels: ['engine', 'profile', 'policy', 'mode'],
+  series: (request) => [request],
+};
