@@ -106,6 +106,18 @@ suite('evictions of an attached engine', () => {
     assert.deepEqual((await engine.step(3, [row(1, 400, { epoch: 0 })])).requests, []);
   });
 
+  test('makes no holes by an answer from before a preemption', async () => {
+    engine = another();
+    await engine.greet({ engineId: 'stale' });
+    engine.start(started(1));
+    const old = await engine.step(1, [row(1, 128)]);
+    engine.send({ $case: 'preempted', value: { handle: 1, epoch: 1 } });
+    assert.deepEqual((await engine.step(2, [row(1, 100, { epoch: 1 })])).requests, []);
+    engine.ack(old, [{ epoch: 0, evicted: [2] }]);
+    assert.deepEqual((await engine.step(3, [row(1, 128, { epoch: 1 })])).requests[0]?.evict, [2]);
+    assert.equal(await metric(server, 'crystalkv_blocks_evicted_total', { engine: 'stale' }), 0);
+  });
+
   test('is left alone for a block when it refused a request as a whole', async () => {
     engine = another();
     await engine.greet();

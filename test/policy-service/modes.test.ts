@@ -41,6 +41,17 @@ suite('what governs the requests of an attached engine', () => {
     assert.equal(await metric(server, 'crystalkv_missed_mass_ratio', { policy: 'window' }), 0.25);
   });
 
+  test('regrets a block once, however often it is read', async () => {
+    engine = another();
+    await engine.greet({ engineId: 'regretting' });
+    engine.start(started(1, options('shadow')));
+    await engine.step(1, [row(1, 144, { masses: masses(9, [5]) })]);
+    for (const step of [2, 3, 4]) await engine.step(step, [row(1, 144, { masses: masses(9, [2, 5]) })]);
+    const labels = { engine: 'regretting' };
+    assert.equal(await metric(server, 'crystalkv_shadow_regretted_blocks_total', labels), 1);
+    assert.equal(await metric(server, 'crystalkv_shadow_steps_total', labels), 3);
+  });
+
   test('takes the mode of the request before that of its profile', async () => {
     engine = another();
     await engine.greet();

@@ -75,34 +75,50 @@ suite('answer probes of an attached engine', () => {
     assert.deepEqual((await engine.step(7, [row(1, 193)])).requests[0]?.evict, [3]);
   });
 
+  const TOKENS = 480;
+  /** Of the blocks that the probe saw, block 3 was read by it, block 4 long ago and block 5 lately by the reasoning. */
+  const UNTOUCHED = [2, 4, 6, 7, 8, 9, 10];
+  const answering = (epoch: number, tokens = TOKENS) => row(1, tokens, { epoch, phase: Phase.PHASE_ANSWER });
+
+  /** Four steps of a request that thinks up to `TOKENS` and is probed once. Returns the four blocks that it lost. */
+  async function think(profile: string): Promise<number[]> {
+    await engine.greet({ engineId: profile });
+    engine.start(started(1, options(profile)));
+    engine.obey(await engine.step(1, [row(1, 176)]));
+    engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
+    await engine.step(2, [row(9, 177, { masses: masses(12, [3]) })]);
+    engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 1, probeTokens: 2 } });
+    await engine.step(3, [row(1, 180, { masses: masses(12, [4]) })]);
+    const plan = await engine.step(4, [row(1, TOKENS, { masses: masses(30, [5]) })]);
+    engine.obey(plan);
+    const gone = plan.requests[0]?.evict ?? [];
+    assert.equal(gone.length, 4);
+    return gone;
+  }
+
   test('releases what neither a probe nor the newest reasoning read when the thinking ends, once', async () => {
-    for (const profile of ['releasing', 'keeping'] as const) {
-      engine = another();
-      await engine.greet({ engineId: profile });
-      engine.start(started(1, options(profile)));
-      engine.obey(await engine.step(1, [row(1, 176)]));
-      engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
-      await engine.step(2, [row(9, 177, { masses: masses(12, [3]) })]);
-      engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 1, probeTokens: 2 } });
-      // Block 4 is read long ago, block 5 lately.
-      await engine.step(3, [row(1, 180, { masses: masses(12, [4]) })]);
-      const tokens = 480;
-      const given = await engine.step(4, [row(1, tokens, { masses: masses(30, [5]) })]);
-      engine.obey(given);
-      const gone = given.requests[0]?.evict ?? [];
-      assert.equal(gone.length, 4);
-      const answering = await engine.step(5, [row(1, tokens, { phase: Phase.PHASE_ANSWER })]);
-      const released = answering.requests.flatMap(({ evict }) => evict);
-      if (profile === 'keeping') {
-        assert.deepEqual(released, []);
-        continue;
-      }
-      const untouched = [2, 4, 6, 7, 8, 9, 10].filter((block) => !gone.includes(block));
-      assert.ok(untouched.length > 0);
-      assert.deepEqual(released, untouched);
-      engine.obey(answering);
-      assert.deepEqual((await engine.step(6, [row(1, tokens + 1, { phase: Phase.PHASE_ANSWER })])).requests, []);
-    }
+    engine = another();
+    const gone = await think('releasing');
+    const plan = await engine.step(5, [answering(0)]);
+    const untouched = UNTOUCHED.filter((block) => !gone.includes(block));
+    assert.ok(untouched.length > 0);
+    assert.deepEqual(plan.requests[0]?.evict, untouched);
+    engine.obey(plan);
+    assert.deepEqual((await engine.step(6, [answering(0, TOKENS + 1)])).requests, []);
+  });
+
+  test('releases nothing when the thinking ends where the profile does not say so', async () => {
+    engine = another();
+    await think('keeping');
+    assert.deepEqual((await engine.step(5, [answering(0)])).requests, []);
+  });
+
+  test('releases again what a preempted answer computed again', async () => {
+    engine = another();
+    await think('releasing');
+    engine.obey(await engine.step(5, [answering(0)]));
+    engine.send({ $case: 'preempted', value: { handle: 1, epoch: 1 } });
+    assert.deepEqual((await engine.step(6, [answering(1)])).requests[0]?.evict, UNTOUCHED);
   });
 
   test('warms a cold request up with one probe', async () => {
