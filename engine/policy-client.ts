@@ -1,8 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { type ClientDuplexStream, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import type { Logger } from '../common/logger.ts';
+import { type BackoffBounds, backoffMs, jittered } from '../common/time.ts';
 import type { AttachRequest, AttachResponse, Configure, Hello, Plan } from '../proto/gen/crystalkv/v1/policy.ts';
 import { KvPolicyClient } from '../proto/gen/crystalkv/v1/policy.ts';
+import { MAX_MESSAGES, Outbox } from './outbox.ts';
+import type { Report } from './types.ts';
 
 export interface PolicyClientOptions {
   address: string;
@@ -21,30 +24,27 @@ export interface PolicyListener {
   onDetached(): void;
 }
 
-const FIRST_BACKOFF_MS = 100;
-const LONGEST_BACKOFF_MS = 5000;
-/** A service that speaks another protocol will not learn ours soon. */
+type Stream = ClientDuplexStream<AttachRequest, AttachResponse>;
+
+const BACKOFF: BackoffBounds = { firstMs: 100, maxMs: 5000 };
+/** A service that speaks another protocol will not speak ours soon. */
 const INCOMPATIBLE_BACKOFF_MS = 30_000;
-/** Messages that wait for the wire before steps are dropped; a lockstep engine sends no more than one at a time. */
-const MOST_WAITING = 64;
-/** Undelivered messages after which the stream is given up; a new one starts with a snapshot. */
-const MOST_QUEUED = 4096;
 
 /**
- * The engine's stream to the policy service. It connects again by itself, for ever; nothing waits for it. While the
- * service is slower than the engine, steps are dropped and counted, all other messages are kept in order.
+ * The engine's stream to the policy service. It reconnects by itself, without end; nothing waits for it. While the
+ * service is slower than the engine, the oldest steps are dropped and counted.
  */
 export class PolicyClient {
   readonly #options: PolicyClientOptions;
   readonly #listener: PolicyListener;
   readonly #client: KvPolicyClient;
-  #stream: ClientDuplexStream<AttachRequest, AttachResponse> | undefined;
+  readonly #outbox = new Outbox();
+  #stream: Stream | undefined;
   #attached = false;
-  #queued = 0;
-  #backoffMs = FIRST_BACKOFF_MS;
+  /** Streams that were lost since the last Welcome. */
+  #failures = 0;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
-  droppedSteps = 0;
 
   constructor(options: PolicyClientOptions, listener: PolicyListener) {
     this.#options = options;
@@ -55,8 +55,8 @@ export class PolicyClient {
       'grpc.keepalive_time_ms': 3000,
       'grpc.keepalive_timeout_ms': 2000,
       'grpc.keepalive_permit_without_calls': 1,
-      'grpc.initial_reconnect_backoff_ms': FIRST_BACKOFF_MS,
-      'grpc.max_reconnect_backoff_ms': LONGEST_BACKOFF_MS,
+      'grpc.initial_reconnect_backoff_ms': BACKOFF.firstMs,
+      'grpc.max_reconnect_backoff_ms': BACKOFF.maxMs,
     });
     this.#connect();
   }
@@ -65,22 +65,16 @@ export class PolicyClient {
     return this.#attached;
   }
 
-  /** Sends a message, unless there is no stream, or it is a step that the stream has no room for. */
-  send(message: NonNullable<AttachRequest['message']>): void {
+  get droppedSteps(): number {
+    return this.#outbox.droppedSteps;
+  }
+
+  /** Sends a message as soon as the stream has room for it; does nothing without a stream. */
+  send(message: Report): void {
     const stream = this.#stream;
     if (stream === undefined || !this.#attached) return;
-    if (message.$case === 'step' && this.#queued >= MOST_WAITING && !this.#options.hello.lockstep) {
-      this.droppedSteps += 1;
-      return;
-    }
-    if (this.#queued >= MOST_QUEUED) {
-      this.#lose(stream, `${this.#queued} messages were not taken`);
-      return;
-    }
-    this.#queued += 1;
-    stream.write({ message }, () => {
-      if (stream === this.#stream) this.#queued -= 1;
-    });
+    if (this.#outbox.put(message)) this.#flush(stream);
+    else this.#lose(stream, `${MAX_MESSAGES} messages are waiting for the policy service`);
   }
 
   close(): void {
@@ -91,23 +85,33 @@ export class PolicyClient {
     this.#client.close();
   }
 
+  #flush(stream: Stream): void {
+    if (stream !== this.#stream) return;
+    while (!stream.writableNeedDrain) {
+      const message = this.#outbox.take();
+      if (message === undefined) return;
+      stream.write({ message });
+    }
+  }
+
   #connect(): void {
     const metadata = new Metadata();
     if (this.#options.token !== undefined) metadata.set('authorization', `Bearer ${this.#options.token}`);
     const stream = this.#client.attach(metadata);
     this.#stream = stream;
-    this.#queued = 0;
+    this.#outbox.clear();
     stream.on('data', (response: AttachResponse) => this.#receive(stream, response));
+    stream.on('drain', () => this.#flush(stream));
     stream.on('error', (error: ServiceError) => this.#lose(stream, error.details, error.code));
     stream.on('end', () => this.#lose(stream, 'the service ended the stream'));
     stream.write({ message: { $case: 'hello', value: this.#options.hello } });
   }
 
-  #receive(stream: ClientDuplexStream<AttachRequest, AttachResponse>, response: AttachResponse): void {
+  #receive(stream: Stream, response: AttachResponse): void {
     if (stream !== this.#stream || response.message === undefined) return;
     switch (response.message.$case) {
       case 'welcome':
-        this.#backoffMs = FIRST_BACKOFF_MS;
+        this.#failures = 0;
         break;
       case 'configure': {
         const first = !this.#attached;
@@ -121,15 +125,15 @@ export class PolicyClient {
     }
   }
 
-  #lose(stream: ClientDuplexStream<AttachRequest, AttachResponse>, reason: string, code?: status): void {
+  #lose(stream: Stream, reason: string, code?: status): void {
     if (stream !== this.#stream || this.#closed) return;
     this.#stream = undefined;
     stream.cancel();
     const wasAttached = this.#attached;
     this.#attached = false;
     const incompatible = code === status.FAILED_PRECONDITION;
-    const waitMs = incompatible ? INCOMPATIBLE_BACKOFF_MS : this.#backoffMs * (0.5 + Math.random() / 2);
-    this.#backoffMs = Math.min(LONGEST_BACKOFF_MS, this.#backoffMs * 2);
+    this.#failures += 1;
+    const waitMs = incompatible ? INCOMPATIBLE_BACKOFF_MS : jittered(backoffMs(this.#failures, BACKOFF));
     if (wasAttached) this.#listener.onDetached();
     const level = wasAttached || incompatible ? 'warn' : 'debug';
     this.#options.logger[level]({ address: this.#options.address, reason }, 'no policy service: nothing is evicted');

@@ -1,4 +1,8 @@
 import { type EndReason, type EvictionMode, FINISHES, type RejectReason } from '../common/protocol.ts';
+import type { AttachRequest } from '../proto/gen/crystalkv/v1/policy.ts';
+
+/** What the engine tells the policy service. */
+export type Report = NonNullable<AttachRequest['message']>;
 
 /** How the next token is chosen. */
 export interface Sampling {

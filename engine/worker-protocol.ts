@@ -1,6 +1,6 @@
-import type { AttachRequest, Configure, Plan } from '../proto/gen/crystalkv/v1/policy.ts';
+import type { Configure, Plan } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { CoreOptions } from './core/options.ts';
-import type { EngineStats, GenerateEvent, GenerateRequest } from './types.ts';
+import type { EngineStats, GenerateEvent, GenerateRequest, Report } from './types.ts';
 
 /** Main thread to worker. */
 export type ToWorker =
@@ -15,7 +15,7 @@ export type ToWorker =
 /** Worker to main thread. */
 export type FromWorker =
   | { type: 'ready'; bytesPerBlock: number; stats: EngineStats }
-  | { type: 'report'; message: NonNullable<AttachRequest['message']> }
+  | { type: 'report'; message: Report }
   | { type: 'events'; events: readonly { id: string; event: GenerateEvent }[]; stats: EngineStats };
 
 export type WorkerData = CoreOptions;

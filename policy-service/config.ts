@@ -28,9 +28,7 @@ export const policyServiceSchema = z.strictObject({
   metrics_port: port.default(9091).meta({ description: 'port of /metrics and /health' }),
   log_level: z.enum(LOG_LEVELS).default('info'),
   default_profile: z.string().min(1).default(DEFAULT_PROFILE),
-  measure_every: interval
-    .default(8)
-    .meta({ description: 'engines measure every n-th decode step of a request; 0: never' }),
+  measure_every: interval.default(8).meta({ description: 'engines measure requests at every n-th step; 0: never' }),
   measure_every_idle: interval
     .default(64)
     .meta({ description: 'the same while memory is free and no request is near its budget' }),

@@ -1,5 +1,5 @@
 import { type EndReason, noneOf } from '../../common/protocol.ts';
-import type { AttachRequest, Configure, Plan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Configure, Plan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { StepModel } from '../model/llama.ts';
 import {
@@ -8,6 +8,7 @@ import {
   type FinishReason,
   type GenerateEvent,
   type GenerateRequest,
+  type Report,
 } from '../types.ts';
 import { BlockPool } from './block-pool.ts';
 import type { CoreOptions } from './options.ts';
@@ -21,7 +22,7 @@ import { Sequence } from './sequence.ts';
 /** Where the core's output goes. */
 export interface CoreSink {
   event(id: string, event: GenerateEvent): void;
-  report(message: NonNullable<AttachRequest['message']>): void;
+  report(message: Report): void;
 }
 
 /** The engine without threads and sockets: queues, cache, model and plans, moved on by `step`. */
@@ -60,7 +61,9 @@ export class EngineCore {
       (probe) => this.#endProbe(probe, 'dropped'),
     );
     const { layers, kvHeads } = model.config;
-    this.#reporter = new Reporter(layers * kvHeads, (message) => sink.report(message));
+    this.#reporter = new Reporter(layers * kvHeads, options.lockstepTimeoutMs !== undefined, (message) =>
+      sink.report(message),
+    );
     this.#plans = new PlanApplier({
       options,
       pool: this.pool,
@@ -149,7 +152,7 @@ export class EngineCore {
         position: sequence.computed,
         blocks: sequence.blocks,
         logits: samples,
-        measure: samples && this.#reporter.wantsMasses(sequence),
+        measure: samples && this.#reporter.wantsMasses(sequence, this.#step),
       };
     });
     const results = this.#model.forward(chunks);

@@ -1,13 +1,7 @@
 import { type EndReason, FINISHES, MODES, PHASES } from '../../common/protocol.ts';
-import type {
-  AttachRequest,
-  Configure,
-  PoolState,
-  RequestAck,
-  RequestStep,
-  Started,
-} from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Configure, PoolState, RequestAck, RequestStep, Started } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Report } from '../types.ts';
 import type { Sequence } from './sequence.ts';
 
 /** Below gRPC's 4 MiB by a margin: a step with more mass bytes is split. */
@@ -15,15 +9,17 @@ const MAX_MASS_BYTES = 3 << 20;
 
 /** Tells the policy service what happens, while a stream is attached; says nothing otherwise. */
 export class Reporter {
-  readonly #send: (message: NonNullable<AttachRequest['message']>) => void;
+  readonly #send: (message: Report) => void;
   readonly #groups: number;
+  readonly #lockstep: boolean;
   #configure: Configure | undefined;
   /** False: the configuration names head groups that the model has not; nothing is measured then. */
   #measurable = false;
 
   /** @param groups head groups that the model measures */
-  constructor(groups: number, send: (message: NonNullable<AttachRequest['message']>) => void) {
+  constructor(groups: number, lockstep: boolean, send: (message: Report) => void) {
     this.#groups = groups;
+    this.#lockstep = lockstep;
     this.#send = send;
   }
 
@@ -55,13 +51,16 @@ export class Reporter {
     this.#configure = undefined;
   }
 
-  /** Whether to measure what a sequence attends to when it computes its next token. */
-  wantsMasses(sequence: Sequence): boolean {
+  /**
+   * Whether to measure what a sequence attends to when it computes its next token in this step. What `measure_every`
+   * counts is written in the protocol.
+   */
+  wantsMasses(sequence: Sequence, step: number): boolean {
     if (this.#configure === undefined || !this.#measurable) return false;
     if (sequence.request.cache.mode === 'off') return false;
     if (sequence.fork !== undefined) return true;
     const every = this.#configure.measureEvery;
-    return every > 0 && sequence.generated % every === 0;
+    return every > 0 && (this.#lockstep ? sequence.generated : step) % every === 0;
   }
 
   started(sequence: Sequence): void {

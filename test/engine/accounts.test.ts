@@ -4,7 +4,8 @@ import fc from 'fast-check';
 import { EngineCore } from '../../engine/core/engine-core.ts';
 import { evictableRange } from '../../engine/core/evict.ts';
 import type { Sequence } from '../../engine/core/sequence.ts';
-import type { AttachRequest, Merge } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Report } from '../../engine/types.ts';
+import type { Merge } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { coreOptions, request, ScriptedModel } from './scripted-model.ts';
 
 type Operation =
@@ -80,7 +81,7 @@ function checkAccounts(core: EngineCore): void {
 class Mirror {
   holes = new Map<number, Set<number>>();
 
-  take(message: NonNullable<AttachRequest['message']>): void {
+  take(message: Report): void {
     if (message.$case === 'snapshot') {
       this.holes = new Map(message.value.requests.map((started) => [started.handle, new Set(started.evicted)]));
     } else if (message.$case === 'started') this.holes.set(message.value.handle, new Set(message.value.evicted));

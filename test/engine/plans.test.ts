@@ -3,17 +3,17 @@ import { test } from 'node:test';
 import { EngineCore } from '../../engine/core/engine-core.ts';
 import { evictableRange } from '../../engine/core/evict.ts';
 import type { CoreOptions } from '../../engine/core/options.ts';
-import type { Ack, AttachRequest, Merge, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Report } from '../../engine/types.ts';
+import type { Ack, Merge, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { FinishReason, ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { coreOptions, END_OF_THINKING, EOS, request, ScriptedModel } from './scripted-model.ts';
 
-type Message = NonNullable<AttachRequest['message']>;
 type PlanChange = Partial<Omit<RequestPlan, 'merges'>> & {
   merges?: readonly (Omit<Merge, 'rule'> & Partial<Merge>)[];
 };
 
 function attached(change: Partial<CoreOptions> = {}, script?: (position: number) => number) {
-  const messages: Message[] = [];
+  const messages: Report[] = [];
   const tokens: number[] = [];
   const model = new ScriptedModel(8, script);
   const core = new EngineCore(coreOptions(change), model, {
@@ -325,13 +325,40 @@ test('steps without a stream count as missed, and a snapshot says what is alive'
   );
 });
 
-test('only the head groups that were asked for are measured, every n-th step', () => {
+/** Bytes of masses in each entry of a request. */
+function massSizes(messages: readonly Report[], handle: number): number[] {
+  const entries = messages.flatMap((message) => (message.$case === 'step' ? message.value.requests : []));
+  return entries.filter((entry) => entry.handle === handle).map(({ masses }) => masses.length);
+}
+
+test('only the head groups that were asked for are measured', () => {
+  const { core, messages, run } = attached();
+  core.configure({ headGroups: [1], measureEvery: 1, probeTokens: 4, statistics: undefined });
+  core.submit(request('a', 16, { maxTokens: 12 }));
+  run(3);
+  assert.deepEqual(massSizes(messages, 1), [2, 3, 3]);
+});
+
+test('every n-th step of the engine is measured, for all requests together', () => {
   const { core, messages, run } = attached();
   core.configure({ headGroups: [1], measureEvery: 3, probeTokens: 4, statistics: undefined });
   core.submit(request('a', 16, { maxTokens: 12 }));
-  run(12);
-  const sizes = messages.flatMap((m) => (m.$case === 'step' ? m.value.requests.map((r) => r.masses.length) : []));
-  assert.deepEqual(sizes, [2, 0, 0, 3, 0, 0, 3, 0, 0, 4, 0, 0]);
+  run(1);
+  core.submit(request('b', 16, { maxTokens: 12 }));
+  run(9);
+  assert.deepEqual(massSizes(messages, 1), [0, 0, 3, 0, 0, 3, 0, 0, 3, 0]);
+  assert.deepEqual(massSizes(messages, 2), [0, 3, 0, 0, 3, 0, 0, 3, 0]);
+});
+
+test('in lockstep each request is measured at every n-th of its own tokens, in any company', () => {
+  const { core, messages, run } = attached({ lockstepTimeoutMs: 1000 });
+  core.configure({ headGroups: [1], measureEvery: 3, probeTokens: 4, statistics: undefined });
+  core.submit(request('a', 16, { maxTokens: 12 }));
+  run(1);
+  core.submit(request('b', 16, { maxTokens: 12 }));
+  run(9);
+  assert.deepEqual(massSizes(messages, 1), [2, 0, 0, 3, 0, 0, 3, 0, 0, 4]);
+  assert.deepEqual(massSizes(messages, 2), [2, 0, 0, 3, 0, 0, 3, 0, 0]);
 });
 
 test('a head group that the model has not is not measured, and neither are the others', () => {

@@ -591,7 +591,14 @@ Global___PoolState: typing_extensions.TypeAlias = PoolState
 
 @typing.final
 class Step(google.protobuf.message.Message):
-    """One engine step, sent after it was computed."""
+    """One engine step, sent after it was computed.
+
+    While the service is slower than the engine, at most 64 steps wait at the engine. When one more comes, the oldest of
+    them is dropped and counted, in lockstep too: the newest state is worth more. Steps count, not messages: what waits of
+    a step in several messages is dropped together. What a dropped step said is lost; the next entry of a request has its
+    whole state again. All other messages are kept, in order. When 4096 messages wait, the engine gives the stream up; the
+    next one begins with a snapshot.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -600,14 +607,15 @@ class Step(google.protobuf.message.Message):
     REQUESTS_FIELD_NUMBER: builtins.int
     MORE_FIELD_NUMBER: builtins.int
     step: builtins.int
-    """Rises; a step of which there is nothing to say may be left out, except in lockstep."""
+    """Rises. A step with nothing to report may be left out, except in lockstep."""
     more: builtins.bool
     @property
     def pool(self) -> Global___PoolState: ...
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestStep]:
         """Requests that were computed. One that was not measured may be left out while its epoch, its phase and its blocks (in
-        use, filled, out of the protected window) are those of its last entry; except in lockstep.
+        use, filled, out of the protected window) are those of its last entry, except in lockstep. An engine may also send
+        them all.
         """
 
     def __init__(
@@ -646,7 +654,7 @@ class RequestStep(google.protobuf.message.Message):
     """
     @property
     def segment_starts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Positions at which a segment began since the last reported step."""
+        """Positions at which a segment began since the request's last entry."""
 
     def __init__(
         self,
@@ -856,7 +864,14 @@ class Configure(google.protobuf.message.Message):
     PROBE_TOKENS_FIELD_NUMBER: builtins.int
     STATISTICS_FIELD_NUMBER: builtins.int
     measure_every: builtins.int
-    """Measure every n-th decode step of a request; 0: never. Probes are measured at each of their steps."""
+    """Steps from one measurement of a request to the next; 0: no request is measured. Only a step that computes a
+    request's next token can be measured.
+    In lockstep a request's own tokens count: the step after g generated tokens is measured when g is a multiple of
+    this number. So a request is measured at the same tokens in any company, and runs can be repeated.
+    Otherwise the engine's steps count: when Step.step is a multiple of this number, all requests in the step are
+    measured together, which costs little more than measuring one of them.
+    Probes are measured at each of their steps, requests in MODE_OFF at none.
+    """
     probe_tokens: builtins.int
     """Most tokens that a probe generates after the end-of-thinking sequence."""
     @property
