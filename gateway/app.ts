@@ -1,5 +1,6 @@
 import type { RequestListener } from 'node:http';
 import express, { type RequestHandler } from 'express';
+import { expressRoutes } from './express-routes.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { listModels } from './fleet/list-models.ts';
 import { ready } from './fleet/ready.ts';
@@ -7,13 +8,13 @@ import { type ForwardDeps, forward } from './forward.ts';
 import { hotRoutes, isHot } from './hot-routes.ts';
 import { authenticate, mayRead, refuseKey } from './keys/authenticate.ts';
 import type { Keyring } from './keys/keyring.ts';
-import { keepRecords, type RecordDeps } from './observe/record.ts';
-import { answerErrors, notFound, otherMethods } from './response/answers.ts';
+import { createExchanges, type ExchangeDeps, type Guarded } from './request/exchange.ts';
+import { answerErrors, answerNotFound, otherMethods } from './response/answers.ts';
 import { type CorsConfig, cors } from './response/cors.ts';
 import { allowed, ROUTES } from './routes.ts';
 import type { Ui } from './ui/ui.ts';
 
-export interface AppDeps extends ForwardDeps, RecordDeps {
+export interface AppDeps extends ForwardDeps, ExchangeDeps {
   fleet: Fleet;
   cors: CorsConfig;
   /** Undefined: nobody is asked for a key. */
@@ -39,25 +40,25 @@ export function createApp(deps: AppDeps): RequestListener {
   if (metricsHandler !== undefined) app.get('/metrics', mayRead(keyring), metricsHandler);
   deps.ui?.mountPage(app);
 
-  const first: RequestHandler[] = [keepRecords(deps), cors(deps.cors)];
-  app.use(first);
-  if (metricsHandler !== undefined) app.get('/metrics', refuseKey('/metrics'));
-  const hot = new Map<string, RequestHandler[]>();
-  for (const route of ROUTES) {
-    const single = forward(route, deps);
-    const handler = route.path === '/v1/models' ? listModels(single, deps) : single;
-    const handlers = [authenticate(route.path, keyring), handler];
-    if (route.method === 'GET') app.get(route.path, handlers);
-    else app.post(route.path, handlers);
-    if (isHot(route)) hot.set(route.path, [...first, ...handlers]);
-  }
-  deps.ui?.mountApi(app, (path) => authenticate(path, keyring));
-  const own = ['/health', '/ready', '/openapi.json', ...(metricsHandler === undefined ? [] : ['/metrics'])];
-  const known = new Set([...ROUTES.map(({ path }) => path), ...own]);
-  for (const path of known) app.all(path, otherMethods(path, allowed(path)));
-
-  app.use(notFound());
+  const open = createExchanges(deps);
   const onError = answerErrors(deps.logger);
-  app.use(onError);
-  return hotRoutes(app, hot, onError);
+  const addCors = cors(deps.cors);
+  const routes = expressRoutes(app, open, addCors, onError);
+  if (metricsHandler !== undefined) routes.add('GET', '/metrics', { guards: [], handler: refuseKey('/metrics') });
+  const hot = new Map<string, Guarded>();
+  for (const route of ROUTES) {
+    const { method, path } = route;
+    const single = forward(route, deps);
+    const handler = path === '/v1/models' ? listModels(single, deps) : single;
+    const guards = [authenticate(path, keyring)];
+    routes.add(method, path, { guards, handler });
+    if (isHot(route)) hot.set(path, { guards: [addCors, ...guards], handler });
+  }
+  deps.ui?.mountApi(routes, (path) => authenticate(path, keyring));
+  const own = ['/health', '/ready', '/openapi.json', ...(metricsHandler === undefined ? [] : ['/metrics'])];
+  for (const path of new Set([...ROUTES.map((route) => route.path), ...own])) {
+    routes.add('ALL', path, { guards: [], handler: otherMethods(path, allowed(path)) });
+  }
+  routes.end(answerNotFound);
+  return hotRoutes(app, hot, open, onError);
 }

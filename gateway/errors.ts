@@ -83,6 +83,14 @@ export class GatewayError extends Error {
     this.headers = details.headers ?? {};
   }
 
+  /** The row for whatever was thrown; an error that nobody foresaw says nothing about itself to the client. */
+  static from(thrown: unknown): GatewayError {
+    if (thrown instanceof GatewayError) return thrown;
+    // What Express throws for an escape such as %zz in the path.
+    if (thrown instanceof URIError) return new GatewayError('malformed_url', { cause: thrown });
+    return new GatewayError('internal', { cause: thrown });
+  }
+
   body(): OpenAiErrorBody {
     const { status, name }: Row = TABLE[this.code];
     return openAiError(status, this.type, this.message, this.param, name ?? status);
@@ -96,12 +104,4 @@ export function modelNotFound(model: string): GatewayError {
     message: `The model \`${model}\` does not exist.`,
     param: 'model',
   });
-}
-
-/** The row for whatever was thrown; an error that nobody foresaw says nothing about itself to the client. */
-export function from(thrown: unknown): GatewayError {
-  if (thrown instanceof GatewayError) return thrown;
-  // What Express throws for an escape such as %zz in the path.
-  if (thrown instanceof URIError) return new GatewayError('malformed_url', { cause: thrown });
-  return new GatewayError('internal', { cause: thrown });
 }

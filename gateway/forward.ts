@@ -1,4 +1,3 @@
-import type { Request, RequestHandler } from 'express';
 import type { LoadShedder } from './admission/shedding.ts';
 import { stopAnswer } from './attempts/failure.ts';
 import type { Serve } from './attempts/serve.ts';
@@ -7,19 +6,21 @@ import type { Stick } from './fleet/sticky.ts';
 import type { KeyLimits } from './limits/key-limits.ts';
 import type { Metrics } from './observe/metrics.ts';
 import type { StopReason } from './observe/outcomes.ts';
-import { ownHeaders, type RequestRecord, recordOf } from './observe/record.ts';
+import { ownHeaders } from './observe/record.ts';
 import { announcedLength, readBody } from './request/body.ts';
+import type { ContentDeps } from './request/content.ts';
+import type { Exchange, Handler } from './request/exchange.ts';
 import type { Inflight } from './request/inflight.ts';
 import { openUpload, type Upload } from './request/upload.ts';
 import { readUploadHead } from './request/upload-head.ts';
-import { type UpstreamRequestDeps, upstreamRequest } from './request/upstream-request.ts';
+import { upstreamRequest } from './request/upstream-request.ts';
 import { createDownstream } from './response/downstream.ts';
 import type { Route } from './routes.ts';
 import type { Metering } from './usage/metering.ts';
 
 export interface ForwardDeps {
   serve: Serve;
-  request: UpstreamRequestDeps;
+  request: ContentDeps;
   /** Says which backend must get the request. */
   stick: Stick;
   shedder: LoadShedder;
@@ -35,9 +36,9 @@ export interface ForwardDeps {
 }
 
 /** Passes a request of `route` on to a backend, and its response back. */
-export function forward(route: Route, deps: ForwardDeps): RequestHandler {
-  return async function forwardRequest(request, response) {
-    const record = recordOf(response);
+export function forward(route: Route, deps: ForwardDeps): Handler {
+  return async function forwardRequest(exchange) {
+    const { request, response, record } = exchange;
     record.route = route.path;
     if (deps.inflight.draining) throw stopAnswer('draining');
     if (deps.shedder.overloaded) {
@@ -46,13 +47,13 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
     }
     // Answered before its end, which may be far: the connection is to be of use afterwards.
     if (route.body === 'upload') response.once('finish', () => request.resume());
-    const body = await bodyOf(route, request, record, deps);
-    // The client left; its record is closed already.
+    const body = await bodyOf(route, exchange, deps);
+    // The client left; its exchange has ended already.
     if (body === undefined) return;
     record.stage = 'waiting';
     record.receivedAt = performance.now();
-    const sent = upstreamRequest(route, record, request, body, deps.request);
-    const only = route.sticky === undefined ? undefined : await deps.stick(route, request, sent, record.key);
+    const sent = upstreamRequest(route, exchange, body, deps.request);
+    const only = route.sticky === undefined ? undefined : await deps.stick(route, exchange, sent);
     const settle = await deps.limits?.enter(record, sent);
     const { shaper, end } = deps.metering.open(route, record, sent);
     const closed = () => {
@@ -77,8 +78,7 @@ export function forward(route: Route, deps: ForwardDeps): RequestHandler {
 /** Undefined: the client left before the end of its body, or of what has to be known of it. */
 async function bodyOf(
   route: Route,
-  request: Request,
-  { key }: RequestRecord,
+  { request, record: { key } }: Exchange,
   { bodyLimit, request: { fleet } }: ForwardDeps,
 ): Promise<Buffer | Upload | null | undefined> {
   if (route.method === 'GET') return null;

@@ -1,5 +1,5 @@
 import type { RequestListener } from 'node:http';
-import type { ErrorRequestHandler, Express, Request, RequestHandler, Response } from 'express';
+import { type Guarded, type OnError, type OpenExchange, run } from './request/exchange.ts';
 import type { Route } from './routes.ts';
 
 /** Prompts and what is like them: short paths without parameters, on which everything depends. */
@@ -9,32 +9,18 @@ export const isHot = ({ method, path, body }: Route): boolean =>
 /**
  * Answers POSTs to these very paths without Express, by the same handlers in the same order; everything else goes to
  * `app`. Matching and preparing a request in Express is a good part of what the gateway itself does for it (measured by
- * `npm run bench:gateway`). The handlers must do with Node's requests and responses, and `response.locals`.
+ * `npm run bench:gateway`).
  */
 export function hotRoutes(
-  app: Express,
-  routes: ReadonlyMap<string, readonly RequestHandler[]>,
-  onError: ErrorRequestHandler,
+  app: RequestListener,
+  routes: ReadonlyMap<string, Guarded>,
+  open: OpenExchange,
+  onError: OnError,
 ): RequestListener {
-  return function answerHotRoute(plainRequest, plainResponse) {
-    const handlers = plainRequest.method === 'POST' ? routes.get(plainRequest.url ?? '') : undefined;
-    if (handlers === undefined) {
-      app(plainRequest, plainResponse);
-      return;
-    }
-    const request = plainRequest as Request;
-    const response = plainResponse as Response;
-    response.locals = {};
-    const fail = (error: unknown) => onError(error, request, response, () => {});
-    const run = (index: number): void => {
-      const next = (error?: unknown) => (error === undefined ? run(index + 1) : fail(error));
-      try {
-        const running: unknown = handlers[index]?.(request, response, next);
-        if (running instanceof Promise) running.catch(fail);
-      } catch (error) {
-        fail(error);
-      }
-    };
-    run(0);
+  return function answerHotRoute(request, response) {
+    const path = request.url ?? '';
+    const route = request.method === 'POST' ? routes.get(path) : undefined;
+    if (route === undefined) app(request, response);
+    else void run(open(request, response, path), route, onError);
   };
 }

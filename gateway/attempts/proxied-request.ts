@@ -1,4 +1,4 @@
-import type { Response } from 'express';
+import type { ServerResponse } from 'node:http';
 import type { RequestRecord } from '../observe/record.ts';
 import type { UpstreamRequest } from '../request/upstream-request.ts';
 import type { Downstream } from '../response/downstream.ts';
@@ -9,7 +9,7 @@ export interface ProxiedRequest {
   route: Route;
   record: RequestRecord;
   sent: UpstreamRequest;
-  response: Response;
+  response: ServerResponse;
   downstream: Downstream;
   /** When its total time ends, in `performance.now()`. */
   deadline: number;

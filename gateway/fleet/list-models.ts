@@ -1,9 +1,9 @@
-import type { RequestHandler } from 'express';
 import { failureAnswer, stopAnswer } from '../attempts/failure.ts';
 import { upstreamHeaders } from '../headers.ts';
 import { isAllowed } from '../keys/access.ts';
-import { ownHeaders, recordOf } from '../observe/record.ts';
+import type { Handler } from '../request/exchange.ts';
 import type { Inflight } from '../request/inflight.ts';
+import { sendJson } from '../response/send-json.ts';
 import type { Fleet } from './fleet.ts';
 import { type ModelEntry, mergeModels, modelEntries } from './model-list.ts';
 import { type OwnAnswer, ownGet } from './own-request.ts';
@@ -21,13 +21,10 @@ export interface ListModelsDeps {
  * answers a key that is for all models itself, to the byte (`single`). When no backend gives a list, the answer of the
  * first that answered at all is passed on.
  */
-export function listModels(single: RequestHandler, { fleet, inflight }: ListModelsDeps): RequestHandler {
-  return async function answerModels(request, response, next) {
-    const record = recordOf(response);
-    if (!fleet.looksAtModels && record.key?.models === undefined) {
-      await single(request, response, next);
-      return;
-    }
+export function listModels(single: Handler, { fleet, inflight }: ListModelsDeps): Handler {
+  return async function answerModels(exchange) {
+    const { request, response, record } = exchange;
+    if (!fleet.looksAtModels && record.key?.models === undefined) return await single(exchange);
     record.route = '/v1/models';
     if (inflight.draining) throw stopAnswer('draining');
     record.stage = 'waiting';
@@ -49,22 +46,11 @@ export function listModels(single: RequestHandler, { fleet, inflight }: ListMode
       (answer): answer is Extract<OwnAnswer, { kind: 'answered' }> => answer.kind === 'answered',
     );
     if (lists.length === 0 && other === undefined) throw failureAnswer('connect');
-    const { status, text } =
-      lists.length > 0 || other === undefined
-        ? {
-            status: 200,
-            text: JSON.stringify(mergeModels(lists, fleet.aliases, (model) => isAllowed(record.key, model))),
-          }
-        : { status: other.status, text: other.body };
-    const body = Buffer.from(text);
-    response
-      .writeHead(status, [
-        'content-type',
-        'application/json',
-        'content-length',
-        String(body.length),
-        ...ownHeaders(record),
-      ])
-      .end(body);
+    if (lists.length === 0 && other !== undefined) {
+      sendJson(exchange, other.status, other.body);
+      return;
+    }
+    const list = mergeModels(lists, fleet.aliases, (model) => isAllowed(record.key, model));
+    sendJson(exchange, 200, JSON.stringify(list));
   };
 }

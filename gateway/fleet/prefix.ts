@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { type ObjectRange, scanElements, scanObject } from '../json/scan.ts';
+import { lastMember, type ObjectRange, OPEN_BRACE, OPEN_BRACKET, scanElements, scanObject } from '../json/scan.ts';
 
 /** Members that hold a conversation: chat and Anthropic messages, text completions, Responses. */
 const CONVERSATION: readonly string[] = ['messages', 'prompt', 'input'];
@@ -7,9 +7,6 @@ const CONVERSATION: readonly string[] = ['messages', 'prompt', 'input'];
 const PREAMBLE: readonly string[] = ['model', 'system', 'instructions'];
 /** The first user message is among so many, or is not looked for. */
 const MAX_MESSAGES = 16;
-
-const OPEN_BRACKET = 0x5b;
-const OPEN_BRACE = 0x7b;
 
 /**
  * A hash of what the turns of a conversation have in common, from its bytes: the messages up to the first of the user's,
@@ -41,7 +38,7 @@ function firstUserMessageEnd(json: Buffer, start: number): number {
   for (const element of scanElements(json, start)) {
     last = element.end;
     if (++looked === MAX_MESSAGES || json[element.start] !== OPEN_BRACE) break;
-    const role = scanObject(json, element.start).members.findLast(({ key }) => key === 'role');
+    const role = lastMember(scanObject(json, element.start), 'role');
     if (role !== undefined && json.toString('latin1', role.valueStart, role.end) === '"user"') break;
   }
   return last;

@@ -1,6 +1,5 @@
-import type { Request } from 'express';
 import { GatewayError } from '../errors.ts';
-import type { KeyEntry } from '../keys/entry.ts';
+import type { Exchange } from '../request/exchange.ts';
 import type { UpstreamRequest } from '../request/upstream-request.ts';
 import type { Route } from '../routes.ts';
 import type { Backend } from './backend.ts';
@@ -9,12 +8,7 @@ import { ownGet } from './own-request.ts';
 import type { Made, ResponseIds } from './response-ids.ts';
 
 /** Says which backend must get a request; undefined: any may. Throws `response_not_found` or `responses_unavailable`. */
-export type Stick = (
-  route: Route,
-  request: Request,
-  sent: UpstreamRequest,
-  key: KeyEntry | undefined,
-) => Promise<string | undefined>;
+export type Stick = (route: Route, exchange: Exchange, sent: UpstreamRequest) => Promise<string | undefined>;
 
 /** Nothing else can have been made by a backend, and nothing else is looked up. */
 const RESPONSE_ID = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -47,8 +41,8 @@ export function createStick(fleet: Fleet, ids: ResponseIds): Stick {
     return found?.url;
   };
 
-  return async function stick(route, request, sent, key) {
-    const id = route.sticky === 'makes' ? sent.previousResponse : String(request.params['id']);
+  return async function stick(route, { params, record: { key } }, sent) {
+    const id = route.sticky === 'makes' ? sent.previousResponse : String(params['id']);
     // One backend has all there is, and says itself what it has not.
     const alone = fleet.all.length < 2;
     if (id === undefined || (alone && key === undefined)) return undefined;

@@ -38,14 +38,14 @@ export class JsonSyntaxError extends Error {
 export const MAX_DEPTH = 1000;
 export const MAX_MEMBERS = 10_000;
 
-const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
+export const QUOTE = 0x22;
+export const BACKSLASH = 0x5c;
+export const OPEN_BRACE = 0x7b;
+export const CLOSE_BRACE = 0x7d;
+export const OPEN_BRACKET = 0x5b;
+export const CLOSE_BRACKET = 0x5d;
 const COMMA = 0x2c;
 const COLON = 0x3a;
-const OPEN_BRACE = 0x7b;
-const CLOSE_BRACE = 0x7d;
-const OPEN_BRACKET = 0x5b;
-const CLOSE_BRACKET = 0x5d;
 const ZERO = 0x30;
 const NINE = 0x39;
 const SCALAR = /^(?:-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null|NaN|-?Infinity)$/;
@@ -84,6 +84,11 @@ export function scanObject(json: Buffer, start: number): ObjectRange {
     if (json[at] !== COMMA) throw unexpected(json, at, "',' or '}'");
     at = skipSpace(json, at + 1);
   }
+}
+
+/** The member of that name; of duplicates the last counts, as in every common reader. Undefined: there is none. */
+export function lastMember(object: ObjectRange, key: string): Member | undefined {
+  return object.members.findLast((member) => member.key === key);
 }
 
 /** The elements of the array whose opening bracket is at `start`, one after another. Throws JsonSyntaxError. */

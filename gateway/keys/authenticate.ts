@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { RequestHandler } from 'express';
 import { GatewayError } from '../errors.ts';
-import { recordOf } from '../observe/record.ts';
+import type { Guard, Handler } from '../request/exchange.ts';
 import { LOOPBACK } from './config.ts';
 import type { KeyEntry } from './entry.ts';
 import type { Keyring } from './keyring.ts';
@@ -10,16 +10,15 @@ import type { Keyring } from './keyring.ts';
  * Lets requests of a route with a good key pass, and puts the key on their record; without a keyring all of them. Nothing
  * of a body is read before.
  */
-export function authenticate(path: string, keyring: Keyring | undefined): RequestHandler {
-  return function authenticateRequest(request, response, next) {
-    if (keyring === undefined) return next();
-    const record = recordOf(response);
+export function authenticate(path: string, keyring: Keyring | undefined): Guard {
+  return function authenticateRequest({ request, record }) {
+    if (keyring === undefined) return 'pass';
     record.route = path;
     const key = keyOf(request, keyring);
     if (key === undefined) throw refusal(request);
     record.key = key;
     record.priority = key.priority;
-    next();
+    return 'pass';
   };
 }
 
@@ -39,9 +38,9 @@ export function mayRead(keyring: Keyring | undefined): RequestHandler {
 }
 
 /** Answers 401. */
-export function refuseKey(path: string): RequestHandler {
-  return function answerRefusal(request, response) {
-    recordOf(response).route = path;
+export function refuseKey(path: string): Handler {
+  return function answerRefusal({ request, record }) {
+    record.route = path;
     throw refusal(request);
   };
 }

@@ -1,25 +1,24 @@
-import { scanObject } from '../json/scan.ts';
+import { lastMember, OPEN_BRACE, scanObject } from '../json/scan.ts';
 import { type Edit, insertion } from '../json/splice.ts';
-import type { RequestBody } from './json-body.ts';
+import type { JsonBody } from './json-body.ts';
 
 const OPTIONS = 'stream_options';
-const BRACE = 0x7b;
 
 /**
  * Edits that make a stream of completions end with its usage; undefined where the client asked for that itself, or sent
  * something that is for the backend to judge. `{}` asks in vLLM. The body must ask for a stream.
  */
-export function forceUsage({ bytes, object }: RequestBody): Edit[] | undefined {
-  const options = object.members.findLast(({ key }) => key === OPTIONS);
+export function forceUsage({ bytes, object }: JsonBody): Edit[] | undefined {
+  const options = lastMember(object, OPTIONS);
   if (options === undefined) return [insertion(object, `"${OPTIONS}":{"include_usage":true}`, object.members.length)];
   const { valueStart, end } = options;
   if (bytes.toString('latin1', valueStart, Math.min(end, valueStart + 5)) === 'null') {
     return [{ start: valueStart, end, text: '{"include_usage":true}' }];
   }
-  if (bytes[valueStart] !== BRACE) return undefined;
-  const { members } = scanObject(bytes, valueStart);
+  if (bytes[valueStart] !== OPEN_BRACE) return undefined;
+  const inner = scanObject(bytes, valueStart);
   const optionOf = (key: string) => {
-    const found = members.findLast((member) => member.key === key);
+    const found = lastMember(inner, key);
     return (
       found && { ...found, text: bytes.toString('latin1', found.valueStart, Math.min(found.end, found.valueStart + 6)) }
     );

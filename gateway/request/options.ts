@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { PROFILE_NAME } from '../../common/profile-name.ts';
 import { type EvictionMode, MODES } from '../../common/protocol.ts';
 import { GatewayError } from '../errors.ts';
-import { OPTION } from './json-body.ts';
+import { OPTION } from './rewrite.ts';
 
 /** What a request may ask of the KV cache with its `crystal_kv` member. */
 export interface CrystalKvOption {

@@ -1,16 +1,16 @@
-import type { ErrorRequestHandler, RequestHandler, Response } from 'express';
 import type { Logger } from '../../common/logger.ts';
-import { from, GatewayError } from '../errors.ts';
-import { ownHeaders, recordOf } from '../observe/record.ts';
+import { GatewayError } from '../errors.ts';
+import { ownHeaders } from '../observe/record.ts';
+import type { Handler, OnError } from '../request/exchange.ts';
+import { sendJson } from './send-json.ts';
 
 /** For a path that is known, with a method that it does not have. OPTIONS gets an empty answer. */
-export function otherMethods(path: string, allow: string): RequestHandler {
-  return function answerOtherMethod(request, response) {
-    const record = recordOf(response);
+export function otherMethods(path: string, allow: string): Handler {
+  return function answerOtherMethod({ request, response, record }) {
     record.route = path;
     if (request.method !== 'OPTIONS') {
       throw new GatewayError('method_not_allowed', {
-        message: `${path} does not take this method; it takes ${allow}`,
+        message: `${path} does not accept this method; it accepts ${allow}`,
         headers: { allow },
       });
     }
@@ -18,34 +18,17 @@ export function otherMethods(path: string, allow: string): RequestHandler {
   };
 }
 
-export function notFound(): RequestHandler {
-  return function answerNotFound() {
-    throw new GatewayError('not_found');
-  };
-}
+export const answerNotFound: Handler = () => {
+  throw new GatewayError('not_found');
+};
 
 /** The edge: whatever was thrown becomes an answer in OpenAI's shape. */
-export function answerErrors(logger: Logger): ErrorRequestHandler {
-  // Express tells an error handler by its four parameters.
-  return function answerError(thrown: unknown, _request, response, _next) {
-    const error = from(thrown);
-    const { requestId } = recordOf(response);
-    if (error.code === 'internal') logger.error({ request_id: requestId, err: thrown }, 'a request failed');
+export function answerErrors(logger: Logger): OnError {
+  return function answerError(exchange, thrown) {
+    const { response, record } = exchange;
+    const error = GatewayError.from(thrown);
+    if (error.code === 'internal') logger.error({ request_id: record.requestId, err: thrown }, 'request failed');
     if (response.headersSent) response.destroy();
-    else sendError(response, error);
+    else sendJson(exchange, error.status, JSON.stringify(error.body()), Object.entries(error.headers).flat());
   };
-}
-
-function sendError(response: Response, error: GatewayError): void {
-  const body = Buffer.from(JSON.stringify(error.body()));
-  response
-    .writeHead(error.status, [
-      ...Object.entries(error.headers).flat(),
-      'content-type',
-      'application/json',
-      'content-length',
-      String(body.length),
-      ...ownHeaders(recordOf(response)),
-    ])
-    .end(body);
 }

@@ -1,6 +1,6 @@
-import type { RequestHandler } from 'express';
 import { z } from 'zod';
-import { ownHeaders, recordOf } from '../observe/record.ts';
+import { ownHeaders } from '../observe/record.ts';
+import type { Guard } from '../request/exchange.ts';
 
 const ORIGIN = /^https?:\/\/[a-z0-9.[\]:-]+$/;
 
@@ -37,22 +37,22 @@ const PREFLIGHT_SECONDS = '600';
  * Lets pages of the allowed origins read answers, and answers their preflights: with every header that they ask for, since
  * the clients of OpenAI send a dozen of their own, and the origin is trusted. Never with cookies: keys are in headers.
  */
-export function cors({ origins }: CorsConfig): RequestHandler {
+export function cors({ origins }: CorsConfig): Guard {
   const allowed = new Set(origins);
-  return function addCors(request, response, next) {
-    if (allowed.size === 0) return next();
-    const record = recordOf(response);
+  return function addCors({ request, response, record }) {
+    if (allowed.size === 0) return 'pass';
     record.answerHeaders.push('vary', 'Origin');
     const { origin } = request.headers;
-    if (origin === undefined || !(allowed.has('*') || allowed.has(origin))) return next();
+    if (origin === undefined || !(allowed.has('*') || allowed.has(origin))) return 'pass';
     record.answerHeaders.push('access-control-allow-origin', origin);
     if (request.method !== 'OPTIONS' || request.headers['access-control-request-method'] === undefined) {
       record.answerHeaders.push('access-control-expose-headers', EXPOSED);
-      return next();
+      return 'pass';
     }
     const asked = request.headers['access-control-request-headers'] ?? '';
     const headers = ['access-control-allow-methods', 'GET, POST', 'access-control-max-age', PREFLIGHT_SECONDS];
     if (asked.length <= MAX_NAMES_BYTES && NAMES.test(asked)) headers.push('access-control-allow-headers', asked);
     response.writeHead(204, [...headers, ...ownHeaders(record)]).end();
+    return 'answered';
   };
 }

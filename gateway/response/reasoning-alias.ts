@@ -1,7 +1,9 @@
 import {
   JsonSyntaxError,
+  lastMember,
   type Member,
-  type ObjectRange,
+  OPEN_BRACE,
+  OPEN_BRACKET,
   scanDocument,
   scanElements,
   scanObject,
@@ -14,9 +16,6 @@ const ALIAS = 'reasoning_content';
 /** Present in all bytes that could need an alias. */
 export const REASONING_NEEDLE = Buffer.from(`"${NAME}"`);
 
-const BRACE = 0x7b;
-const BRACKET = 0x5b;
-
 /**
  * Edits that put `reasoning_content`, with the same bytes as value, behind each `reasoning` of the messages and deltas of
  * a chat completion or of one of its events. None where it is there already, and none when the bytes are something else.
@@ -24,13 +23,13 @@ const BRACKET = 0x5b;
 export function aliasEdits(json: Buffer): Edit[] {
   if (!json.includes(REASONING_NEEDLE)) return [];
   try {
-    const choices = member(scanDocument(json), 'choices');
-    if (choices === undefined || json[choices.valueStart] !== BRACKET) return [];
+    const choices = lastMember(scanDocument(json), 'choices');
+    if (choices === undefined || json[choices.valueStart] !== OPEN_BRACKET) return [];
     return [...scanElements(json, choices.valueStart)]
-      .filter(({ start }) => json[start] === BRACE)
+      .filter(({ start }) => json[start] === OPEN_BRACE)
       .flatMap(({ start }) => {
         const choice = scanObject(json, start);
-        return ['message', 'delta'].flatMap((name) => aliasIn(json, member(choice, name)));
+        return ['message', 'delta'].flatMap((name) => aliasIn(json, lastMember(choice, name)));
       });
   } catch (error) {
     if (error instanceof JsonSyntaxError) return [];
@@ -39,14 +38,10 @@ export function aliasEdits(json: Buffer): Edit[] {
 }
 
 function aliasIn(json: Buffer, holder: Member | undefined): Edit[] {
-  if (holder === undefined || json[holder.valueStart] !== BRACE) return [];
+  if (holder === undefined || json[holder.valueStart] !== OPEN_BRACE) return [];
   const object = scanObject(json, holder.valueStart);
-  const reasoning = member(object, NAME);
-  if (reasoning === undefined || member(object, ALIAS) !== undefined) return [];
+  const reasoning = lastMember(object, NAME);
+  if (reasoning === undefined || lastMember(object, ALIAS) !== undefined) return [];
   const text = `,"${ALIAS}":${json.toString('utf8', reasoning.valueStart, reasoning.end)}`;
   return [{ start: reasoning.end, end: reasoning.end, text }];
-}
-
-function member(object: ObjectRange, key: string): Member | undefined {
-  return object.members.findLast((candidate) => candidate.key === key);
 }

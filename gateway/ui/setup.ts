@@ -1,7 +1,7 @@
-import type { RequestHandler } from 'express';
 import { MODES } from '../../common/protocol.ts';
 import type { PolicyPeer } from '../fleet/policy-peer.ts';
-import { ownHeaders, recordOf } from '../observe/record.ts';
+import type { Handler } from '../request/exchange.ts';
+import { sendJson } from '../response/send-json.ts';
 import type { Source } from './sources.ts';
 import { engineOf } from './state-event.ts';
 
@@ -12,19 +12,14 @@ export interface SetupDeps {
 }
 
 /** `GET /ui/api/setup`: what the page can offer. A policy service that does not answer is told as an error, not raised. */
-export function answerSetup({ sources, budgetTokens }: SetupDeps, route: string): RequestHandler {
-  return async function sendSetup(_request, response) {
-    const record = recordOf(response);
+export function answerSetup({ sources, budgetTokens }: SetupDeps, route: string): Handler {
+  return async function sendSetup(exchange) {
+    const { record } = exchange;
     record.route = route;
     const allowed = record.key?.profiles;
     const described = await Promise.all(sources().map(({ peer }) => describe(peer, allowed)));
-    const body = Buffer.from(JSON.stringify({ budgetTokens, sources: described }));
-    response
-      .writeHead(200, [
-        ...['content-type', 'application/json', 'content-length', String(body.length), 'cache-control', 'no-store'],
-        ...ownHeaders(record),
-      ])
-      .end(body);
+    const setup = JSON.stringify({ budgetTokens, sources: described });
+    sendJson(exchange, 200, setup, ['cache-control', 'no-store']);
   };
 }
 

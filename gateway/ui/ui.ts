@@ -1,5 +1,7 @@
-import type { Express, RequestHandler } from 'express';
+import type { Express } from 'express';
+import type { ExpressRoutes } from '../express-routes.ts';
 import type { PolicyPeer } from '../fleet/policy-peer.ts';
+import type { Guard } from '../request/exchange.ts';
 import { otherMethods } from '../response/answers.ts';
 import { loadAssets, serveAsset } from './assets.ts';
 import { answerSetup, type SetupDeps } from './setup.ts';
@@ -20,7 +22,7 @@ export interface Ui {
   /** The page's files. They hold nothing that is not in the public repository, and need no key. */
   mountPage(app: Express): void;
   /** What the page reads: behind whatever guards the other paths. */
-  mountApi(app: Express, guard: (path: string) => RequestHandler): void;
+  mountApi(routes: ExpressRoutes, guard: (path: string) => Guard): void;
   /** Ends the streams and their watches: nobody waits for a page that is only looking. */
   close(): void;
 }
@@ -34,10 +36,13 @@ export function createUi({ peers, budgetTokens }: UiDeps): Ui {
     mountPage(app) {
       for (const [path, asset] of assets) app.get(path, serveAsset(asset));
     },
-    mountApi(app, guard) {
-      app.get(SETUP, guard(SETUP), answerSetup({ sources, budgetTokens }, SETUP));
-      app.get(EVENTS, guard(EVENTS), viewers.handler);
-      for (const path of [SETUP, EVENTS, ...assets.keys()]) app.all(path, otherMethods(path, ALLOW));
+    mountApi(routes, guard) {
+      const setup = answerSetup({ sources, budgetTokens }, SETUP);
+      routes.add('GET', SETUP, { guards: [guard(SETUP)], handler: setup });
+      routes.add('GET', EVENTS, { guards: [guard(EVENTS)], handler: viewers.handler });
+      for (const path of [SETUP, EVENTS, ...assets.keys()]) {
+        routes.add('ALL', path, { guards: [], handler: otherMethods(path, ALLOW) });
+      }
     },
     close: () => viewers.close(),
   };

@@ -1,6 +1,7 @@
-import type { RequestHandler, Response } from 'express';
+import type { ServerResponse } from 'node:http';
 import { GatewayError } from '../errors.ts';
-import { ownHeaders, recordOf } from '../observe/record.ts';
+import { ownHeaders } from '../observe/record.ts';
+import type { Handler } from '../request/exchange.ts';
 import type { Source } from './sources.ts';
 
 /** Pages that may look at the same time. Each costs the bytes of a state every 50 ms. */
@@ -12,7 +13,7 @@ const HEARTBEAT_MS = 15_000;
 export function createViewers(sources: () => readonly Source[], route: string) {
   const viewers = new Set<() => void>();
 
-  const open = (response: Response): (() => void) => {
+  const open = (response: ServerResponse): (() => void) => {
     const removals = sources().map(({ hub }) =>
       hub.add({
         send(event, data) {
@@ -29,8 +30,7 @@ export function createViewers(sources: () => readonly Source[], route: string) {
     };
   };
 
-  const handler: RequestHandler = function streamStates(_request, response) {
-    const record = recordOf(response);
+  const handler: Handler = function streamStates({ response, record }) {
     record.route = route;
     if (viewers.size >= MAX_VIEWERS) {
       throw new GatewayError('too_many_viewers', {

@@ -1,11 +1,6 @@
+import { BACKSLASH, CLOSE_BRACE, CLOSE_BRACKET, OPEN_BRACE, OPEN_BRACKET, QUOTE } from '../json/scan.ts';
 import { findUsage, type Usage } from './tokens.ts';
 
-const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
-const OPEN_BRACE = 0x7b;
-const CLOSE_BRACE = 0x7d;
-const OPEN_BRACKET = 0x5b;
-const CLOSE_BRACKET = 0x5d;
 /** A `usage` object has some hundred bytes. */
 const MAX_USAGE_BYTES = 64 * 1024;
 const KEY = '"usage"';

@@ -1,4 +1,12 @@
-import { JsonSyntaxError, type Member, type ObjectRange, scanDocument, scanObject } from '../json/scan.ts';
+import {
+  JsonSyntaxError,
+  lastMember,
+  type Member,
+  type ObjectRange,
+  OPEN_BRACE,
+  scanDocument,
+  scanObject,
+} from '../json/scan.ts';
 
 /** Tokens that a response says it took. */
 export interface Usage {
@@ -16,7 +24,6 @@ export interface FoundUsage {
   alone: boolean;
 }
 
-const BRACE = 0x7b;
 /** Objects that hold the usage of the responses and the messages API. */
 const WRAPPERS = ['response', 'message'] as const;
 
@@ -27,12 +34,12 @@ const WRAPPERS = ['response', 'message'] as const;
 export function findUsage(json: Buffer): FoundUsage | undefined {
   try {
     const top = scanDocument(json);
-    const alone = isEmptyArray(json, member(top, 'choices'));
+    const alone = isEmptyArray(json, lastMember(top, 'choices'));
     const direct = usageOf(json, top);
     if (direct !== undefined) return { tokens: readTokens(json, direct), object: direct, of: 'document', alone };
     for (const of of WRAPPERS) {
-      const wrapper = member(top, of);
-      if (wrapper === undefined || json[wrapper.valueStart] !== BRACE) continue;
+      const wrapper = lastMember(top, of);
+      if (wrapper === undefined || json[wrapper.valueStart] !== OPEN_BRACE) continue;
       const object = usageOf(json, scanObject(json, wrapper.valueStart));
       if (object !== undefined) return { tokens: readTokens(json, object), object, of, alone };
     }
@@ -44,8 +51,8 @@ export function findUsage(json: Buffer): FoundUsage | undefined {
 }
 
 function usageOf(json: Buffer, object: ObjectRange): ObjectRange | undefined {
-  const found = member(object, 'usage');
-  return found !== undefined && json[found.valueStart] === BRACE ? scanObject(json, found.valueStart) : undefined;
+  const found = lastMember(object, 'usage');
+  return found !== undefined && json[found.valueStart] === OPEN_BRACE ? scanObject(json, found.valueStart) : undefined;
 }
 
 /** Both names of each: those of completions and embeddings, and those of responses and messages. */
@@ -57,14 +64,10 @@ function readTokens(json: Buffer, object: ObjectRange): Usage | undefined {
 }
 
 function count(json: Buffer, object: ObjectRange, key: string): number | undefined {
-  const found = member(object, key);
+  const found = lastMember(object, key);
   if (found === undefined) return undefined;
   const text = json.toString('latin1', found.valueStart, found.end);
   return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
-}
-
-function member(object: ObjectRange, key: string): Member | undefined {
-  return object.members.findLast((candidate) => candidate.key === key);
 }
 
 function isEmptyArray(json: Buffer, found: Member | undefined): boolean {

@@ -64,6 +64,15 @@ describe('checklist 11: paths and methods', () => {
     );
   });
 
+  it('a model whose name is dots is a 404 too where models have aliases', async (t) => {
+    const { gateway, upstream } = await setup(t, json('{}'), { models: { aliases: { short: 'long' } } });
+    const client = await rawClient(gateway.port);
+    client.write('GET /v1/models/%2e%2e HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n');
+    await until(() => client.closed(), 'the answer is complete');
+    assert.match(client.text(), /^HTTP\/1\.1 404 /);
+    assert.deepEqual(upstream.received, []);
+  });
+
   it('an address that does not decode is a 400', async (t) => {
     const { gateway } = await setup(t, json('{}'));
     const response = await fetch(`${gateway.url}/v1/models/%zz`);

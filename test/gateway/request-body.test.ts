@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { GatewayError } from '../../gateway/errors.ts';
-import { readRequestBody, rewriteRequestBody } from '../../gateway/request/json-body.ts';
+import { JsonBody } from '../../gateway/request/json-body.ts';
+import { rewrite as rewriteBody } from '../../gateway/request/rewrite.ts';
 
 const KEYS = { crystalkv_id: 'ckv-1', crystalkv_budget_tokens: 512 };
 const FLAT = '"crystalkv_id":"ckv-1","crystalkv_budget_tokens":512';
 
 function rewrite(text: string, keys: Record<string, string | number> = KEYS): string {
-  return rewriteRequestBody(readRequestBody(Buffer.from(text)), keys).bytes.toString();
+  return rewriteBody(new JsonBody(Buffer.from(text)), keys).bytes.toString();
 }
 
 describe('rewriting a request body', () => {
@@ -48,7 +49,7 @@ describe('rewriting a request body', () => {
   }
 
   it('tells whether the keys were added', () => {
-    const added = (text: string) => rewriteRequestBody(readRequestBody(Buffer.from(text)), KEYS).added;
+    const added = (text: string) => rewriteBody(new JsonBody(Buffer.from(text)), KEYS).added;
     assert.deepEqual(['{}', '{"vllm_xargs":null}', '{"vllm_xargs":{}}', '{"vllm_xargs":"x"}'].map(added), [
       true,
       true,
@@ -59,21 +60,21 @@ describe('rewriting a request body', () => {
 
   it('gives the same bytes, and the same buffer, when nothing is to be changed', () => {
     const bytes = Buffer.from('{ "messages" : [ ],"vllm_xargs":{"a":1} }');
-    assert.equal(rewriteRequestBody(readRequestBody(bytes), {}).bytes, bytes);
+    assert.equal(rewriteBody(new JsonBody(bytes), {}).bytes, bytes);
   });
 
   it('reads model, stream and option; the last of duplicates counts', () => {
-    const body = readRequestBody(
+    const body = new JsonBody(
       Buffer.from('{"model":"a","stream":false,"model":"b","stream":true,"crystal_kv":{"mode":"off"}}'),
     );
-    assert.deepEqual([body.model, body.stream, body.option], ['b', true, { mode: 'off' }]);
-    const empty = readRequestBody(Buffer.from('{"crystal_kv":null,"model":7}'));
-    assert.deepEqual([empty.model, empty.stream, empty.option], [undefined, false, undefined]);
+    assert.deepEqual([body.model, body.stream, body.value('crystal_kv')], ['b', true, { mode: 'off' }]);
+    const empty = new JsonBody(Buffer.from('{"crystal_kv":null,"model":7}'));
+    assert.deepEqual([empty.model, empty.stream, empty.value('crystal_kv')], [undefined, false, null]);
   });
 
   it('names byte, line and column of what is not JSON', () => {
     assert.throws(
-      () => readRequestBody(Buffer.from('{"a":1,\n "b":x}')),
+      () => new JsonBody(Buffer.from('{"a":1,\n "b":x}')),
       (error: unknown) =>
         error instanceof GatewayError &&
         error.code === 'malformed_json' &&

@@ -1,0 +1,164 @@
+import { GatewayError, modelNotFound } from '../errors.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import { prefixHash } from '../fleet/prefix.ts';
+import { checkModel, isAllowed, type OptionReader } from '../keys/access.ts';
+import { crystalKvId } from '../observe/ids.ts';
+import type { RequestRecord } from '../observe/record.ts';
+import type { Route } from '../routes.ts';
+import type { Exchange } from './exchange.ts';
+import { forceUsage } from './force-usage.ts';
+import { JsonBody } from './json-body.ts';
+import { OPTION, renameModel, rewrite } from './rewrite.ts';
+import type { Upload } from './upload.ts';
+
+/** What a request asks for, as far as the gateway reads it, and the body that says so to a backend. */
+export interface Content {
+  /** An upload is opened anew for each attempt. */
+  body: Buffer | Upload | null;
+  /** The model that the body names, as backends know it; undefined when it names none or is not looked at. */
+  model: string | undefined;
+  /** Of the first part of the conversation; undefined when no balancing rule asks for it. */
+  prefixHash: number | undefined;
+  /** The response that this one goes on from. */
+  previousResponse: string | undefined;
+  /** The output that it asks for; undefined: it makes none. */
+  output: WantedOutput | undefined;
+  /** The gateway asked for the usage of the stream, the client did not. */
+  usageForced: boolean;
+  /** The client asks what became of the cache. */
+  report: boolean;
+}
+
+/** How much output a request asks for, in tokens for each of its choices. */
+export interface WantedOutput {
+  /** Undefined: it names no limit. */
+  most: number | undefined;
+  choices: number;
+}
+
+export interface ContentDeps {
+  readOption: OptionReader;
+  /** Streams are to tell their usage. */
+  forcesUsage: boolean;
+  fleet: Pick<Fleet, 'aliases' | 'resolve' | 'looksAtModels' | 'modelsDiffer' | 'prefixBytes'>;
+}
+
+export const MODEL_PATH = '/v1/models/:id';
+/** The names of a limit on output: of chat completions, of text completions and messages, of responses. */
+const OUTPUT_LIMITS = ['max_completion_tokens', 'max_tokens', 'max_output_tokens'];
+const UNREAD = {
+  model: undefined,
+  prefixHash: undefined,
+  previousResponse: undefined,
+  output: undefined,
+  usageForced: false,
+  report: false,
+} as const;
+
+/**
+ * Reads a body once, as far as its route needs, and makes the one for the backend. Throws `malformed_json`,
+ * `invalid_option`, `model_not_allowed` or `model_not_found`. The gateway's id is on the record afterwards when it went
+ * into the body, and only then.
+ */
+export function readContent(
+  route: Route,
+  exchange: Exchange,
+  body: Buffer | Upload | null,
+  deps: ContentDeps,
+): Content {
+  const { record } = exchange;
+  const { fleet } = deps;
+  if (body === null) return { ...UNREAD, body, model: namedInPath(route, exchange, fleet) };
+  const restricted = record.key?.models !== undefined && usesModel(route);
+  if (!Buffer.isBuffer(body)) {
+    if (restricted) checkModel(record.key, body.model);
+    record.model = body.model;
+    const model = body.model === undefined ? undefined : fleet.resolve(body.model);
+    return { ...UNREAD, body: model === undefined || model === body.model ? body : body.renamed(model), model };
+  }
+  if (route.body === 'raw') {
+    const json = restricted ? new JsonBody(body) : modelIfAny(body, fleet);
+    if (restricted) checkModel(record.key, json?.model);
+    return json === undefined || !fleet.looksAtModels ? { ...UNREAD, body } : renamed(json, record, fleet);
+  }
+  const json = new JsonBody(body);
+  if (restricted) checkModel(record.key, json.model);
+  return rewritten(json, route, record, deps);
+}
+
+/** All that is posted is for a model, except the question whether the server is there, and what is about a response. */
+export function usesModel({ method, path, sticky }: Route): boolean {
+  return method === 'POST' && path !== '/ping' && sticky !== 'finds';
+}
+
+/** `/v1/models/:id` is for a backend that serves it, and a model that the key is not for is as if it were not there. */
+function namedInPath(
+  { path }: Route,
+  { params: { id }, record: { key } }: Exchange,
+  fleet: ContentDeps['fleet'],
+): string | undefined {
+  if (path !== MODEL_PATH || typeof id !== 'string') return undefined;
+  if (!isAllowed(key, id)) throw modelNotFound(id);
+  return fleet.looksAtModels ? fleet.resolve(id) : undefined;
+}
+
+/** A body that is looked at only for its model, where that decides something; what is no JSON, the backend refuses. */
+function modelIfAny(body: Buffer, fleet: ContentDeps['fleet']): JsonBody | undefined {
+  if (!fleet.looksAtModels || body.length === 0) return undefined;
+  try {
+    return new JsonBody(body);
+  } catch {
+    return undefined;
+  }
+}
+
+function renamed(json: JsonBody, record: RequestRecord, fleet: ContentDeps['fleet']): Content {
+  record.model = json.model;
+  const model = json.model === undefined ? undefined : fleet.resolve(json.model);
+  const same = model === undefined || model === json.model;
+  return { ...UNREAD, body: same ? json.bytes : renameModel(json, model), model };
+}
+
+function rewritten(json: JsonBody, route: Route, record: RequestRecord, deps: ContentDeps): Content {
+  const { fleet, readOption, forcesUsage } = deps;
+  const option = readOption(json.value(OPTION) ?? undefined, record.key);
+  record.model = json.model;
+  const model = json.model === undefined ? undefined : fleet.resolve(json.model);
+  const newName = model === json.model ? undefined : model;
+  if (route.sticky === 'makes' && record.key !== undefined) checkResponseId(json);
+  if (route.body === 'option') return { ...UNREAD, body: rewrite(json, {}, newName).bytes, model };
+  const id = crystalKvId();
+  const keys = {
+    crystalkv_id: id,
+    ...(option.profile !== undefined && { crystalkv_profile: option.profile }),
+    ...(option.budget_tokens !== undefined && { crystalkv_budget_tokens: option.budget_tokens }),
+    ...(option.mode !== undefined && { crystalkv_mode: option.mode }),
+  };
+  const forced = forcesUsage && json.stream && route.form === 'chat' ? forceUsage(json) : undefined;
+  const { bytes, added } = rewrite(json, keys, newName, forced);
+  if (added) record.crystalKvId = id;
+  const { prefixBytes } = fleet;
+  return {
+    body: bytes,
+    model,
+    prefixHash: prefixBytes === undefined ? undefined : prefixHash(json.bytes, json.object, prefixBytes),
+    output: wantedOutput(json),
+    usageForced: forced !== undefined,
+    report: option.report === true,
+    previousResponse: route.sticky === 'makes' ? json.text('previous_response_id') : undefined,
+  };
+}
+
+function wantedOutput(json: JsonBody): WantedOutput {
+  const most = OUTPUT_LIMITS.map((name) => json.count(name)).find((count) => count !== undefined);
+  return { most, choices: Math.max(1, json.count('n') ?? 1) };
+}
+
+/** A response is its key's: who could name it could take the name of another's. */
+function checkResponseId(json: JsonBody): void {
+  if (json.text('request_id') === undefined) return;
+  throw new GatewayError('invalid_option', {
+    message: 'request_id must be left out: with API keys on, the server names responses',
+    param: 'request_id',
+  });
+}
