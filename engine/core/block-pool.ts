@@ -10,6 +10,8 @@ export const NULL_BLOCK = 0;
 export class BlockPool {
   /** Blocks in the pool, the null block not counted. */
   readonly total: number;
+  /** Tokens of a block. */
+  readonly blockSize: number;
   readonly #refs: Int32Array;
   /** Free queue as a doubly linked list; index 0, the null block, is its head and tail. */
   readonly #next: Int32Array;
@@ -18,8 +20,9 @@ export class BlockPool {
   readonly #byHash = new Map<string, number>();
   #free: number;
 
-  constructor(total: number) {
+  constructor(total: number, blockSize: number) {
     this.total = total;
+    this.blockSize = blockSize;
     this.#free = total;
     this.#refs = new Int32Array(total + 1);
     this.#next = Int32Array.from({ length: total + 1 }, (_, i) => (i + 1) % (total + 1));
@@ -28,6 +31,16 @@ export class BlockPool {
 
   get free(): number {
     return this.#free;
+  }
+
+  /** Blocks that so many tokens take, the last one not necessarily full. */
+  blocksFor(tokens: number): number {
+    return Math.ceil(tokens / this.blockSize);
+  }
+
+  /** Blocks that so many tokens fill. */
+  filledBy(tokens: number): number {
+    return Math.floor(tokens / this.blockSize);
   }
 
   references(block: number): number {

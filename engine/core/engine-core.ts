@@ -1,28 +1,26 @@
-import { type EndReason, noneOf } from '../../common/protocol.ts';
 import type { Configure, Plan } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { StepModel } from '../model/llama.ts';
-import {
-  type EngineStats,
-  FINISH_REASONS,
-  type FinishReason,
-  type GenerateEvent,
-  type GenerateRequest,
-  type Report,
-} from '../types.ts';
+import type { Chunk, ChunkResult, StepModel } from '../model/llama.ts';
+import type { EngineStats, FinishReason, GenerateEvent, GenerateRequest, Report } from '../types.ts';
 import { BlockPool } from './block-pool.ts';
+import { Decoder } from './decoder.ts';
+import { LiveSequences } from './live-sequences.ts';
 import type { CoreOptions } from './options.ts';
 import { PlanApplier } from './plans.ts';
-import { forkForProbe } from './probe.ts';
+import { Probes } from './probes.ts';
 import { Reporter } from './reporter.ts';
-import { Sampler } from './sampler.ts';
-import { Scheduler } from './scheduler.ts';
+import { type Scheduled, Scheduler } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
+import { statsOf, Totals } from './stats.ts';
 
 /** Where the core's output goes. */
 export interface CoreSink {
   event(id: string, event: GenerateEvent): void;
-  report(message: Report): void;
+  report(report: Report): void;
+}
+
+interface Ended {
+  sequence: Sequence;
+  reason: FinishReason;
 }
 
 /** The engine without threads and sockets: queues, cache, model and plans, moved on by `step`. */
@@ -31,45 +29,43 @@ export class EngineCore {
   readonly #model: StepModel;
   readonly #sink: CoreSink;
   readonly pool: BlockPool;
+  readonly #live = new LiveSequences();
   readonly #scheduler: Scheduler;
+  readonly #decoder: Decoder;
   readonly #reporter: Reporter;
+  readonly #probes: Probes;
   readonly #plans: PlanApplier;
-  readonly #byHandle = new Map<number, Sequence>();
-  readonly #byId = new Map<string, Sequence>();
-  readonly #samplers = new WeakMap<Sequence, Sampler>();
+  readonly #totals = new Totals();
   #queuedPlans: Plan[] = [];
-  #nextHandle = 1;
-  #step = 0;
-  #missedSteps = 0;
-  #totals = { promptTokens: 0, generatedTokens: 0, probes: 0, probeTokens: 0, measuredRows: 0 };
-  #finished = noneOf(FINISH_REASONS);
 
   constructor(options: CoreOptions, model: StepModel, sink: CoreSink) {
     this.#options = options;
     this.#model = model;
     this.#sink = sink;
-    this.pool = new BlockPool(options.poolBlocks);
-    const limits = {
-      maxSequences: options.maxSequences,
-      maxTokens: options.maxTokensPerStep,
-      blockSize: options.blockSize,
-    };
+    const { layers, kvHeads, eosTokenId } = model.config;
+    const lockstep = options.lockstepTimeoutMs !== undefined;
+    this.pool = new BlockPool(options.poolBlocks, options.blockSize);
     this.#scheduler = new Scheduler(
       this.pool,
-      limits,
+      { maxSequences: options.maxSequences, maxTokens: options.maxTokensPerStep },
       (sequence) => this.#reporter.preempted(sequence),
-      (probe) => this.#endProbe(probe, 'dropped'),
+      (probe) => this.#probes.forget(probe, 'dropped'),
     );
-    const { layers, kvHeads } = model.config;
-    this.#reporter = new Reporter(layers * kvHeads, options.lockstepTimeoutMs !== undefined, (message) =>
-      sink.report(message),
-    );
+    this.#decoder = new Decoder(options, eosTokenId);
+    this.#reporter = new Reporter(layers * kvHeads, lockstep, (report) => sink.report(report));
+    this.#probes = new Probes({
+      options,
+      pool: this.pool,
+      live: this.#live,
+      scheduler: this.#scheduler,
+      reporter: this.#reporter,
+    });
     this.#plans = new PlanApplier({
       options,
       pool: this.pool,
-      step: () => this.#step,
-      find: (handle) => this.#byHandle.get(handle),
-      startProbe: (sequence) => this.#startProbe(sequence),
+      step: () => this.#totals.step,
+      find: (handle) => this.#live.byHandle(handle),
+      startProbe: (sequence) => this.#probes.start(sequence),
       merge: (blocks) => model.merge(blocks),
     });
   }
@@ -85,30 +81,29 @@ export class EngineCore {
 
   /** Everything that is alive, probes included. */
   get sequences(): readonly Sequence[] {
-    return [...this.#byHandle.values()];
+    return this.#live.all;
   }
 
   /** Number of the last step that was computed; 0 before the first. */
   get lastStep(): number {
-    return this.#step;
+    return this.#totals.step;
   }
 
   submit(request: GenerateRequest): void {
-    const sequence = new Sequence(this.#nextHandle++, request);
-    this.#byHandle.set(sequence.handle, sequence);
-    this.#byId.set(request.id, sequence);
+    const sequence = new Sequence(this.#live.newHandle(), request);
+    this.#live.add(sequence);
     this.#scheduler.waiting.push(sequence);
     this.#totals.promptTokens += sequence.promptTokens;
     this.#reporter.started(sequence);
   }
 
   abort(id: string): void {
-    const sequence = this.#byId.get(id);
+    const sequence = this.#live.byId(id);
     if (sequence !== undefined) this.#finish(sequence, 'abort');
   }
 
   abortAll(): void {
-    for (const id of [...this.#byId.keys()]) this.abort(id);
+    for (const { fork, request } of this.sequences) if (fork === undefined) this.abort(request.id);
   }
 
   attach(configure: Configure): void {
@@ -120,13 +115,11 @@ export class EngineCore {
     this.#reporter.configure(configure);
   }
 
-  /** The stream is gone: nothing is reported any more, and what it still had to say is void. */
+  /** The stream is gone: nothing is reported any more, and plans that wait are void. */
   detach(): void {
     this.#queuedPlans = [];
     this.#reporter.detach();
-    for (const sequence of this.sequences) {
-      if (sequence.fork !== undefined) this.#finish(sequence, 'abort');
-    }
+    for (const sequence of this.sequences) if (sequence.fork !== undefined) this.#probes.end(sequence, 'abort');
   }
 
   /** Is applied before the next step. */
@@ -134,9 +127,9 @@ export class EngineCore {
     if (this.#reporter.attached) this.#queuedPlans.push(plan);
   }
 
-  /** Counts a decision that did not come in time. */
+  /** Counts a plan that did not come in time. */
   missPlan(): void {
-    this.#missedSteps += 1;
+    this.#totals.missedSteps += 1;
   }
 
   /** Applies plans, schedules, computes, samples, reports. Does nothing when there is nothing to do. */
@@ -144,34 +137,13 @@ export class EngineCore {
     this.#applyPlans();
     const scheduled = this.#scheduler.schedule();
     if (scheduled.length === 0) return;
-    this.#step += 1;
-    const chunks = scheduled.map(({ sequence, count }) => {
-      const samples = count === sequence.pending;
-      return {
-        tokenIds: sequence.tokenIds.slice(sequence.computed, sequence.computed + count),
-        position: sequence.computed,
-        blocks: sequence.blocks,
-        logits: samples,
-        measure: samples && this.#reporter.wantsMasses(sequence, this.#step),
-      };
-    });
-    const results = this.#model.forward(chunks);
-    const ended: { sequence: Sequence; reason: FinishReason }[] = [];
-    scheduled.forEach(({ sequence, count }, i) => {
-      sequence.computed += count;
-      sequence.computedInAll += count;
-      this.#scheduler.publish(sequence);
-      const logits = results[i]!.logits;
-      const reason = logits === undefined ? undefined : this.#append(sequence, logits);
-      if (reason !== undefined) ended.push({ sequence, reason });
-    });
-    if (this.#options.managed && !this.#reporter.attached) this.#missedSteps += 1;
-    const entries = scheduled.map(({ sequence }, i) => ({ sequence, masses: results[i]!.masses }));
-    for (const { masses } of entries) if (masses !== undefined) this.#totals.measuredRows += 1;
-    this.#reporter.step(this.#step, this.#poolState(), entries);
+    this.#totals.step += 1;
+    const results = this.#model.forward(scheduled.map((one) => this.#chunkOf(one)));
+    const ended = this.#advance(scheduled, results);
+    this.#report(scheduled, results);
     for (const { sequence, reason } of ended) {
       // a probe that ended together with its parent is gone already
-      if (this.#byHandle.has(sequence.handle)) this.#finish(sequence, reason);
+      if (this.#live.has(sequence)) this.#finish(sequence, reason);
     }
   }
 
@@ -180,79 +152,62 @@ export class EngineCore {
     this.#queuedPlans = [];
     for (const plan of plans) {
       const requests = this.#plans.apply(plan);
-      if (requests.length > 0) this.#reporter.ack(plan.sequence, this.#step + 1, requests);
+      if (requests.length > 0) this.#reporter.ack(plan.sequence, this.#totals.step + 1, requests);
       for (const handle of plan.stopProbes) {
-        const probe = this.#byHandle.get(handle);
-        if (probe?.fork !== undefined) this.#finish(probe, 'stop');
+        const probe = this.#live.byHandle(handle);
+        if (probe?.fork !== undefined) this.#probes.end(probe, 'stop');
       }
     }
   }
 
-  /** Samples the next token. @returns why the sequence ends with it, if it does */
+  #chunkOf({ sequence, count }: Scheduled): Chunk {
+    const samples = count === sequence.pending;
+    return {
+      tokenIds: sequence.tokenIds.slice(sequence.computed, sequence.computed + count),
+      position: sequence.computed,
+      blocks: sequence.blocks,
+      logits: samples,
+      measure: samples && this.#reporter.wantsMasses(sequence, this.#totals.step),
+    };
+  }
+
+  /** Takes note of what was computed and appends the next tokens. @returns the sequences that end with them */
+  #advance(scheduled: readonly Scheduled[], results: readonly ChunkResult[]): Ended[] {
+    return scheduled.flatMap(({ sequence, count }, i) => {
+      sequence.computed += count;
+      sequence.computedInAll += count;
+      this.#scheduler.publish(sequence);
+      const logits = results[i]!.logits;
+      const reason = logits === undefined ? undefined : this.#append(sequence, logits);
+      return reason === undefined ? [] : [{ sequence, reason }];
+    });
+  }
+
   #append(sequence: Sequence, logits: Float32Array): FinishReason | undefined {
-    let sampler = this.#samplers.get(sequence);
-    if (sampler === undefined) {
-      sampler = new Sampler(sequence.request.sampling);
-      this.#samplers.set(sequence, sampler);
-    }
-    const { tokenId, logprob } = sampler.sample(logits);
-    sequence.tokenIds.push(tokenId);
+    const { tokenId, logprob, end } = this.#decoder.append(sequence, logits);
     if (sequence.fork === undefined) {
       this.#totals.generatedTokens += 1;
-      this.#notePhase(sequence, tokenId);
       this.#sink.event(sequence.request.id, { type: 'token', tokenId, logprob });
     }
-    const { sampling } = sequence.request;
-    if (tokenId === this.#model.config.eosTokenId && !sampling.ignoreEos) return 'stop';
-    if (sampling.stopTokenIds.includes(tokenId)) return 'stop';
-    const full = sequence.tokenIds.length >= this.#options.maxModelLength;
-    return full || sequence.generated >= sampling.maxTokens ? 'length' : undefined;
+    return end;
   }
 
-  #notePhase(sequence: Sequence, tokenId: number): void {
-    const { endOfThinking, segmentMarkers } = this.#options;
-    const length = sequence.tokenIds.length;
-    if (segmentMarkers.includes(tokenId)) sequence.segmentStarts.push(length);
-    const ends = endOfThinking.some((end) => end.every((id, i) => sequence.tokenIds[length - end.length + i] === id));
-    if (ends) sequence.thinkingEnd ??= length;
-  }
-
-  #startProbe(parent: Sequence): ProbeAnswer {
-    const suffix = this.#options.endOfThinking[0];
-    const tokens = this.#reporter.probeTokens;
-    if (suffix === undefined || tokens === 0 || parent.phase !== 'thinking' || parent.generated === 0) {
-      return ProbeAnswer.PROBE_ANSWER_UNSUPPORTED;
-    }
-    const shared = Math.floor(parent.computed / this.#options.blockSize);
-    const longest = parent.tokenIds.length + suffix.length + tokens;
-    const busy = parent.probe !== undefined || !this.#scheduler.running.includes(parent);
-    if (busy || longest > this.#options.maxModelLength) return ProbeAnswer.PROBE_ANSWER_NO_ROOM;
-    const probe = forkForProbe(this.#nextHandle++, parent, shared * this.#options.blockSize, suffix, tokens);
-    if (!this.#scheduler.startProbe(probe, parent.blocks.slice(0, shared), longest)) {
-      return ProbeAnswer.PROBE_ANSWER_NO_ROOM;
-    }
-    parent.probe = probe;
-    this.#byHandle.set(probe.handle, probe);
-    this.#totals.probes += 1;
-    this.#reporter.started(probe);
-    return ProbeAnswer.PROBE_ANSWER_STARTED;
+  #report(scheduled: readonly Scheduled[], results: readonly ChunkResult[]): void {
+    const entries = scheduled.map(({ sequence }, i) => ({ sequence, masses: results[i]!.masses }));
+    this.#totals.measuredRows += entries.filter(({ masses }) => masses !== undefined).length;
+    this.#reporter.step(this.#totals.step, this.#scheduler.poolState, entries);
+    if (this.#options.managed && !this.#reporter.attached) this.#totals.missedSteps += 1;
   }
 
   #finish(sequence: Sequence, reason: FinishReason): void {
     if (sequence.fork !== undefined) {
-      this.#endProbe(sequence, reason);
-      this.#scheduler.remove(sequence);
+      this.#probes.end(sequence, reason);
       return;
     }
-    if (sequence.probe !== undefined) {
-      const probe = sequence.probe;
-      this.#endProbe(probe, 'dropped');
-      this.#scheduler.remove(probe);
-    }
+    if (sequence.probe !== undefined) this.#probes.end(sequence.probe, 'dropped');
     this.#scheduler.remove(sequence);
-    this.#byHandle.delete(sequence.handle);
-    this.#byId.delete(sequence.request.id);
-    this.#finished[reason] += 1;
+    this.#live.delete(sequence);
+    this.#totals.finished[reason] += 1;
     this.#reporter.finished(sequence, reason);
     const { promptTokens, cachedTokens, generated } = sequence;
     this.#sink.event(sequence.request.id, {
@@ -264,45 +219,13 @@ export class EngineCore {
     });
   }
 
-  /** Forgets a probe; its blocks are given back by the caller. */
-  #endProbe(probe: Sequence, reason: EndReason): void {
-    if (probe.fork !== undefined) probe.fork.parent.probe = undefined;
-    this.#byHandle.delete(probe.handle);
-    this.#totals.probeTokens += probe.computedInAll;
-    this.#reporter.finished(probe, reason);
-  }
-
-  #poolState() {
-    const { running, waiting, counters } = this.#scheduler;
-    return {
-      freeBlocks: this.pool.free,
-      totalBlocks: this.pool.total,
-      waiting: waiting.length,
-      running: running.filter((sequence) => sequence.fork === undefined).length,
-      preemptions: BigInt(counters.preemptions),
-    };
-  }
-
   stats(): EngineStats {
-    const { freeBlocks, totalBlocks, waiting, running } = this.#poolState();
-    return {
-      step: this.#step,
-      running,
-      waiting,
-      freeBlocks,
-      totalBlocks,
-      ...this.#scheduler.counters,
-      ...this.#totals,
-      evictedBlocks: this.#plans.evictedBlocks,
-      merges: this.#plans.merges,
-      finished: { ...this.#finished },
-      policy: {
-        connected: this.#reporter.attached,
-        missedSteps: this.#missedSteps,
-        plans: this.#plans.applied,
-        rejected: { ...this.#plans.rejected },
-        droppedReports: 0,
-      },
-    };
+    return statsOf({
+      totals: this.#totals,
+      scheduler: this.#scheduler,
+      probes: this.#probes,
+      plans: this.#plans,
+      reporter: this.#reporter,
+    });
   }
 }

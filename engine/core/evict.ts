@@ -45,10 +45,9 @@ export function evict(
   sequence: Sequence,
   indices: readonly number[],
   pool: BlockPool,
-  blockSize: number,
   protection: Protection,
 ): Eviction {
-  const { from, to } = evictableRange(sequence.promptTokens, sequence.computed, blockSize, protection);
+  const { from, to } = evictableRange(sequence.promptTokens, sequence.computed, pool.blockSize, protection);
   const evicted: number[] = [];
   const rejected: Rejected = new Map();
   for (const index of [...new Set(indices)].sort((a, b) => a - b)) {

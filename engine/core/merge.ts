@@ -9,7 +9,6 @@ export function objections(
   sequence: Sequence,
   { into, from }: Merge,
   pool: BlockPool,
-  blockSize: number,
   protection: Protection,
 ): Rejected {
   const rejected: Rejected = new Map();
@@ -18,7 +17,7 @@ export function objections(
     rejected.set('invalid_merge', named);
     return rejected;
   }
-  const range = evictableRange(sequence.promptTokens, sequence.computed, blockSize, protection);
+  const range = evictableRange(sequence.promptTokens, sequence.computed, pool.blockSize, protection);
   for (const index of named.sort((a, b) => a - b)) {
     const block = sequence.blocks[index];
     if (block === undefined) reject(rejected, 'out_of_range', index);
@@ -31,10 +30,10 @@ export function objections(
 }
 
 /** The blocks of a merge that nothing objects to, in the pool, with the sequence's other full output blocks beside. */
-export function blocksOf(sequence: Sequence, { into, from }: Merge, blockSize: number): MergeBlocks {
+export function blocksOf(sequence: Sequence, { into, from }: Merge, pool: BlockPool): MergeBlocks {
   const named = new Set([...into, ...from]);
-  const firstOutput = Math.ceil(sequence.promptTokens / blockSize);
-  const full = Math.floor(sequence.computed / blockSize);
+  const firstOutput = pool.blocksFor(sequence.promptTokens);
+  const full = pool.filledBy(sequence.computed);
   const at = (index: number) => sequence.blocks[index]!;
   return {
     into: into.map(at),

@@ -45,7 +45,7 @@ export class PlanApplier {
     if (sequence.epoch !== plan.epoch) return this.#refuse(plan, 'stale_epoch');
     const { options, pool } = this.#target;
     if (!options.enabled || sequence.request.cache.mode === 'off') return this.#refuse(plan, 'disabled');
-    const { evicted, rejected } = evict(sequence, plan.evict, pool, options.blockSize, options.protection);
+    const { evicted, rejected } = evict(sequence, plan.evict, pool, options.protection);
     const merged = plan.merges.filter((merge) => this.#merge(sequence, merge, rejected));
     for (const { from } of merged) evicted.push(...from);
     evicted.sort((a, b) => a - b);
@@ -62,10 +62,10 @@ export class PlanApplier {
   /** @returns whether it was carried out; else `rejected` says what was in the way */
   #merge(sequence: Sequence, merge: Merge, rejected: Rejected): boolean {
     const { options, pool } = this.#target;
-    const against = objections(sequence, merge, pool, options.blockSize, options.protection);
+    const against = objections(sequence, merge, pool, options.protection);
     for (const [reason, blocks] of against) for (const block of blocks) reject(rejected, reason, block);
     if (against.size > 0) return false;
-    this.#target.merge(blocksOf(sequence, merge, options.blockSize));
+    this.#target.merge(blocksOf(sequence, merge, pool));
     release(sequence, merge.from, pool);
     this.merges += 1;
     return true;

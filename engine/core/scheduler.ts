@@ -1,5 +1,5 @@
-import type { BlockPool } from './block-pool.ts';
-import { prefixHashes } from './block-pool.ts';
+import type { PoolState } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { type BlockPool, prefixHashes } from './block-pool.ts';
 import type { Sequence } from './sequence.ts';
 
 export interface SchedulerLimits {
@@ -7,7 +7,6 @@ export interface SchedulerLimits {
   maxSequences: number;
   /** Tokens of one step; longer prompts are prefilled in chunks. */
   maxTokens: number;
-  blockSize: number;
 }
 
 /** The next `count` tokens of a sequence are to be computed in this step. */
@@ -50,6 +49,17 @@ export class Scheduler {
     this.#onDropped = onDropped;
   }
 
+  /** How full pool and queues are; probes are not counted as running. */
+  get poolState(): PoolState {
+    return {
+      freeBlocks: this.#pool.free,
+      totalBlocks: this.#pool.total,
+      waiting: this.waiting.length,
+      running: this.running.filter((sequence) => sequence.fork === undefined).length,
+      preemptions: BigInt(this.counters.preemptions),
+    };
+  }
+
   /** What to compute next; empty when there is nothing to do. */
   schedule(): Scheduled[] {
     let budget = this.#limits.maxTokens;
@@ -87,13 +97,13 @@ export class Scheduler {
    * @param tokens most tokens that the probe will have in its cache
    */
   startProbe(probe: Sequence, shared: readonly number[], tokens: number): boolean {
-    const missing = Math.ceil(tokens / this.#limits.blockSize) - shared.length;
+    const missing = this.#pool.blocksFor(tokens) - shared.length;
     // one spare block for each running sequence: the probe must not be what preempts them at the next step
     const spare = this.running.length + 1;
     if (this.running.length >= this.#limits.maxSequences || !this.#pool.canAllocate(missing + spare)) return false;
     for (const block of shared) if (block !== 0) this.#pool.share(block);
     probe.blocks = [...shared, ...this.#pool.allocate(missing)];
-    probe.computed = shared.length * this.#limits.blockSize;
+    probe.computed = shared.length * this.#pool.blockSize;
     this.running.push(probe);
     return true;
   }
@@ -110,8 +120,7 @@ export class Scheduler {
   /** Offers prompt blocks that are computed to the prefix cache. A probe publishes nothing. */
   publish(sequence: Sequence): void {
     if (sequence.fork !== undefined) return;
-    const { blockSize } = this.#limits;
-    const full = Math.floor(Math.min(sequence.computed, sequence.promptTokens) / blockSize);
+    const full = this.#pool.filledBy(Math.min(sequence.computed, sequence.promptTokens));
     const hashes = this.#hashesOf(sequence);
     for (; sequence.published < full; sequence.published++) {
       this.#pool.publish(sequence.blocks[sequence.published]!, hashes[sequence.published]!);
@@ -120,16 +129,15 @@ export class Scheduler {
 
   /** A waiting sequence gets the blocks for all tokens it has, those of its prompt from the prefix cache where possible. */
   #admit(sequence: Sequence): boolean {
-    const { blockSize } = this.#limits;
     // the last token is always computed: its logits are needed
-    const usable = Math.floor((sequence.tokenIds.length - 1) / blockSize);
+    const usable = this.#pool.filledBy(sequence.tokenIds.length - 1);
     const found = this.#pool.lookUp(this.#hashesOf(sequence).slice(0, usable));
-    const needed = Math.ceil(sequence.tokenIds.length / blockSize) - found.length;
+    const needed = this.#pool.blocksFor(sequence.tokenIds.length) - found.length;
     const idle = found.filter((block) => this.#pool.references(block) === 0).length;
     if (!this.#pool.canAllocate(needed + idle)) return false;
     for (const block of found) this.#pool.share(block);
     sequence.blocks = [...found, ...this.#pool.allocate(needed)];
-    sequence.computed = found.length * blockSize;
+    sequence.computed = found.length * this.#pool.blockSize;
     sequence.published = found.length;
     if (sequence.epoch === 0) {
       sequence.cachedTokens = sequence.computed;
@@ -140,7 +148,7 @@ export class Scheduler {
   }
 
   #grow(sequence: Sequence, tokens: number): boolean {
-    const missing = Math.ceil(tokens / this.#limits.blockSize) - sequence.blocks.length;
+    const missing = this.#pool.blocksFor(tokens) - sequence.blocks.length;
     if (missing <= 0) return true;
     if (!this.#pool.canAllocate(missing)) return false;
     sequence.blocks.push(...this.#pool.allocate(missing));
@@ -173,7 +181,7 @@ export class Scheduler {
   #hashesOf(sequence: Sequence): string[] {
     let hashes = this.#hashes.get(sequence);
     if (hashes === undefined) {
-      hashes = prefixHashes(sequence.request.promptTokenIds, this.#limits.blockSize);
+      hashes = prefixHashes(sequence.request.promptTokenIds, this.#pool.blockSize);
       this.#hashes.set(sequence, hashes);
     }
     return hashes;

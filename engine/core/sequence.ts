@@ -67,7 +67,6 @@ export class Sequence {
   resetCache(): void {
     this.blocks = [];
     this.computed = 0;
-    this.published = 0;
     this.epoch += 1;
   }
 }

@@ -84,7 +84,7 @@ test('an aborted sequence says so once and gives its blocks back, waiting or run
 });
 
 test('the pool reuses blocks without a hash first, and forgets a hash when its block is reused', () => {
-  const pool = new BlockPool(4);
+  const pool = new BlockPool(4, 8);
   const [a, b, c] = pool.allocate(3) as [number, number, number];
   const [first, second] = prefixHashes([1, 2, 3, 4], 2) as [string, string];
   pool.publish(a, first);
