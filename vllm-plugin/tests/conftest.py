@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,9 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ["VLLM_NO_USAGE_STATS"] = "1"
+
+#: Processor time of this process in one test, its fixtures left out, in seconds. The longest test takes about 60.
+MAX_CPU_S = 600
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = Path(os.environ.get("CRYSTALKV_TEST_MODEL") or ROOT / "model" / "crystal-mini")
@@ -50,8 +54,9 @@ def model() -> str:
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Processes"]:
-    """For the parts in TypeScript; all are ended when the module's tests have run."""
-    from processes import Processes, need_node
+    """For the parts in TypeScript; all of them end when the module's tests have run."""
+    from policy_service import need_node
+    from processes import Processes
 
     need_node()
     processes = Processes(tmp_path_factory.mktemp("logs"))
@@ -73,17 +78,30 @@ def peer() -> Iterator["ScriptedPeer"]:
 @pytest.fixture(scope="module")
 def start_engine(model: str, peer: "ScriptedPeer") -> Iterator[Callable[..., "RunningEngine"]]:
     """Starts an engine that follows `peer` in lockstep; all are closed when the module's tests have run."""
-    from engine import RunningEngine
+    from engine import LOCKSTEP, RunningEngine
 
     def start(settings: dict[str, str] | None = None, **overrides: Any) -> RunningEngine:
-        lockstep = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "5000", "STRICT": "1"}
-        engine = RunningEngine(model, peer, {**lockstep, **(settings or {})}, **overrides)
+        engine = RunningEngine(model, peer, {**LOCKSTEP, **(settings or {})}, **overrides)
         closing.callback(engine.close)
         return engine
 
     # each is closed, also when closing another one fails
     with ExitStack() as closing:
         yield start
+
+
+@pytest.fixture(autouse=True)
+def limited_computing() -> Iterator[None]:
+    """Ends a test that computes for ever: by what it computed, since the clock runs on while other programs compute."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"the test computed for {MAX_CPU_S} s")
+
+    before = signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, MAX_CPU_S)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,10 @@ from scripted_peer import ScriptedPeer
 
 BLOCK_SIZE = 32
 
+#: Settings of an engine that waits for each plan: as long as a setting allows, since a plan that is missed on a busy
+#: machine makes other evictions.
+LOCKSTEP = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "60000", "STRICT": "1"}
+
 PLUGIN = {
     "scheduler_cls": "crystal_kv_vllm.scheduler.scheduler",
     "worker_cls": "crystal_kv_vllm.worker.CrystalWorker",
@@ -101,9 +105,12 @@ class RunningEngine:
             forget_groups()
             raise
         self.core: Any = self.llm.llm_engine.engine_core.engine_core
-        if peer is not None and not peer.attached.wait(20):
-            self.close()
-            raise RuntimeError("the engine did not attach to the peer")
+        if peer is not None:
+            try:
+                peer.wait_for(peer.attached.is_set)
+            except TimeoutError:
+                self.close()
+                raise
 
     @property
     def scheduler(self) -> Any:

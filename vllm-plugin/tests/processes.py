@@ -1,140 +1,155 @@
-"""Real processes beside the test's own."""
+"""Real processes beside the test's own. Whatever is started here ends with the test run, however that ends."""
 
 import os
 import signal
-import socket
 import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import pytest
+from process_tree import cpu_seconds
+from waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
-NODE = ROOT / "node_modules" / ".bin" / "node"
+GUARD = Path(__file__).with_name("guard.py")
+
+#: How long a process may take to end when it is asked to, in seconds; then it is killed.
+GRACE_S = 20.0
+_LAST_CHARACTERS = 4000
+
+
+class ProcessError(RuntimeError):
+    """A process could not be started, or ended too early. The message holds the end of its log."""
+
+
+class GuardedProcess:
+    """A process and all that it starts. They end with this process, also when it is killed: see guard.py."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], cwd: Path = ROOT) -> None:
+        """What it prints is added to `log`. Raises ProcessError when it cannot be started."""
+        self.log = log
+        reading, writing = os.pipe()
+        guard = [sys.executable, "-S", str(GUARD), str(writing), *command]
+        with log.open("ab") as output:
+            self._guard = subprocess.Popen(
+                guard,
+                cwd=cwd,
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[writing],
+                # Ctrl-C in a terminal is for the test run, which then ends its processes
+                start_new_session=True,
+            )
+        os.close(writing)
+        with os.fdopen(reading) as report:
+            pid = report.readline()
+        if not pid:
+            self.kill()
+            raise ProcessError(f"{command[0]} cannot be started:\n{self.last_words()}")
+        self.pid = int(pid)
+
+    def poll(self) -> int | None:
+        """The exit code, 128 + the number of the signal that ended it; None while it runs."""
+        return self._guard.poll()
+
+    def progress(self) -> tuple[int, int]:
+        """What changes while it gets on: the length of its log, and the whole seconds that it computed."""
+        return self.log.stat().st_size, int(cpu_seconds(self._guard.pid))
+
+    def last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-_LAST_CHARACTERS:]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Does nothing when it has ended."""
+        if self.poll() is None:
+            # its guard ends a little later
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def ask_to_end(self) -> None:
+        # one that is frozen would not hear it
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """By force, with all that it started. Returns when nothing of it is left."""
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._guard.wait()
+
+    def end(self) -> None:
+        """Asks it to end; after GRACE_S ends it by force."""
+        try:
+            self.ask_to_end()
+            self._guard.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self.kill()
 
 
 class Processes:
-    """Processes that end together. What they say goes to a file each, `<name>.log`."""
+    """Processes that end together. What they print goes to a file each, `<name>.log`."""
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, GuardedProcess] = {}
 
     def start(self, name: str, command: Sequence[str], **environment: str) -> None:
-        """The environment is the test's own, but for settings of this project."""
+        """The environment is the test's own, but for settings of this project. Raises ProcessError."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("CRYSTALKV_")}
-        with (self.logs / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                list(command), cwd=ROOT, env={**kept, **environment}, stdout=log, stderr=subprocess.STDOUT
-            )
+        self._processes[name] = GuardedProcess(command, self.logs / f"{name}.log", {**kept, **environment})
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Waits for a condition while the processes get on.
+
+        Raises ProcessError when one of them ends before, and TimeoutError with all their last words.
+        """
+
+        def holds() -> bool:
+            self._expect_all()
+            return condition()
+
+        try:
+            until(holds, what, lambda: [process.progress() for process in self._processes.values()])
+        except TimeoutError as error:
+            logs = "\n".join(f"---- {name}\n{process.last_words()}" for name, process in self._processes.items())
+            raise TimeoutError(f"{error}\n{logs}") from error
 
     def running(self, name: str) -> bool:
-        return self._processes[name].poll() is None
+        return name in self._processes and self._processes[name].poll() is None
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        self._processes[name].send_signal(number)
+        self._processes[name].signal(number)
 
     def kill(self, name: str) -> None:
-        self._processes[name].kill()
-        self._processes[name].wait()
+        self._processes.pop(name).kill()
 
     def close(self) -> None:
-        for process in self._processes.values():
-            # one that is frozen would not hear that it has to end
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-class PolicyService:
-    """The real policy service, on a port that stays the same when it is started again."""
-
-    def __init__(self, processes: Processes, profiles: str | None = None) -> None:
-        """profiles: the `profiles` section of its configuration, as YAML; None: the repository's own file."""
-        self._processes = processes
-        self._port, self._metrics_port = free_port(), free_port()
-        self._options: list[str] = []
-        if profiles is not None:
-            file = processes.logs / "profiles.yaml"
-            file.write_text(profiles)
-            self._options = ["--config", str(file)]
-        self.start()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        self._processes.start(
-            "policy-service",
-            [str(NODE), "policy-service/main.ts", *self._options],
-            CRYSTALKV_POLICY_SERVICE_PORT=str(self._port),
-            CRYSTALKV_POLICY_SERVICE_METRICS_PORT=str(self._metrics_port),
-            # every step, whatever memory is like: runs are compared
-            CRYSTALKV_POLICY_SERVICE_MEASURE_EVERY="1",
-            CRYSTALKV_POLICY_SERVICE_MEASURE_EVERY_IDLE="1",
-        )
-        until(lambda: read(f"http://127.0.0.1:{self._metrics_port}/health") != "", "the policy service is up")
-
-    def kill(self) -> None:
-        self._processes.kill("policy-service")
-
-    def freeze(self) -> None:
-        self._processes.signal("policy-service", signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._processes.signal("policy-service", signal.SIGCONT)
-
-    def revive(self) -> None:
-        """Whatever became of it."""
-        if self._processes.running("policy-service"):
-            self.thaw()
-        else:
-            self.start()
-
-
-def need_node() -> None:
-    """Skips the test where the TypeScript parts cannot run."""
-    if not NODE.exists():
-        pytest.skip("the packages of policy service, gateway and embedded engine are not installed: run npm install")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Polls until a condition holds; a refused connection counts as not yet. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+        """Asks all to end at the same time, and returns when none is left."""
         try:
-            if condition():
-                return
-        except OSError:
-            pass
-        time.sleep(0.2)
-    raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+            for process in self._processes.values():
+                process.ask_to_end()
+        finally:
+            while self._processes:
+                self._processes.popitem()[1].end()
+
+    def _expect_all(self) -> None:
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise ProcessError(f"{name} ended with code {process.poll()}:\n{process.last_words()}")
 
 
-def metric(url: str, name: str) -> float:
-    """An engine's metric at `<url>/metrics`. Raises OSError when it does not answer, LookupError without the metric."""
-    for line in read(f"{url}/metrics").splitlines():
-        if line.startswith(f"crystalkv_engine_{name}{{"):
-            return float(line.rsplit(" ", 1)[1])
-    raise LookupError(f"no metric crystalkv_engine_{name} at {url}")
-
-
-def read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as response:
-        text: str = response.read().decode()
-        return text
+def run_to_end(command: Sequence[str], cwd: Path = ROOT) -> tuple[int, str]:
+    """Exit code and output of a command. Raises TimeoutError when it does not get on any more."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = GuardedProcess(command, Path(folder) / "log", os.environ, cwd)
+        try:
+            until(lambda: process.poll() is not None, f"the end of {command[0]}", process.progress)
+            return process.poll() or 0, process.log.read_text(errors="replace")
+        finally:
+            process.kill()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import conftest  # one core and one process, before torch is imported
 from engine import RunningEngine
-from processes import free_port, read
+from ports import free_port
+from scrape import fetch
 
 if __name__ == "__main__":
     port = free_port()
     engine = RunningEngine(str(conftest.MODEL), None, {"METRICS_PORT": str(port)}, worker_cls="auto")
     try:
-        (Path(sys.argv[1]) / "plugin-refused.prom").write_text(read(f"http://127.0.0.1:{port}/metrics"))
+        (Path(sys.argv[1]) / "plugin-refused.prom").write_text(fetch(f"http://127.0.0.1:{port}/metrics"))
     finally:
         engine.close()

@@ -13,7 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from engine import program
-from processes import ROOT, PolicyService, Processes, free_port, metric, read, until
+from policy_service import PolicyService
+from ports import free_port
+from processes import ROOT, Processes
+from scrape import fetch, metric
+from waiting import PATIENCE_S
 
 CLIENTS, TOKENS, BUDGET_TOKENS = 6, 420, 128
 
@@ -39,15 +43,15 @@ def serve(processes: Processes) -> tuple[str, str]:
         VLLM_CPU_OMP_THREADS_BIND="0",
     )
     url, metrics_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}"
-    until(lambda: read(f"{url}/health") == "", "vLLM is up", 600)
-    until(lambda: metric(metrics_url, "stream_up") == 1, "the plugin is attached")
+    processes.until(lambda: fetch(f"{url}/health") == "", "vLLM is up")
+    processes.until(lambda: metric(metrics_url, "stream_up") == 1, "the plugin is attached")
     return url, metrics_url
 
 
 def ask(url: str, seed: int) -> None:
     from openai import OpenAI
 
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=600)
+    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
     # every third request has no budget: it gets blocks as it needs them, and there is not room for all
     budget = {"crystalkv_budget_tokens": BUDGET_TOKENS} if seed % 3 else {"crystalkv_mode": "off"}
     for _ in client.chat.completions.create(
@@ -68,13 +72,13 @@ def record(folder: Path) -> None:
             url, metrics_url = serve(processes)
             ask(url, 1)
             for part, at in (("vllm", url), ("plugin", metrics_url)):
-                (folder / f"{part}-1.prom").write_text(read(f"{at}/metrics"))
+                (folder / f"{part}-1.prom").write_text(fetch(f"{at}/metrics"))
             with ThreadPoolExecutor(CLIENTS) as clients:
                 asked: list[Future[None]] = [clients.submit(ask, url, seed) for seed in range(2, 2 + 2 * CLIENTS)]
                 while sum(future.done() for future in asked) < CLIENTS:
                     time.sleep(0.5)
                 for part, at in (("vllm", url), ("plugin", metrics_url)):
-                    (folder / f"{part}-2.prom").write_text(read(f"{at}/metrics"))
+                    (folder / f"{part}-2.prom").write_text(fetch(f"{at}/metrics"))
                 for future in asked:
                     future.result()
         except BaseException:

@@ -1,4 +1,4 @@
-"""One vLLM in a process of its own: reads a job as JSON from the standard input, prints the result as its last line.
+"""One vLLM in a process of its own: reads a job as JSON from a file, and writes the result to it.
 
 A job: model, plugin (0: stock vLLM), v2 (model runner V2 by the Triton interpreter), settings, engine, prompts, tokens,
 keep (thinking blocks to keep, oldest evicted first; null: nothing is evicted), merge (merged instead of evicted).
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 
@@ -36,27 +37,27 @@ def stock_tokens(job: dict[str, Any]) -> list[list[int]]:
 
 
 def main() -> None:
-    job = json.load(sys.stdin)
+    file = Path(sys.argv[1])
+    job = json.loads(file.read_text())
     if job["v2"]:
         use_runner_v2()
     if not job["plugin"]:
         os.environ["CRYSTALKV_ENABLED"] = "0"
-        sys.stdout.write(json.dumps({"tokens": stock_tokens(job), "evicted": []}))
+        file.write_text(json.dumps({"tokens": stock_tokens(job), "evicted": []}))
         return
-    from engine import RunningEngine
+    from engine import LOCKSTEP, RunningEngine
     from scripted_peer import ScriptedPeer, keep_at_most
 
     peer = ScriptedPeer()  # type: ignore[abstract]
     if job["keep"] is not None:
         recent_tokens = int(job["settings"].get("RECENT_TOKENS", 64))
         peer.decide = keep_at_most(job["keep"], recent_tokens=recent_tokens, merge=job["merge"])
-    settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "30000", "STRICT": "1", **job["settings"]}
-    engine = RunningEngine(job["model"], peer, settings, **job["engine"])
+    engine = RunningEngine(job["model"], peer, {**LOCKSTEP, **job["settings"]}, **job["engine"])
     outputs = engine.generate(job["prompts"], job["tokens"])
     evicted = [sorted(history.evicted.items()) for history in peer.requests]
     engine.close()
     peer.close()
-    sys.stdout.write(json.dumps({"tokens": [output.tokens for output in outputs], "evicted": evicted}))
+    file.write_text(json.dumps({"tokens": [output.tokens for output in outputs], "evicted": evicted}))
 
 
 main()

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import grpc
+from waiting import PATIENCE_S
 
 from crystal_kv_vllm.gen import policy_pb2 as pb
 from crystal_kv_vllm.gen.policy_pb2_grpc import KvPolicyServicer, add_KvPolicyServicer_to_server
@@ -102,11 +103,13 @@ class ScriptedPeer(KvPolicyServicer):
                     counts[rejected.reason] += max(1, len(rejected.blocks))
         return dict(counts)
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
-        """Until what was seen fulfils a condition. Raises TimeoutError."""
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Until what was seen fulfils a condition. Raises TimeoutError when the engine says nothing more."""
         with self._changed:
-            if not self._changed.wait_for(condition, seconds):
-                raise TimeoutError("the engine did not say what was expected")
+            while not condition():
+                # each message of the engine ends this wait
+                if not self._changed.wait(PATIENCE_S):
+                    raise TimeoutError("the engine did not say what was expected")
 
     def all_finished(self) -> bool:
         return all(history.finished is not None for history in self.histories.values())

@@ -1,10 +1,12 @@
 """Runs `run_engine.py`."""
 
 import json
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from processes import run_to_end
 
 
 def run_job(
@@ -18,6 +20,7 @@ def run_job(
     settings: dict[str, str] | None = None,
     **engine: Any,
 ) -> dict[str, Any]:
+    """Raises RuntimeError when the engine fails, TimeoutError when it does not get on any more."""
     job = {
         "model": model,
         "prompts": prompts,
@@ -29,11 +32,11 @@ def run_job(
         "settings": settings or {},
         "engine": engine,
     }
-    script = Path(__file__).with_name("run_engine.py")
-    done = subprocess.run(
-        [sys.executable, str(script)], input=json.dumps(job), capture_output=True, text=True, timeout=280, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"the engine failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "job.json"
+        file.write_text(json.dumps(job))
+        code, output = run_to_end([sys.executable, str(Path(__file__).with_name("run_engine.py")), str(file)])
+        if code != 0:
+            raise RuntimeError(f"the engine failed:\n{output[-6000:]}")
+        result: dict[str, Any] = json.loads(file.read_text())
     return result

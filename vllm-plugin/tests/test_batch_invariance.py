@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from engine import RunningEngine, prompt
-from processes import PolicyService, Processes, until
+from engine import LOCKSTEP, RunningEngine, prompt
+from policy_service import PolicyService
+from processes import Processes
 
 pytestmark = pytest.mark.vllm
 
@@ -23,10 +24,10 @@ profiles:
 def engine(model: str, processes: Processes) -> Iterator[RunningEngine]:
     """Follows the real policy service in lockstep."""
     service = PolicyService(processes, PROFILES)
-    settings = {"LOCKSTEP": "1", "LOCKSTEP_TIMEOUT_MS": "5000", "STRICT": "1", "POLICY_ADDRESS": service.address}
+    settings = {**LOCKSTEP, "POLICY_ADDRESS": service.address}
     engine = RunningEngine(model, None, settings, num_gpu_blocks_override=400)
     try:
-        until(lambda: engine.hooks.reporter.attached, "the engine is attached")
+        processes.until(lambda: engine.hooks.reporter.attached, "the engine is attached")
         yield engine
     finally:
         engine.close()

@@ -1,18 +1,20 @@
 """The embedded engine and vLLM, same model, same policy service, same budget: the same programs, the same tokens."""
 
-import json
 import sys
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import sub
 from typing import NamedTuple
 
 import pytest
-from engine import BLOCK_SIZE, RunningEngine
-from processes import NODE, PolicyService, Processes, free_port, metric, until
+from engine import BLOCK_SIZE, LOCKSTEP, RunningEngine
+from policy_service import NODE, PolicyService
+from ports import free_port
+from processes import Processes
+from scrape import metric
+from waiting import PATIENCE_S
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(280)]
+pytestmark = pytest.mark.vllm
 
 PROGRAMS = 64
 LINES = 20
@@ -54,10 +56,11 @@ class Services:
             CRYSTALKV_ENGINE_PORT=str(port),
             CRYSTALKV_ENGINE_BLOCK_SIZE=str(BLOCK_SIZE),
             CRYSTALKV_ENGINE_LOCKSTEP="true",
-            CRYSTALKV_ENGINE_LOCKSTEP_TIMEOUT_MS="5000",
+            CRYSTALKV_ENGINE_LOCKSTEP_TIMEOUT_MS=LOCKSTEP["LOCKSTEP_TIMEOUT_MS"],
             CRYSTALKV_POLICY_ADDRESS=self.policy_address,
         )
-        until(lambda: metric(self.url, "stream_up") == 1, "the embedded engine is attached")
+        self.until = processes.until
+        self.until(lambda: metric(self.url, "stream_up") == 1, "the embedded engine is attached")
 
     def counted(self) -> Counts:
         """What the embedded engine did so far."""
@@ -72,15 +75,10 @@ def services(model: str, processes: Processes) -> Services:
 
 @pytest.fixture(scope="module")
 def engine(model: str, services: Services) -> Iterator[RunningEngine]:
-    settings = {
-        "LOCKSTEP": "1",
-        "LOCKSTEP_TIMEOUT_MS": "5000",
-        "STRICT": "1",
-        "POLICY_ADDRESS": services.policy_address,
-    }
+    settings = {**LOCKSTEP, "POLICY_ADDRESS": services.policy_address}
     engine = RunningEngine(model, None, settings, max_num_seqs=4 * WAVE, num_gpu_blocks_override=1024)
     try:
-        until(lambda: engine.hooks.reporter.attached, "vLLM is attached")
+        services.until(lambda: engine.hooks.reporter.attached, "vLLM is attached")
         yield engine
     finally:
         engine.close()
@@ -101,20 +99,21 @@ def ask_vllm(engine: RunningEngine, prompts: list[list[int]], options: dict[str,
 
 
 def ask_embedded(url: str, prompts: list[list[int]], options: dict[str, str | int]) -> list[list[str]]:
+    from openai import OpenAI
+
+    # streamed, so that the time-out is that of a token
+    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
+
     def ask(prompt: list[int]) -> list[str]:
-        body = {
-            "model": "crystal-mini",
-            "prompt": prompt,
-            "max_tokens": TOKENS,
-            "temperature": 0,
-            "vllm_xargs": options,
-        }
-        request = urllib.request.Request(
-            f"{url}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+        chunks = client.completions.create(
+            model="crystal-mini",
+            prompt=prompt,
+            max_tokens=TOKENS,
+            temperature=0,
+            stream=True,
+            extra_body={"vllm_xargs": options},
         )
-        with urllib.request.urlopen(request, timeout=200) as response:
-            text: str = json.load(response)["choices"][0]["text"]
-        return text.split()
+        return "".join(choice.text for chunk in chunks for choice in chunk.choices).split()
 
     with ThreadPoolExecutor(WAVE) as pool:
         return list(pool.map(ask, prompts))

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 from engine import program
-from processes import NODE, PolicyService, Processes, free_port, metric, read, until
+from policy_service import NODE, PolicyService
+from ports import free_port
+from processes import Processes
+from scrape import fetch, metric
+from waiting import PATIENCE_S
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(280)]
+pytestmark = pytest.mark.vllm
 
 #: Enough for the whole answer of the program, and for its evictions when the end of the sequence is ignored.
 WHOLE, LONG = 700, 1200
@@ -43,8 +47,9 @@ class System:
             CRYSTALKV_GATEWAY_PORT=str(gateway_port),
             CRYSTALKV_GATEWAY_BACKENDS=f'["{engine_url}"]',
         )
-        until(lambda: read(f"{engine_url}/health") == "", "vLLM is up", 200)
-        until(lambda: "crystal-mini" in read(f"{self.gateway_url}/v1/models"), "the gateway is up")
+        self.until = processes.until
+        self.until(lambda: fetch(f"{engine_url}/health") == "", "vLLM is up")
+        self.until(lambda: "crystal-mini" in fetch(f"{self.gateway_url}/v1/models"), "the gateway is up")
 
     def metric(self, name: str) -> float:
         return metric(self._metrics_url, name)
@@ -67,7 +72,7 @@ def system(model: str, processes: Processes) -> System:
 def attached(system: System) -> None:
     """Also after a test that failed half-way."""
     system.policy.revive()
-    until(system.attached, "the plugin is attached")
+    system.until(system.attached, "the plugin is attached")
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def stream(
     """
     from openai import OpenAI
 
-    client = OpenAI(base_url=f"{system.gateway_url}/v1", api_key="none", max_retries=0, timeout=120)
+    client = OpenAI(base_url=f"{system.gateway_url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
     before = system.evicted
     chunks = client.chat.completions.create(
         model="crystal-mini",
@@ -154,12 +159,12 @@ def test_a_policy_service_that_is_killed_after_evictions_is_no_client_error_and_
 ) -> None:
     answer = stream(system, LONG, once_evicted=system.policy.kill)
     assert (answer.finish_reason, bool(answer.text)) == ("length", True)
-    until(lambda: not system.attached(), "the plugin notices")
+    system.until(lambda: not system.attached(), "the plugin notices")
     evicted = system.evicted
     assert stream(system, WHOLE).finish_reason == "stop"
     assert system.evicted == evicted, "nobody decides, nothing is evicted"
     system.policy.start()
-    until(system.attached, "the plugin is attached again")
+    system.until(system.attached, "the plugin is attached again")
     assert_evicts(system)
 
 
@@ -168,10 +173,10 @@ def test_a_policy_service_that_freezes_after_evictions_is_no_client_error_and_th
 ) -> None:
     answer = stream(system, LONG, once_evicted=system.policy.freeze)
     assert (answer.finish_reason, bool(answer.text)) == ("length", True)
-    until(lambda: not system.attached(), "the plugin gives the frozen service up")
+    system.until(lambda: not system.attached(), "the plugin gives the frozen service up")
     evicted = system.evicted
     assert stream(system, WHOLE).finish_reason == "stop"
     assert system.evicted == evicted, "nobody decides, nothing is evicted"
     system.policy.thaw()
-    until(system.attached, "the plugin is attached again")
+    system.until(system.attached, "the plugin is attached again")
     assert_evicts(system)

@@ -1,17 +1,17 @@
 """The Triton kernels compute what torch computes."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run_to_end
 
 
 @pytest.mark.vllm
 def test_the_kernels_equal_torch_under_the_interpreter() -> None:
     script = Path(__file__).with_name("check_kernels.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    code, output = run_to_end([sys.executable, str(script)])
+    assert code == 0, output[-3000:]
 
 
 @pytest.mark.vllm

@@ -1,13 +1,13 @@
 """What is not supported leaves vLLM as it is, and says so."""
 
 import logging
-import urllib.request
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 from engine import RunningEngine, prompt
-from processes import free_port
+from ports import free_port
+from scrape import metric, samples
 
 from crystal_kv_vllm.compat import WORKER_CLASS, config_refusals
 from crystal_kv_vllm.settings import Settings
@@ -94,10 +94,10 @@ def test_what_is_refused_runs_as_stock_and_is_a_metric(model: str, said: list[st
     try:
         assert engine.scheduler._hooks is None
         assert len(engine.generate([prompt(1, 20)], 5)[0].tokens) == 5
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
-            text = response.read().decode()
-        assert "crystalkv_engine_plugin_active{" in text
-        assert 'feature="worker"' in text
+        url = f"http://127.0.0.1:{port}"
+        assert metric(url, "plugin_active") == 0
+        refused = [sample for sample in samples(url) if sample.name == "crystalkv_engine_refused"]
+        assert [(sample.labels["feature"], sample.value) for sample in refused] == [("worker", 1)]
     finally:
         engine.close()
     assert len(said) == 1
