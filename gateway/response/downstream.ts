@@ -3,8 +3,10 @@ import type { GatewayError } from '../errors.ts';
 import { type ResponseHead, withLength } from '../headers.ts';
 import type { BrokenEnd } from '../observe/outcomes.ts';
 import type { StreamForm } from '../routes.ts';
+import { type Cutter, createCutter } from './cutter.ts';
+import { errorEvent } from './error-event.ts';
+import { createSentTail } from './sent-tail.ts';
 import type { Shaper } from './shaper.ts';
-import { createLineGate, errorEvent, type LineGate } from './sse.ts';
 
 /** A longer body that was to be changed as a whole is passed on as it is. */
 const MAX_WHOLE_BYTES = 32 * 1024 * 1024;
@@ -32,9 +34,10 @@ export function createDownstream(
   own: readonly string[],
   shaper?: Shaper,
 ): Downstream {
-  let gate: LineGate | undefined;
+  /** Of an event stream. */
+  let cutter: Cutter | undefined;
+  const tail = createSentTail();
   let framed = true;
-  let mode: ReturnType<Shaper['start']> = 'pass';
   /** The body of a response that is changed as a whole, and its head, which waits for the length. */
   let whole: { status: number; head: ResponseHead; chunks: Buffer[]; length: number } | undefined;
   /** Something is owed by the shaper; the response may have ended meanwhile. */
@@ -48,31 +51,33 @@ export function createDownstream(
     return 'reset' as const;
   };
 
-  const send = (chunk: Buffer): boolean => {
-    const bytes = gate === undefined ? chunk : gate.push(chunk);
+  const send = (bytes: Buffer): boolean => {
+    if (cutter !== undefined) tail.note(bytes);
     return bytes.length === 0 || response.write(bytes);
   };
-  const shape = (chunk: Buffer): boolean => {
-    const sent = shaper === undefined ? send(chunk) : send(shaper.push(chunk));
+  const pass = (chunk: Buffer): boolean => {
+    const bytes = cutter === undefined ? chunk : cutter.push(chunk);
+    const sent = send(shaper === undefined ? bytes : shaper.push(bytes));
     const owed = shaper?.owed();
     if (owed === undefined) return sent;
     waiting = 'open';
-    void owed.then((bytes) => {
+    void owed.then((late) => {
       const ended = waiting === 'ended';
       waiting = undefined;
       if (response.destroyed) return;
-      send(bytes);
+      send(late);
       if (ended) finish();
       // What was held up by this goes on as after a slow client.
       else if (!response.writableNeedDrain) response.emit('drain');
     });
     return false;
   };
+  /** Of an event that never ended. */
+  const sendLast = (rest: Buffer) => {
+    if (rest.length > 0) send(shaper === undefined ? rest : shaper.last(rest));
+  };
   const finish = () => {
-    if (gate !== undefined) {
-      const rest = gate.rest();
-      if (rest.length > 0) response.write(rest);
-    }
+    if (cutter !== undefined) sendLast(cutter.rest());
     response.end();
   };
   const finishWhole = ({ status, head, chunks }: NonNullable<typeof whole>, change: Shaper) => {
@@ -88,19 +93,19 @@ export function createDownstream(
   return {
     start(status, head) {
       framed = head.framed;
-      mode = shaper?.start(status, head) ?? 'pass';
+      const mode = shaper?.start(status, head) ?? 'pass';
       if (mode === 'whole') {
         whole = { status, head, chunks: [], length: 0 };
         return;
       }
       response.writeHead(status, [...head.headers, ...own]);
       if (head.eventStream) {
-        gate = createLineGate();
+        cutter = createCutter(mode === 'events' ? 'event' : 'line');
         response.flushHeaders();
       }
     },
     write(chunk) {
-      if (whole === undefined) return shape(chunk);
+      if (whole === undefined) return pass(chunk);
       whole.chunks.push(chunk);
       whole.length += chunk.length;
       if (whole.length <= MAX_WHOLE_BYTES) return true;
@@ -118,8 +123,10 @@ export function createDownstream(
         waiting = 'ended';
         return 'ended';
       }
-      if (mode === 'events' && shaper !== undefined) send(shaper.rest());
-      if (gate !== undefined && !framed && form === 'chat' && !gate.done()) return 'cut';
+      if (cutter !== undefined && !framed && form === 'chat') {
+        sendLast(cutter.lines());
+        if (!tail.done()) return 'cut';
+      }
       finish();
       return 'ended';
     },
@@ -137,12 +144,12 @@ export function createDownstream(
         response.end(body);
         return 'told';
       }
-      if (mode === 'events' && shaper !== undefined) send(shaper.rest());
-      if (gate?.done()) {
+      if (cutter !== undefined) sendLast(cutter.lines());
+      if (cutter !== undefined && tail.done()) {
         response.end();
         return 'complete';
       }
-      const bridge = gate?.bridge();
+      const bridge = cutter === undefined ? undefined : tail.bridge();
       // A client that does not read would not read the event either.
       if (bridge === undefined || response.writableNeedDrain) return reset();
       response.end(`${bridge}${errorEvent(form, error)}`);

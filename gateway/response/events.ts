@@ -1,53 +1,9 @@
-const LF = 0x0a;
-const CR = 0x0d;
-const EMPTY = Buffer.alloc(0);
+export const LF = 0x0a;
+export const CR = 0x0d;
 const DATA = Buffer.from('data:');
-/** The last event of the responses API holds the whole response. A longer event is passed on in pieces, unseen. */
-const MAX_HELD_BYTES = 16 * 1024 * 1024;
-
-/** Cuts the bytes of an event stream after blank lines, whatever their line ends are. */
-export interface EventCutter {
-  /** Whole events, possibly none: what follows the last blank line waits. */
-  push(chunk: Buffer): Buffer;
-  /** What waits. */
-  rest(): Buffer;
-}
-
-export function createEventCutter(): EventCutter {
-  let held: Buffer[] = [];
-  let heldBytes = 0;
-  let tail: Buffer = EMPTY;
-
-  return {
-    push(chunk) {
-      // A blank line may lie across two chunks.
-      const seen = tail.length === 0 ? chunk : Buffer.concat([tail, chunk]);
-      const end = lastBoundary(seen) - tail.length;
-      if (end <= 0) {
-        held.push(chunk);
-        heldBytes += chunk.length;
-        tail = seen.subarray(Math.max(0, seen.length - 3));
-        return heldBytes > MAX_HELD_BYTES ? this.rest() : EMPTY;
-      }
-      const whole = held.length === 0 ? chunk.subarray(0, end) : Buffer.concat([...held, chunk.subarray(0, end)]);
-      const open = chunk.subarray(end);
-      held = open.length === 0 ? [] : [open];
-      heldBytes = open.length;
-      tail = open.subarray(Math.max(0, open.length - 3));
-      return whole;
-    },
-    rest() {
-      const bytes = Buffer.concat(held);
-      held = [];
-      heldBytes = 0;
-      tail = EMPTY;
-      return bytes;
-    },
-  };
-}
 
 /** The offset after the last blank line; 0 when there is none. */
-function lastBoundary(bytes: Buffer): number {
+export function lastBlankLine(bytes: Buffer): number {
   for (let at = bytes.length - 1; at > 0; at--) if (isBoundary(bytes, at)) return at + 1;
   return 0;
 }

@@ -4,7 +4,7 @@ import type { StreamForm } from '../routes.ts';
 import { type BodyUsage, createBodyUsage } from '../usage/body-usage.ts';
 import type { Meter } from '../usage/meter.ts';
 import { type FoundUsage, findUsage } from '../usage/tokens.ts';
-import { countEvents, createEventCutter, dataOf, eventsOf } from './events.ts';
+import { countEvents, dataOf, eventsOf } from './events.ts';
 import { aliasEdits, REASONING_NEEDLE } from './reasoning-alias.ts';
 
 const USAGE_NEEDLE = Buffer.from('"usage"');
@@ -25,21 +25,20 @@ export interface ShaperOptions {
 
 /**
  * Sees a response on its way to the client, and changes what someone asked for: byte by byte, all else stays.
- * `pass`: chunks go on as they come, and `push` gives the same bytes. `events`: `push` gives whole events. `whole`: the
- * body is kept until its end, for `finish`.
+ * `pass`: `push` takes chunks as they come, and gives the same bytes. `events`: it takes whole events. `whole`: the body is
+ * kept until its end, for `finish`.
  */
 export interface Shaper {
   start(status: number, head: ResponseHead): 'pass' | 'events' | 'whole';
   push(chunk: Buffer): Buffer;
   /** What `push` still owes: nothing may be pushed before it came. Undefined: nothing. */
   owed(): Promise<Buffer> | undefined;
-  /** Of an event that never ended. */
-  rest(): Buffer;
+  /** Takes what there is of an event that never ended; owes nothing. */
+  last(rest: Buffer): Buffer;
   finish(body: Buffer): Buffer | Promise<Buffer>;
 }
 
 export function createShaper({ form, meter, hidesUsage, alias, report }: ShaperOptions): Shaper {
-  const cutter = createEventCutter();
   let mode: 'pass' | 'events' | 'whole' = 'pass';
   let body: BodyUsage | undefined;
   let owed: Promise<Buffer> | undefined;
@@ -84,7 +83,7 @@ export function createShaper({ form, meter, hidesUsage, alias, report }: ShaperO
       return mode;
     },
     push(chunk) {
-      if (mode === 'events') return shapeEvents(cutter.push(chunk));
+      if (mode === 'events') return shapeEvents(chunk);
       body?.see(chunk);
       const usage = body?.found();
       if (usage !== undefined) meter?.reported(usage);
@@ -95,7 +94,7 @@ export function createShaper({ form, meter, hidesUsage, alias, report }: ShaperO
       owed = undefined;
       return promise;
     },
-    rest: () => shapeEvents(cutter.rest(), false),
+    last: (rest) => (mode === 'events' ? shapeEvents(rest, false) : rest),
     finish(json) {
       const found = findUsage(json);
       if (found?.tokens !== undefined) meter?.reported(found.tokens);
