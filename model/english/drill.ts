@@ -14,8 +14,8 @@ export interface Drill {
   readonly pieces: readonly NumberedPiece[];
 }
 
-/** Share of the sums with two numbers of any size, as where a person has as many as two others together. */
-const TOGETHER_SHARE = 0.35;
+/** Shares of the kinds; the rest are differences. */
+const SHARES = { more: 0.4, together: 0.2 };
 
 /** Draws `count` sums. */
 export function makeDrill(random: Random, count: number): Drill {
@@ -35,12 +35,18 @@ export function makeDrill(random: Random, count: number): Drill {
 }
 
 function drawSum(random: Random): [sum: string, result: number] {
-  const result = random.integer(1, MOST_COUNT);
-  if (result > 1 && random.fraction() < TOGETHER_SHARE) {
-    const first = random.integer(1, result - 1);
-    return [`${first} + ${result - first}`, result];
+  const share = random.fraction();
+  if (share < SHARES.more) {
+    const by = random.integer(...DIFFERENCE);
+    const count = random.integer(1, MOST_COUNT - by);
+    return [`${count} + ${by}`, count + by];
+  }
+  if (share < SHARES.more + SHARES.together) {
+    const small = random.integer(1, DIFFERENCE[1]);
+    const large = random.integer(small, MOST_COUNT - small);
+    return [random.fraction() < 0.5 ? `${small} + ${large}` : `${large} + ${small}`, small + large];
   }
   const by = random.integer(...DIFFERENCE);
-  if (result > by && (result + by > MOST_COUNT || random.fraction() < 0.5)) return [`${result - by} + ${by}`, result];
-  return [`${result + by} - ${by}`, result];
+  const count = random.integer(by + 1, MOST_COUNT);
+  return [`${count} - ${by}`, count - by];
 }
