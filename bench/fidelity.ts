@@ -1,12 +1,12 @@
 /** How much evictions and merges change what a real language model says, in vLLM on the CPU; see `--help`. */
 import { parseArgs } from 'node:util';
+import { smolLm2Folder } from '../model/english/folder.ts';
 import { CANDIDATES, FULL } from './fidelity/candidates.ts';
 import { measure, type Row, type Sizes } from './fidelity/measure.ts';
 import { PROMPTS } from './fidelity/prompts.ts';
 import { conditionsOf, earlierRows, figuresOf, markdown } from './fidelity/results.ts';
 import { writeReport } from './report.ts';
 import { vllmPython } from './vllm/process.ts';
-import { smolLm2Folder } from './vllm/smollm2.ts';
 import { chooseSeed } from './workload.ts';
 
 const ALL: Sizes = { sequences: 9, tokens: 640, shares: [0.25, 0.5] };
@@ -55,7 +55,7 @@ async function main(): Promise<void> {
     process.stdout.write(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
   say(`seed ${seed}`);
   const python = vllmPython();
-  const model = smolLm2Folder(python);
+  const model = smolLm2Folder();
   const candidates = [FULL, ...CANDIDATES.filter(({ key }) => only.includes(key))];
   const prompts = PROMPTS.slice(0, sizes.sequences);
   let rows: Row[] = trial ? [] : earlierRows(seed, sizes);

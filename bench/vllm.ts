@@ -2,6 +2,7 @@
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { smolLm2Folder } from '../model/english/folder.ts';
 import { policyServiceSchema } from '../policy-service/config.ts';
 import { DEFAULT_PROFILE } from '../policy-service/request/profiles.ts';
 import { ROOT } from '../scripts/processes.ts';
@@ -19,7 +20,6 @@ import {
 } from './vllm/measures.ts';
 import { BLOCK_SIZE, MAX_SEQUENCES, type VllmOptions, vllmPython } from './vllm/process.ts';
 import { FULL, QUICK, type Sizes, verboseSizes } from './vllm/sizes.ts';
-import { smolLm2Folder } from './vllm/smollm2.ts';
 import { type Arms, CORES, startSystem } from './vllm/system.ts';
 import { chooseSeed, reportName, VERBOSE_HELP } from './workload.ts';
 
@@ -124,8 +124,7 @@ async function main(): Promise<void> {
       measured.push(await measureChats(arms, context));
     });
     const bigLength = big.promptTokens + big.tokens + BLOCK_SIZE;
-    const smolLm2 = () => smolLm2Folder(python);
-    await measure('135m', { poolBlocks: big.poolBlocks, maxModelLen: bigLength }, smolLm2, async (arms) => {
+    await measure('135m', { poolBlocks: big.poolBlocks, maxModelLen: bigLength }, smolLm2Folder, async (arms) => {
       measured.push(await measureBig(arms, context));
     });
   } finally {
