@@ -38,7 +38,7 @@ for (const [name, variables] of Object.entries(PORTS)) {
     const before = snapshot(image.root);
     const ports = await freePorts(variables.length);
     const env = Object.fromEntries(variables.map((variable, index) => [variable, `${ports[index]}`]));
-    const container = run(image, { env });
+    const container = await run(image, { env });
     await container.healthy().finally(async () => assert.equal(await container.stop(), 0, container.output()));
     assert.deepEqual(snapshot(image.root), before);
   });

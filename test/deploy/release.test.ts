@@ -74,7 +74,7 @@ test('the package, installed into an empty folder, runs policy service, engine a
       cmd: [program],
       healthcheck: healthcheck(port),
     };
-    const container = run(image, { env });
+    const container = await run(image, { env });
     running.push(container);
     await container.healthy();
   }

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { PolicyPeer } from '../../gateway/fleet/policy-peer.ts';
+import { type Child, startChild } from '../../scripts/child.ts';
+import { readMetrics, valueOfSeries } from '../../scripts/metrics/text.ts';
 import { freePorts } from '../../scripts/ports.ts';
 import { ROOT } from '../../scripts/processes.ts';
 import { runCommand } from '../../scripts/testing/command.ts';
@@ -36,14 +36,11 @@ const PORTS = {
 };
 const moved = (text: string) => Object.entries(ADDRESSES).reduce((it, [from, to]) => it.replaceAll(from, to), text);
 const running: Container[] = [];
-let redisServer: ChildProcess | undefined;
+let redisServer: Child | undefined;
 
 after(async () => {
   for (const container of running.reverse()) await container.stop();
-  if (redisServer?.exitCode === null) {
-    redisServer.kill('SIGTERM');
-    await once(redisServer, 'close');
-  }
+  await redisServer?.stop();
   builder.close();
   rmSync(shared, { recursive: true, force: true });
 });
@@ -82,10 +79,9 @@ test('the services of the file, started as it says, answer a chat and evict', { 
 
   const data = join(shared, 'redis');
   mkdirSync(data);
-  const [program = '', ...args] = (compose.services['redis']?.command ?? []) as string[];
-  redisServer = spawn(program, [...args, '--port', `${redis}`, '--bind', '127.0.0.1', '--dir', data], {
-    stdio: 'ignore',
-  });
+  const command = (compose.services['redis']?.command ?? []) as string[];
+  const place = ['--port', `${redis}`, '--bind', '127.0.0.1', '--dir', data];
+  redisServer = await startChild([...command, ...place], { stdio: 'ignore' });
   for (const name of ['policy-service', 'engine', 'gateway']) {
     const container = await start(name);
     running.push(container);
@@ -107,8 +103,8 @@ test('the services of the file, started as it says, answer a chat and evict', { 
   const text = await answer.text();
   assert.equal(answer.status, 200, text);
   assert.match((JSON.parse(text) as { choices: [{ message: { content: string } }] }).choices[0].message.content, /\d/);
-  const counted = await (await fetch(`http://127.0.0.1:${metrics}/metrics`)).text();
-  assert.match(counted, /^crystalkv_stream_up\{engine="embedded"\} 1$/m, 'the engine got in with the token');
+  const samples = await readMetrics(`http://127.0.0.1:${metrics}/metrics`);
+  assert.equal(valueOfSeries(samples, 'crystalkv_stream_up{engine="embedded"}'), 1, 'the engine got in with the token');
 });
 
 test('gRPC answers whoever has the token, and nobody else', { skip: needsRedis }, async () => {

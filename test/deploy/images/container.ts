@@ -1,6 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
+import type { StdioOptions } from 'node:child_process';
+import { outputOf, type ProcessExit, startChild } from '../../../scripts/child.ts';
+import { PatienceError, until } from '../../../scripts/until.ts';
 import { type Image, inside, pathOf } from './image.ts';
 
 export interface Container {
@@ -26,62 +26,42 @@ const USERS: Readonly<Record<string, number>> = { root: 0, node: 1000 };
 
 /**
  * Runs an image's command as its user, with the image's environment and nothing else, in its working folder. The user is
- * switched where this process may do so (as root); `/` is this machine's.
+ * switched where this process may do so (as root); `/` is this machine's. Rejects when the command cannot be started.
  */
-export function run(image: Image, { env = {}, command }: RunOptions = {}): Container {
-  const environment = { HOME: '/nonexistent', ...pathOf(image), ...env };
-  const start = (words: readonly string[]): ChildProcess => {
-    const [program = '', ...args] = words;
-    return spawn(program, args, {
-      cwd: inside(image, '.'),
-      env: environment,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      ...userOf(image),
-    });
+export async function run(image: Image, { env = {}, command }: RunOptions = {}): Promise<Container> {
+  const options = {
+    cwd: inside(image, '.'),
+    env: { HOME: '/nonexistent', ...pathOf(image), ...env },
+    stdio: ['ignore', 'pipe', 'pipe'] as StdioOptions,
+    ...userOf(image),
   };
-  const child = start([...image.entrypoint, ...(command ?? image.cmd)]);
-  let output = '';
-  let failure: Error | undefined;
-  child.once('error', (error) => {
-    failure = error;
-  });
-  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-    output += text;
-  });
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    output += text;
-  });
-  const exit = once(child, 'close').then(() => undefined);
+  const child = await startChild([...image.entrypoint, ...(command ?? image.cmd)], options);
+  const output = outputOf(child);
+  const codeOf = ({ code }: ProcessExit) => code ?? undefined;
 
   return {
     async healthy() {
-      const deadline = Date.now() + HEALTHY_MS;
-      for (;;) {
-        if (failure !== undefined) throw failure;
-        if (child.exitCode !== null) throw new Error(`ended with code ${child.exitCode}\n${output}`);
-        const probe = start(image.healthcheck);
-        let said = '';
-        probe.stderr?.setEncoding('utf8').on('data', (text: string) => {
-          said += text;
-        });
-        const [code] = (await once(probe, 'close')) as [number | null];
-        if (code === 0) return;
-        if (Date.now() > deadline) throw new Error(`not healthy in ${HEALTHY_MS} ms: ${said}\n${output}`);
-        await sleep(200);
-      }
+      let problem = '';
+      const passes = async () => {
+        const exit = child.exit();
+        if (exit !== undefined) throw new Error(`ended with ${exit.code ?? exit.signal}\n${output.all}`);
+        const check = await startChild(image.healthcheck, options);
+        const said = outputOf(check);
+        const { code } = await check.closed;
+        problem = said.all;
+        return code === 0;
+      };
+      const patience = { ms: HEALTHY_MS, pollMs: 200, progress: () => output.all.length };
+      await until(passes, 'the health check passes', patience).catch((error: unknown) => {
+        throw error instanceof PatienceError ? new Error(`${error.message}: ${problem}\n${output.all}`) : error;
+      });
     },
     async stop() {
-      child.kill('SIGTERM');
-      const force = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
-      await exit;
-      clearTimeout(force);
-      return child.exitCode ?? undefined;
+      await child.stop(STOP_MS);
+      return codeOf(await child.closed);
     },
-    async ended() {
-      await exit;
-      return child.exitCode ?? undefined;
-    },
-    output: () => output,
+    ended: async () => codeOf(await child.closed),
+    output: () => output.all,
   };
 }
 
