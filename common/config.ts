@@ -21,6 +21,8 @@ export interface Option {
   secret: boolean;
   /** Names of members, at any depth of the value, that are never printed (`.meta({ hides: /.../ })`). */
   hides: RegExp | undefined;
+  /** Read at the start only (`.meta({ fixed: true })`, here or around it): a change needs a restart. */
+  fixed: boolean;
   /** A plain string: the environment's text is taken as it is. */
   text: boolean;
 }
@@ -29,13 +31,14 @@ export interface Option {
  * The options of a section: the leaves of its schema. The environment variable of `engine.pool.blocks` is
  * `CRYSTALKV_ENGINE_POOL_BLOCKS`, unless the leaf's meta data names another (`.meta({ env: '...' })`).
  */
-export function optionsOf(section: Section, schema: z.ZodType, path: string[] = []): Option[] {
+export function optionsOf(section: Section, schema: z.ZodType, path: string[] = [], isFixed = false): Option[] {
   const inner = unwrap(schema);
+  const meta = schema.meta() ?? {};
+  const fixed = isFixed || meta['fixed'] === true;
   if (inner instanceof z.ZodObject) {
     const shape = inner.shape as Record<string, z.ZodType>;
-    return Object.entries(shape).flatMap(([key, child]) => optionsOf(section, child, [...path, key]));
+    return Object.entries(shape).flatMap(([key, child]) => optionsOf(section, child, [...path, key], fixed));
   }
-  const meta = schema.meta() ?? {};
   const derived = ['CRYSTALKV', section, ...path].join('_').toUpperCase();
   return [
     {
@@ -45,6 +48,7 @@ export function optionsOf(section: Section, schema: z.ZodType, path: string[] = 
       fallback: schema instanceof z.ZodDefault ? schema.def.defaultValue : undefined,
       secret: meta['secret'] === true,
       hides: meta['hides'] instanceof RegExp ? meta['hides'] : undefined,
+      fixed,
       text: inner instanceof z.ZodString,
     },
   ];
@@ -162,7 +166,7 @@ function readScalar(text: string): unknown {
   }
 }
 
-function setAt(target: unknown, path: string[], value: unknown): void {
+export function setAt(target: unknown, path: string[], value: unknown): void {
   let node = target as Record<string, unknown>;
   for (const key of path.slice(0, -1)) {
     const next = node[key];
@@ -173,11 +177,11 @@ function setAt(target: unknown, path: string[], value: unknown): void {
   if (last !== undefined) node[last] = value;
 }
 
-function getAt(target: unknown, path: string[]): unknown {
+export function getAt(target: unknown, path: string[]): unknown {
   return path.reduce<unknown>((node, key) => (node as Record<string, unknown> | undefined)?.[key], target);
 }
 
-function deepFreeze<T>(value: T): T {
+export function deepFreeze<T>(value: T): T {
   if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
     Object.freeze(value);
     for (const child of Object.values(value)) deepFreeze(child);

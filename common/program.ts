@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { z } from 'zod';
 import { ConfigError, loadSection, optionsOf, readConfigFile, type Section, withoutSecrets } from './config.ts';
+import { takeHangUps } from './hang-up.ts';
 
 /** What a program's `main.ts` declares; everything else is derived. */
 export interface Program<T> {
@@ -14,8 +15,15 @@ export interface Program<T> {
   stopWhen?: Promise<void> | undefined;
   /** What can be said of a configuration without starting with it, beside its schema. Throws an error that names it. */
   check?(config: T): void;
-  /** Starts the program; the returned function stops it and resolves when nothing of it is left. */
-  start(config: T): Promise<() => Promise<void>>;
+  start(config: T): Promise<Running<T>>;
+}
+
+/** A program that runs. */
+export interface Running<T> {
+  /** Resolves when nothing of it is left. */
+  stop(): Promise<void>;
+  /** Takes another configuration, which `read` gives or throws a ConfigError. Without this SIGHUP ends the program. */
+  reload?(read: () => T): void;
 }
 
 const DEFAULT_FILE = 'crystal-kv.yaml';
@@ -26,6 +34,7 @@ const DEFAULT_FILE = 'crystal-kv.yaml';
  */
 export async function runProgram<T>(program: Program<T>): Promise<void> {
   let config: T;
+  let read: () => T;
   const flags = Object.entries(program.flags ?? {});
   try {
     const { values } = parseArgs({
@@ -43,7 +52,8 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
     const env = { ...process.env };
     for (const [flag, name] of flags)
       env[name] = ((values as Record<string, unknown>)[flag] as string | undefined) ?? env[name];
-    config = loadProgramConfig(program, values.config, env);
+    read = () => loadProgramConfig(program, values.config, env);
+    config = read();
     if (values.check) {
       checkConfig(program, config);
       return;
@@ -54,13 +64,15 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
     process.exitCode = 2;
     return;
   }
-  let stop: () => Promise<void>;
+  let running: Running<T>;
   try {
-    stop = await program.start(config);
+    running = await program.start(config);
   } catch (error) {
     process.stderr.write(`${program.name}: ${(error as Error).message}\n`);
     process.exit(1);
   }
+  const { reload } = running;
+  if (reload !== undefined) takeHangUps(() => reload(read));
   await new Promise<void>((resolve) => {
     let signals = 0;
     void program.stopWhen?.then(resolve);
@@ -73,7 +85,8 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
     process.on('SIGINT', onSignal);
     process.on('SIGTERM', onSignal);
   });
-  await stop();
+  if (reload !== undefined) takeHangUps(() => {});
+  await running.stop();
   process.exit(0);
 }
 
@@ -85,7 +98,7 @@ function checkConfig<T>(program: Program<T>, config: T): void {
     throw new ConfigError((error as Error).message);
   }
   process.stdout.write(`${JSON.stringify(printable(program, config), null, 2)}\n`);
-  process.stderr.write(`${program.name}: this configuration can be used\n`);
+  process.stderr.write(`${program.name}: configuration is valid\n`);
 }
 
 /** The program's sections from `file` (default: crystal-kv.yaml, or CRYSTALKV_CONFIG, when it exists) and `env`. */
@@ -120,20 +133,24 @@ function helpText<T>(program: Program<T>): string {
     '',
     'Options',
     '  --config FILE   configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists)',
-    '  --check         say whether the configuration can be used, print it, and stop',
-    '  --help, -h      this text',
+    '  --check         validate and print the configuration, then exit',
+    '  --help, -h      print this text, then exit',
     ...Object.entries(program.flags ?? {}).map(
-      ([flag, env]) => `  ${`--${flag} VALUE`.padEnd(15)} the same as ${env}=VALUE`,
+      ([flag, env]) => `  ${`--${flag} VALUE`.padEnd(15)} same as ${env}=VALUE`,
     ),
   ];
   for (const key in program.sections) {
     const { section, schema } = program.sections[key];
-    lines.push('', `Section ${section} (environment variables override the file)`);
-    for (const option of optionsOf(section, schema)) {
+    const options = optionsOf(section, schema);
+    const star = options.some(({ fixed }) => fixed)
+      ? '; SIGHUP reloads it, but a change of options with * needs a restart'
+      : '';
+    lines.push('', `Section ${section} (environment variables override the file${star})`);
+    for (const option of options) {
       if (option.path.length === 0) continue;
       const fallback = option.fallback === undefined ? '' : ` [${JSON.stringify(option.fallback)}]`;
       const file = option.secret ? ` or ${option.env}_FILE` : '';
-      lines.push(`  ${option.path.join('.')}  ${option.env}${file}${fallback}`);
+      lines.push(`  ${option.path.join('.')}${option.fixed ? '*' : ''}  ${option.env}${file}${fallback}`);
       if (option.description !== '') lines.push(`      ${option.description}`);
     }
   }

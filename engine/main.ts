@@ -42,7 +42,7 @@ await runProgram<{ engine: EngineConfig }>({
     const server = await listen(http.handler, config.host, config.port);
     logger.info({ url: server.url, port: server.port, ...engine.info }, 'listening');
     engine.onFailure(() => process.kill(process.pid, 'SIGTERM'));
-    return async () => {
+    const stop = async () => {
       let timer: NodeJS.Timeout | undefined;
       const deadline = new Promise<void>((resolve) => {
         timer = setTimeout(resolve, DRAIN_MS);
@@ -55,5 +55,6 @@ await runProgram<{ engine: EngineConfig }>({
       await closed;
       await engine.close();
     };
+    return { stop };
   },
 });

@@ -20,7 +20,7 @@ export interface AppDeps extends ForwardDeps, ExchangeDeps {
   /** Undefined: nobody is asked for a key. */
   keyring: Keyring | undefined;
   /** The gateway described, for `/openapi.json`. */
-  openApi: Readonly<Record<string, unknown>>;
+  openApi(): Readonly<Record<string, unknown>>;
   /** Answers `/metrics`; undefined when it has a listener of its own. */
   metricsHandler: RequestHandler | undefined;
   /** The live page; undefined when it is not served. */
@@ -34,7 +34,7 @@ export function createApp(deps: AppDeps): RequestListener {
   app.enable('case sensitive routing').enable('strict routing').set('query parser', false);
 
   app.get('/health', (_request, response) => void response.json({ status: 'ok' }));
-  app.get('/openapi.json', (_request, response) => void response.json(deps.openApi));
+  app.get('/openapi.json', (_request, response) => void response.json(deps.openApi()));
   app.get('/ready', ready(deps.fleet, deps.inflight));
   const { keyring, metricsHandler } = deps;
   if (metricsHandler !== undefined) app.get('/metrics', mayRead(keyring), metricsHandler);

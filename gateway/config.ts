@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { LOG_LEVELS } from '../common/logger.ts';
 import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/profile-name.ts';
@@ -13,6 +14,7 @@ import { tlsSchema } from './tls.ts';
 import { compatSchema, usageSchema } from './usage/config.ts';
 
 const MIB = 1024 * 1024;
+const FIXED = { fixed: true };
 
 const UI_SWITCH = ['auto', 'on', 'off'] as const;
 
@@ -21,25 +23,32 @@ export function servesUi({ host, ui }: Pick<GatewayConfig, 'host' | 'ui'>): bool
   return ui.enabled === 'on' || (ui.enabled === 'auto' && LOOPBACK.test(host));
 }
 
-/** The section `gateway`. Times are milliseconds, sizes bytes. */
+/** The section `gateway`. Times are milliseconds, sizes bytes. What is `fixed` is read at the start only. */
 const options = z.strictObject({
-  host: z.string().min(1).default('127.0.0.1').describe('Address to listen on; beyond loopback only with API keys'),
-  port: whole(0, 65_535).default(8080).describe('Port to listen on, 0 for any free one'),
+  host: z
+    .string()
+    .min(1)
+    .default('127.0.0.1')
+    .describe('Address to listen on; beyond loopback only with API keys')
+    .meta(FIXED),
+  port: whole(0, 65_535).default(8080).describe('Port to listen on, 0 for any free one').meta(FIXED),
   ...fleetOptions,
-  keys: keysSchema,
-  redis: redisSchema,
-  limits: limitsSchema,
-  usage: usageSchema,
-  compat: compatSchema,
+  keys: keysSchema.meta(FIXED),
+  redis: redisSchema.meta(FIXED),
+  limits: limitsSchema.meta(FIXED),
+  usage: usageSchema.meta(FIXED),
+  compat: compatSchema.meta(FIXED),
   tls: tlsSchema,
-  cors: corsSchema,
+  cors: corsSchema.meta(FIXED),
   allow_unauthenticated: z
     .boolean('must be true or false')
     .default(false)
-    .describe('true: listen beyond loopback without API keys, for everybody who can reach the address'),
+    .describe('true: listen beyond loopback without API keys, for everybody who can reach the address')
+    .meta(FIXED),
   body_limit_bytes: whole(1024, 512 * MIB)
     .default(64 * MIB)
-    .describe('Largest request body; more gets a 413 (1024 to 536870912)'),
+    .describe('Largest request body; more gets a 413 (1024 to 536870912)')
+    .meta(FIXED),
   timeouts: z
     .strictObject({
       connect_ms: whole(50, 60_000).default(5_000).describe('To open a connection to a backend (50 to 60000)'),
@@ -55,12 +64,14 @@ const options = z.strictObject({
         .default(3_600_000)
         .describe('For a whole request, other backends tried included (1000 to 86400000)'),
     })
-    .prefault({}),
+    .prefault({})
+    .meta(FIXED),
   retries: retriesSchema,
   admission: admissionSchema,
   workers: whole(1, 256)
     .default(1)
-    .describe('Processes that share the port (1 to 256); what is kept in memory is kept by each of them'),
+    .describe('Processes that share the port (1 to 256); what is kept in memory is kept by each of them')
+    .meta(FIXED),
   drain_ms: whole(0, 3_600_000)
     .default(30_000)
     .describe('How long running requests may go on after the signal to stop (0 to 3600000)'),
@@ -76,7 +87,8 @@ const options = z.strictObject({
     .refine((bounds) => bounds.budget_tokens_min <= bounds.budget_tokens_max, {
       error: 'budget_tokens_min must not be above budget_tokens_max',
     })
-    .prefault({}),
+    .prefault({})
+    .meta(FIXED),
   ui: z
     .strictObject({
       enabled: z
@@ -84,15 +96,18 @@ const options = z.strictObject({
         .default('auto')
         .describe(`The live page at /ui, one of ${UI_SWITCH.join(', ')}; auto: when the gateway listens on loopback`),
     })
-    .prefault({}),
+    .prefault({})
+    .meta(FIXED),
   metrics_host: z
     .string()
     .min(1)
     .optional()
-    .describe('Address of the listener at metrics_port, which asks for no key; without it that of host'),
+    .describe('Address of the listener at metrics_port, which asks for no key; without it that of host')
+    .meta(FIXED),
   metrics_port: whole(0, 65_535)
     .optional()
-    .describe('Port of its own for /metrics, 0 for any free one; without it /metrics is on the main port'),
+    .describe('Port of its own for /metrics, 0 for any free one; without it /metrics is on the main port')
+    .meta(FIXED),
   log_level: z
     .enum(LOG_LEVELS)
     .default('info')
@@ -108,5 +123,18 @@ export const gatewaySchema = options.superRefine((config, context) => {
 });
 export type GatewayConfig = z.output<typeof gatewaySchema>;
 
-/** The section `profiles`; what a profile means is the policy service's business, the gateway knows the names. */
-export const profilesSchema = z.record(z.string().regex(PROFILE_NAME, PROFILE_NAME_RULE), z.unknown());
+const PROFILES_FILE = new URL('../common/profiles.schema.json', import.meta.url);
+const { additionalProperties } = JSON.parse(readFileSync(PROFILES_FILE, 'utf8')) as {
+  additionalProperties: JsonSchema;
+};
+type JsonSchema = Parameters<typeof z.fromJSONSchema>[0];
+
+/**
+ * The section `profiles`. The gateway needs the names alone; what the policy service would refuse it refuses too, so that
+ * both take a file or neither does.
+ */
+export const profilesSchema = z.record(
+  z.string().regex(PROFILE_NAME, PROFILE_NAME_RULE),
+  z.fromJSONSchema(additionalProperties),
+);
+export type ProfilesConfig = z.output<typeof profilesSchema>;

@@ -1,7 +1,8 @@
 import type { Registry } from 'prom-client';
 import { listen } from '../common/http.ts';
+import { logReload, takeOver } from '../common/reload.ts';
 import { within } from '../common/time.ts';
-import type { GatewayConfig } from './config.ts';
+import { type GatewayConfig, gatewaySchema } from './config.ts';
 import { answerClientErrors } from './response/client-errors.ts';
 import { readTls, reloadTls, type TlsFiles } from './tls.ts';
 import { type GatewayDeps, type Parts, wire } from './wire.ts';
@@ -15,9 +16,10 @@ export interface Gateway {
   readonly registry: Registry;
   /**
    * Takes another configuration while requests run. Backends that stay keep what is known of them, removed ones finish
-   * what they have. Names the options that are fixed until the next start.
+   * what they have. `profiles` are those that a request may name; without it they stay. Names the changed options that
+   * need a restart.
    */
-  reload(config: GatewayConfig): void;
+  reload(config: GatewayConfig, profiles?: readonly string[]): void;
   /**
    * Drains: takes no more connections, lets running requests go on for `drain_ms`, then ends streams with an error
    * event and the rest with a 503. Resolves when no connection, timer or request is left. May be called again.
@@ -29,27 +31,6 @@ export interface Gateway {
 const KEEP_ALIVE_MS = 65_000;
 /** For requests that were cut at the deadline to get their last bytes out. */
 const FLUSH_MS = 1_000;
-
-/** Options that are read at the start only. */
-const FIXED = [
-  'host',
-  'port',
-  'metrics_port',
-  'ui',
-  'body_limit_bytes',
-  'options',
-  'timeouts',
-  'policy_token',
-  'policy_ca',
-  'keys',
-  'redis',
-  'limits',
-  'cors',
-  'metrics_host',
-  'usage',
-  'compat',
-  'allow_unauthenticated',
-] as const satisfies readonly (keyof GatewayConfig)[];
 
 /** Starts the gateway. Rejects when it cannot listen; the message names the address. */
 export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): Promise<Gateway> {
@@ -84,13 +65,13 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
   let closing: Promise<void> | undefined;
 
   return {
-    reload(next) {
-      const fixed = FIXED.filter((key) => JSON.stringify(next[key]) !== JSON.stringify(config[key]));
+    reload(next, profiles) {
+      const taken = takeOver('gateway', gatewaySchema, config, next);
       reloadTls(main.server, tls, next.tls, logger);
-      config = { ...next, ...Object.fromEntries(FIXED.map((key) => [key, config[key]])) };
+      config = taken.config;
       fleet.update(config);
-      if (fixed.length > 0) logger.warn({ options: fixed }, 'these options need a restart');
-      logger.info({ backends: fleet.all.length }, 'configuration reloaded');
+      if (profiles !== undefined) parts.setProfiles(profiles);
+      logReload(logger, taken.needRestart, { backends: fleet.all.length });
     },
     port: main.port,
     url: main.url,

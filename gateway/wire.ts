@@ -47,6 +47,8 @@ export interface Parts {
   fleet: Fleet;
   inflight: Inflight;
   ui: Ui | undefined;
+  /** Requests may name these profiles from now on. */
+  setProfiles(profiles: readonly string[]): void;
   /** Ends every timer and connection of the parts. */
   close(): Promise<void>;
 }
@@ -105,17 +107,19 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
     ...{ fleet, names, metrics, keyed: keyring !== undefined },
     ...{ usage: start.usage, compat: start.compat, limits: start.limits },
   });
-  const optionLimits = {
-    budgetTokens: { min: start.options.budget_tokens_min, max: start.options.budget_tokens_max },
-    profiles: deps.profiles,
+  const budgetTokens = { min: start.options.budget_tokens_min, max: start.options.budget_tokens_max };
+  const withProfiles = (profiles: readonly string[]) => {
+    const limits = { budgetTokens, profiles };
+    return { readOption: createOptionReader(limits), openApi: openApiDocument(limits) };
   };
+  let named = withProfiles(deps.profiles);
   const peers = () => fleet.all.flatMap(({ peer }) => peer ?? []);
-  const ui = servesUi(start) ? createUi({ peers, budgetTokens: optionLimits.budgetTokens }) : undefined;
+  const ui = servesUi(start) ? createUi({ peers, budgetTokens }) : undefined;
   const metricsListener = metricsHandler(deps.metricsOf?.(registry) ?? registry);
 
   const app = createApp({
     ...{ fleet, inflight, keyring, limits, metering, metrics, series, names, shedder, logger, tracing, ui },
-    openApi: openApiDocument(optionLimits),
+    openApi: () => named.openApi,
     serve: createServe({
       ...{ fleet, admission, metrics, responseIds },
       retries: () => config().retries,
@@ -123,7 +127,7 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
     }),
     stick: createStick(fleet, responseIds),
     cors: start.cors,
-    request: { fleet, forcesUsage: metering.forces, readOption: createOptionReader(optionLimits) },
+    request: { fleet, forcesUsage: metering.forces, readOption: (...option) => named.readOption(...option) },
     bodyLimit: start.body_limit_bytes,
     totalMs: () => config().timeouts.total_ms,
     metricsHandler: start.metrics_port === undefined ? metricsListener : undefined,
@@ -131,6 +135,9 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
 
   return {
     ...{ app, registry, fleet, inflight, ui, metrics: metricsListener },
+    setProfiles(profiles) {
+      named = withProfiles(profiles);
+    },
     async close() {
       shedder.close();
       keyring?.close();

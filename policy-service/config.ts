@@ -11,7 +11,7 @@ export const CALIBRATION_MODES = ['auto', 'off'] as const;
 const interval = z.int().min(0).max(10_000);
 const port = z.int().min(0).max(65_535);
 
-/** Section `policy_service`. */
+/** Section `policy_service`. What is `fixed` is read at the start only. */
 export const policyServiceSchema = z.strictObject({
   enabled: z
     .union([z.boolean(), z.literal([0, 1]).transform((value) => value === 1)], {
@@ -22,10 +22,10 @@ export const policyServiceSchema = z.strictObject({
       env: 'CRYSTALKV_ENABLED',
       description: 'false or 0: all evictions stop at once, whatever requests ask for',
     }),
-  host: z.string().min(1).default('127.0.0.1').meta({ description: 'gRPC address' }),
-  port: port.default(50051).meta({ description: 'gRPC port; 0 takes a free one' }),
-  metrics_host: z.string().min(1).default('127.0.0.1'),
-  metrics_port: port.default(9091).meta({ description: 'port of /metrics and /health' }),
+  host: z.string().min(1).default('127.0.0.1').meta({ description: 'gRPC address', fixed: true }),
+  port: port.default(50051).meta({ description: 'gRPC port; 0 takes a free one', fixed: true }),
+  metrics_host: z.string().min(1).default('127.0.0.1').meta({ fixed: true }),
+  metrics_port: port.default(9091).meta({ description: 'port of /metrics and /health', fixed: true }),
   log_level: z.enum(LOG_LEVELS).default('info'),
   default_profile: z.string().min(1).default(DEFAULT_PROFILE),
   measure_every: interval.default(8).meta({ description: 'engines measure requests at every n-th step; 0: never' }),
@@ -47,10 +47,12 @@ export const policyServiceSchema = z.strictObject({
         .default(join(homedir(), '.cache', 'crystal-kv', 'calibration'))
         .meta({ description: 'folder in which what was found out is kept, a file for each model' }),
     })
-    .prefault({}),
+    .prefault({})
+    .meta({ fixed: true }),
   auth_token: z.string().min(16).optional().meta({
     description: 'shared token of at least 16 characters, sent as metadata authorization: Bearer',
     secret: true,
+    fixed: true,
   }),
   tls: z
     .strictObject({
@@ -58,7 +60,8 @@ export const policyServiceSchema = z.strictObject({
       key: z.string().min(1).optional().meta({ description: 'PEM file of the private key' }),
       client_ca: z.string().min(1).optional().meta({ description: 'PEM file; clients must show a certificate of it' }),
     })
-    .prefault({}),
+    .prefault({})
+    .meta({ fixed: true }),
   limits: z
     .strictObject({
       min_budget_tokens: z.int().min(1).max(1_048_576).default(16),

@@ -79,12 +79,13 @@ export const fleetOptions = {
     .min(1)
     .optional()
     .describe('Shared token of the policy services beside the backends')
-    .meta({ secret: true }),
+    .meta({ secret: true, fixed: true }),
   policy_ca: z
     .string()
     .min(1)
     .optional()
-    .describe('PEM file of the authority that signed their certificates; turns TLS on'),
+    .describe('PEM file of the authority that signed their certificates; turns TLS on')
+    .meta({ fixed: true }),
   models: z
     .strictObject({
       aliases: z

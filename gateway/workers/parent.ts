@@ -94,10 +94,10 @@ export async function startWorkers(count: number, logger: Logger): Promise<Worke
     new Promise<ToParent & { ckv: 'ready' }>((resolve, reject) => {
       start(resolve, (reason) => reject(new Error(reason)));
     });
+  const left = () => Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
   const stop = async (graceMs: number) => {
     stopping = true;
     for (const timer of timers) clearTimeout(timer);
-    const left = () => Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined);
     const ended = left().map((worker) => new Promise<void>((resolve) => worker.once('exit', () => resolve())));
     for (const worker of left()) tell(worker, { ckv: 'stop' });
     const timer = setTimeout(() => {
@@ -120,7 +120,8 @@ export async function startWorkers(count: number, logger: Logger): Promise<Worke
   }
   return {
     reload() {
-      for (const worker of ready) tell(worker, { ckv: 'reload' });
+      // Those that are starting, too: they may have read the file before it changed.
+      for (const worker of left()) tell(worker, { ckv: 'reload' });
     },
     stop,
   };

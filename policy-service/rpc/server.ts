@@ -8,9 +8,10 @@ import type { Registry } from 'prom-client';
 import { ConfigError } from '../../common/config.ts';
 import { listen, metricsHandler } from '../../common/http.ts';
 import type { Logger } from '../../common/logger.ts';
+import { logRefusedReload, logReload, takeOver } from '../../common/reload.ts';
 import { createCalibrationCache } from '../calibration/cache.ts';
 import type { CalibrationOptions } from '../calibration/calibrator.ts';
-import { type Config, checkExposure, type PolicyServiceConfig, settingsOf } from '../config.ts';
+import { type Config, checkExposure, type PolicyServiceConfig, policyServiceSchema, settingsOf } from '../config.ts';
 import { createEngines } from '../session/engines.ts';
 import { requireToken } from './auth.ts';
 import { tolerantService } from './decode.ts';
@@ -43,6 +44,7 @@ export interface PolicyServer {
 export async function createServer({ config, logger }: { config: Config; logger: Logger }): Promise<PolicyServer> {
   const { service: options } = config;
   checkExposure(options);
+  let current = options;
   const settings = { current: settingsOf(config) };
   const credentials = credentialsOf(options);
   const engines = createEngines({ settings, logger, calibration: calibrationOf(options, logger) });
@@ -75,14 +77,16 @@ export async function createServer({ config, logger }: { config: Config; logger:
     registry: engines.metrics.registry,
     reload(next) {
       const changed = settingsOf(next);
+      const taken = takeOver('policy_service', policyServiceSchema, current, next.service);
+      current = taken.config;
       settings.current = changed;
       engines.govern();
       engines.metrics.reloads.inc({ outcome: 'applied' });
-      logger.info({ enabled: changed.enabled, profiles: [...changed.profiles.keys()] }, 'configuration read again');
+      logReload(logger, taken.needRestart, { enabled: changed.enabled, profiles: [...changed.profiles.keys()] });
     },
     reloadFailed(error) {
       engines.metrics.reloads.inc({ outcome: 'refused' });
-      logger.error({ reason: error.message }, 'the new configuration cannot be used, the old one stays');
+      logRefusedReload(logger, error);
     },
     async close() {
       health.setStatus('', 'NOT_SERVING');

@@ -10,6 +10,7 @@ import { lastLines, runCommand } from '../testing/command.ts';
 const LIB = join(ROOT, 'lib');
 /** What the programs read beside their code. */
 const ASSETS = [
+  'common/*.json',
   'gateway/**/*.{html,css,js,json,svg,LICENSE,yaml,lua}',
   'policy-service/**/*.{json,yaml}',
   'engine/kernels/kernels.wasm',

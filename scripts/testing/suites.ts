@@ -67,6 +67,7 @@ const CHECKS: Suite[] = [
         await checkCommand('buf lint', 'buf', ['lint']),
         await checkGeneratedProtocol(),
         await checkCommand('kernels.wasm', process.execPath, ['scripts/kernels.ts', '--check']),
+        await checkCommand('common/profiles.schema.json', process.execPath, ['scripts/profile-schema.ts', '--check']),
         await checkCommand('docs/compatibility.md', process.execPath, ['scripts/compatibility.ts', '--check']),
       ]),
   },

@@ -50,10 +50,15 @@ describe('the section gateway', () => {
     });
   }
 
-  it('the section profiles gives names and asks nothing about their values', () => {
-    const profiles = loadSection('profiles', profilesSchema, { profiles: { tight: { any: 1 }, wide: null } }, {});
-    assert.deepEqual(Object.keys(profiles), ['tight', 'wide']);
-    assert.throws(() => loadSection('profiles', profilesSchema, { profiles: { 'a b': {} } }, {}), ConfigError);
+  it('the section profiles gives names, and refuses what the policy service refuses', () => {
+    const load = (profiles: object) => loadSection('profiles', profilesSchema, { profiles }, {});
+    assert.deepEqual(Object.keys(load({ tight: { policy: 'window' }, wide: { policy: 'full' } })), ['tight', 'wide']);
+    assert.throws(() => load({ 'a b': { policy: 'full' } }), ConfigError);
+    assert.throws(() => load({ tight: { policy: 'lru' } }), /profiles\.tight\.policy is "lru"/);
+    assert.throws(
+      () => load({ tight: { policy: 'full', controller: { type: 'none' } } }),
+      /profiles\.tight\.controller/,
+    );
     assert.deepEqual(loadSection('profiles', profilesSchema, {}, {}), {});
   });
 });

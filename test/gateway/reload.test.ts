@@ -4,10 +4,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { gatewaySchema } from '../../gateway/config.ts';
 import { fleet, named, whoAnswers } from './fleet-harness.ts';
-import { chat, metric, metricReaches, until } from './harness.ts';
+import { chat, metric, metricReaches, setup, until } from './harness.ts';
 import { listening, run } from './program.ts';
-import { createUpstream, hang, hangAfter } from './upstream.ts';
+import { createUpstream, hang, hangAfter, json } from './upstream.ts';
 
 describe('a new list of backends', () => {
   it('drops no request: a stream on a removed backend goes on, new requests go to the others', async (t) => {
@@ -89,10 +90,22 @@ describe('a new list of backends', () => {
 
   it('what cannot change while it runs is named and left', async (t) => {
     const { gateway, log, reload } = await fleet(t, [named('a')]);
-    reload({ host: '127.0.0.2', balance: { rule: 'prefix_affinity' } });
+    reload({ host: '127.0.0.2', workers: 4, balance: { rule: 'prefix_affinity' } });
     const line = log.find(({ options }) => options !== undefined);
-    assert.deepEqual(line?.['options'], ['host']);
+    assert.deepEqual(line?.['options'], ['host', 'workers']);
     assert.equal(await whoAnswers(gateway, {}), 'a');
+  });
+
+  it('brings profiles that requests may name at once, and takes others away', async (t) => {
+    const { gateway } = await setup(t, json('{}'), {}, ['old']);
+    const asks = async (profile: string) =>
+      (await chat(gateway, { model: 'm', messages: [], crystal_kv: { profile } })).status;
+    assert.deepEqual([await asks('old'), await asks('new')], [200, 400]);
+    const config = gatewaySchema.parse({ backends: ['http://127.0.0.1:9'] });
+    gateway.reload(config, ['new']);
+    assert.deepEqual([await asks('old'), await asks('new')], [400, 502]);
+    const described = await (await fetch(`${gateway.url}/openapi.json`)).text();
+    assert.ok(described.includes('"enum":["new"]'));
   });
 
   it('is read on SIGHUP; one that is wrong changes nothing and is named', async (t) => {

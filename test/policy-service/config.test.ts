@@ -135,12 +135,12 @@ test('the program reads its file again on SIGHUP, keeps the old on a bad one, an
 
   write('false');
   child.kill('SIGHUP');
-  await log.until('configuration read again');
+  await log.until('configuration reloaded');
   assert.deepEqual((await engine.step(2, [row(1, 160)])).requests, []);
 
   write('perhaps');
   child.kill('SIGHUP');
-  const refused = await log.until('the new configuration cannot be used, the old one stays');
+  const refused = await log.until('cannot reload the configuration; the old one stays in use');
   assert.match(String(refused['reason']), /policy_service.enabled is "perhaps"/);
   assert.deepEqual((await engine.step(3, [row(1, 161)])).requests, []);
   assert.equal(await metric(server, 'crystalkv_config_reloads_total', { outcome: 'refused' }), 1);
