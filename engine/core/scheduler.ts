@@ -98,7 +98,7 @@ export class Scheduler {
    */
   startProbe(probe: Sequence, shared: readonly number[], tokens: number): boolean {
     const missing = this.#pool.blocksFor(tokens) - shared.length;
-    // one spare block for each running sequence: the probe must not be what preempts them at the next step
+    // a spare block for each running sequence and for one more: the probe must not be why the next step preempts
     const spare = this.running.length + 1;
     if (this.running.length >= this.#limits.maxSequences || !this.#pool.canAllocate(missing + spare)) return false;
     for (const block of shared) if (block !== 0) this.#pool.share(block);

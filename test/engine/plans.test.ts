@@ -1,41 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EngineCore } from '../../engine/core/engine-core.ts';
-import { evictableRange } from '../../engine/core/evict.ts';
-import type { CoreOptions } from '../../engine/core/options.ts';
+import { evict, evictableRange } from '../../engine/core/evict.ts';
 import type { Report } from '../../engine/types.ts';
-import type { Ack, Merge, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { FinishReason, ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { coreOptions, END_OF_THINKING, EOS, request, ScriptedModel } from './scripted-model.ts';
-
-type PlanChange = Partial<Omit<RequestPlan, 'merges'>> & {
-  merges?: readonly (Omit<Merge, 'rule'> & Partial<Merge>)[];
-};
-
-function attached(change: Partial<CoreOptions> = {}, script?: (position: number) => number) {
-  const messages: Report[] = [];
-  const tokens: number[] = [];
-  const model = new ScriptedModel(8, script);
-  const core = new EngineCore(coreOptions(change), model, {
-    event: (_, event) => event.type === 'token' && tokens.push(event.tokenId),
-    report: (message) => messages.push(message),
-  });
-  core.attach({ headGroups: [], measureEvery: 1, probeTokens: 4, statistics: undefined });
-  const run = (steps: number) => {
-    for (let i = 0; i < steps; i++) core.step();
-  };
-  /** Sends a plan for the step that was last computed, runs one step, and returns what was acknowledged. */
-  const plan = ({ merges = [], ...entry }: PlanChange, basedOnStep = core.lastStep): Ack => {
-    const rest = { handle: 1, epoch: 0, evict: [], probe: false, releaseThinking: false, ...entry };
-    const full = { ...rest, merges: merges.map((merge) => ({ rule: undefined, ...merge })) };
-    core.plan({ sequence: 9n, basedOnStep: BigInt(basedOnStep), requests: [full], stopProbes: [] });
-    core.step();
-    const ack = messages.findLast((message) => message.$case === 'ack');
-    assert.ok(ack?.$case === 'ack' && ack.value.planSequence === 9n);
-    return ack.value;
-  };
-  return { core, model, messages, tokens, run, plan };
-}
+import { ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { attached } from './attached.ts';
+import { coreOptions, EOS, request, ScriptedModel } from './scripted-model.ts';
 
 test('a plan turns blocks into holes, frees them, and is acknowledged', () => {
   const { core, run, plan } = attached();
@@ -96,6 +66,25 @@ test('nothing is evicted while the switch is off, nor from a request that says o
   }
 });
 
+test('a block that another sequence uses stays, unless the other one is its own probe', () => {
+  const { core, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(50);
+  const { pool } = core;
+  const [parent] = core.sequences;
+  const other = parent!.blocks[3]!;
+  pool.share(other);
+  const { evicted, rejected } = evict(parent!, [2, 3], pool, { sinkTokens: 4, recentTokens: 8 });
+  assert.deepEqual(evicted, [2]);
+  assert.deepEqual([...rejected], [['shared', [3]]]);
+  assert.equal(parent!.blocks[3], other);
+  assert.equal(pool.references(other), 2);
+  pool.release([other]);
+  assert.equal(plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_STARTED);
+  assert.equal(pool.references(other), 2);
+  assert.deepEqual(plan({ evict: [3] }).requests[0]?.evicted, [3]);
+});
+
 test('a merge keeps the tokens of two blocks in one, frees the other, and is acknowledged', () => {
   const { core, model, run, plan } = attached();
   core.submit(request('a', 10));
@@ -119,6 +108,18 @@ test('a merge keeps the tokens of two blocks in one, frees the other, and is ack
   assert.deepEqual(model.held(second!), [31, 30, 29, 28, 27, 26, 25, 24]);
   assert.equal(core.stats().merges, 1);
   assert.equal(core.stats().evictedBlocks, 1);
+});
+
+test('a merge compares with the other full blocks of the output: none of the prompt, no hole, not the tail', () => {
+  const { core, model, run, plan } = attached();
+  core.submit(request('a', 12));
+  run(50);
+  const [sequence] = core.sequences;
+  const at = (...indices: number[]) => indices.map((index) => sequence!.blocks[index]!);
+  const [into, from, beside] = [at(2), at(4), at(5, 6)];
+  const merged = model.merged.length;
+  plan({ evict: [3], merges: [{ into: [2], from: [4] }] });
+  assert.deepEqual(model.merged.slice(merged), [{ into, from, beside }]);
 });
 
 test('evictions come before merges, and a merged block may be merged again or leave', () => {
@@ -225,85 +226,6 @@ test('the prompt, sinks, the newest tokens and the tail are outside the evictabl
   assert.deepEqual(evictableRange(1, 100, 8, protection), { from: 1, to: 10 });
   assert.deepEqual(evictableRange(0, 100, 8, { sinkTokens: 0, recentTokens: 0 }), { from: 0, to: 12 });
   assert.deepEqual(evictableRange(40, 45, 8, protection), { from: 5, to: 5 });
-});
-
-test('a probe reads the parent with its holes, reports to the service only, and gives everything back', () => {
-  const { core, messages, run, plan, tokens } = attached();
-  core.submit(request('a', 10, { maxTokens: 80 }));
-  run(50);
-  plan({ evict: [2] });
-  const free = core.pool.free;
-  const generated = tokens.length;
-  const ack = plan({ probe: true });
-  assert.equal(ack.requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_STARTED);
-  const started = messages.findLast((message) => message.$case === 'started');
-  assert.ok(started?.$case === 'started');
-  assert.equal(started.value.parentHandle, 1);
-  assert.deepEqual(started.value.evicted, [2]);
-  assert.equal(started.value.computedTokens % 8, 0);
-  // the parent may lose a block that only its own probe shares
-  assert.deepEqual(plan({ evict: [3] }).requests[0]?.evicted, [3]);
-  run(4);
-  const finished = messages.findLast((message) => message.$case === 'finished');
-  assert.ok(finished?.$case === 'finished' && finished.value.handle === started.value.handle);
-  assert.ok(finished.value.probeTokens >= 4);
-  assert.equal(core.sequences.length, 1);
-  // one block more is free than before (the evicted one), less what the parent took since
-  const grown = core.sequences[0]!.blocks.length - core.sequences[0]!.holes.length;
-  assert.equal(core.pool.free, core.pool.total - grown);
-  assert.ok(core.pool.free >= free - 1);
-  assert.equal(tokens.length, generated + 6);
-});
-
-test('a probe that has said enough is ended as if its answer had ended; other handles are passed over', () => {
-  const { core, messages, run, plan } = attached();
-  core.submit(request('a', 10));
-  run(20);
-  plan({ probe: true });
-  const [parent, probe] = core.sequences;
-  const blocks = parent!.blocks.length;
-  core.plan({ sequence: 10n, basedOnStep: BigInt(core.lastStep), requests: [], stopProbes: [1, 77, probe!.handle] });
-  run(1);
-  const last = messages.findLast((message) => message.$case === 'finished');
-  assert.ok(last?.$case === 'finished');
-  assert.equal(last.value.handle, probe!.handle);
-  assert.equal(last.value.reason, FinishReason.FINISH_REASON_STOP);
-  assert.ok(last.value.probeTokens >= 1);
-  assert.deepEqual(core.sequences, [parent]);
-  assert.equal(core.pool.total - core.pool.free, Math.max(blocks, parent!.blocks.length));
-  // it may be probed again
-  assert.equal(plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_STARTED);
-});
-
-test('a probe is refused after the end of thinking and where there is no room', () => {
-  const answering = attached({}, (position) => (position === 30 ? END_OF_THINKING : 5));
-  answering.core.submit(request('a', 10, { maxTokens: 80 }));
-  answering.run(40);
-  assert.equal(answering.core.sequences[0]?.phase, 'answer');
-  assert.equal(answering.plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_UNSUPPORTED);
-
-  const tight = attached({ poolBlocks: 10, maxModelLength: 80 });
-  tight.core.submit(request('a', 10, { maxTokens: 69 }));
-  tight.run(58);
-  assert.equal(tight.plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_NO_ROOM);
-  assert.equal(tight.core.stats().preemptions, 0);
-});
-
-test('a probe ends with its parent, and with its stream', () => {
-  const ending = attached();
-  ending.core.submit(request('a', 10, { maxTokens: 80 }));
-  ending.run(50);
-  ending.plan({ probe: true });
-  ending.core.abort('a');
-  assert.equal(ending.core.sequences.length, 0);
-  assert.equal(ending.core.pool.free, ending.core.pool.total);
-
-  const losing = attached();
-  losing.core.submit(request('a', 10, { maxTokens: 80 }));
-  losing.run(50);
-  losing.plan({ probe: true });
-  losing.core.detach();
-  assert.equal(losing.core.sequences.length, 1);
 });
 
 test('steps without a stream count as missed, and a snapshot says what is alive', () => {

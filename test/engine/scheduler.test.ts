@@ -7,10 +7,14 @@ import { coreOptions, request, ScriptedModel } from './scripted-model.ts';
 function engine(change: Parameters<typeof coreOptions>[0] = {}) {
   const outputs = new Map<string, number[]>();
   const cached = new Map<string, number>();
+  const ended: string[] = [];
   const core = new EngineCore(coreOptions(change), new ScriptedModel(8), {
     event: (id, event) => {
       if (event.type === 'token') outputs.set(id, [...(outputs.get(id) ?? []), event.tokenId]);
-      else cached.set(id, event.cachedTokens);
+      else {
+        cached.set(id, event.cachedTokens);
+        ended.push(id);
+      }
     },
     report: () => {},
   });
@@ -20,7 +24,7 @@ function engine(change: Parameters<typeof coreOptions>[0] = {}) {
       core.step();
     }
   };
-  return { core, outputs, cached, drain };
+  return { core, outputs, cached, ended, drain };
 }
 
 test('a long prompt is prefilled in chunks, and others decode meanwhile', () => {
@@ -47,6 +51,14 @@ test('a pool that is too small preempts, finishes, and the tokens are the same',
   assert.ok(tight.core.stats().preemptions > 0);
   assert.deepEqual(tight.outputs, roomy.outputs);
   assert.equal(tight.core.stats().freeBlocks, 12);
+});
+
+test('a preempted sequence runs again before those that came later', () => {
+  const { core, ended, drain } = engine({ poolBlocks: 12, maxModelLength: 96 });
+  for (let i = 0; i < 5; i++) core.submit(request(`r${i}`, 9 + i, { maxTokens: 50 }));
+  drain();
+  assert.ok(core.stats().preemptions > 0);
+  assert.deepEqual(ended, ['r0', 'r1', 'r2', 'r3', 'r4']);
 });
 
 test('a second request finds the full blocks of the same prompt, but always computes the last token', () => {
@@ -99,6 +111,15 @@ test('the pool reuses blocks without a hash first, and forgets a hash when its b
   assert.throws(() => pool.allocate(1), /1 blocks asked for, 0 are free/);
   pool.release([a]);
   assert.throws(() => pool.release([a]), /freed twice/);
+});
+
+test('blocks without a hash are reused first, wherever they stood among those that were freed', () => {
+  const pool = new BlockPool(3, 8);
+  const [a, b, c] = pool.allocate(3) as [number, number, number];
+  pool.publish(a, 'x');
+  pool.publish(b, 'y');
+  pool.release([a, b, c]);
+  assert.deepEqual(pool.allocate(1), [c]);
 });
 
 test('prefix hashes depend on everything before', () => {

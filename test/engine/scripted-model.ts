@@ -18,6 +18,8 @@ export class ScriptedModel implements StepModel {
   readonly #script: (position: number) => number;
   /** Positions of the tokens that each block of the pool holds. */
   readonly #held = new Map<number, number[]>();
+  /** The merges that were asked for. */
+  readonly merged: MergeBlocks[] = [];
 
   constructor(blockSize: number, script: (position: number) => number = (position) => 4 + (position % 12)) {
     this.#blockSize = blockSize;
@@ -45,6 +47,7 @@ export class ScriptedModel implements StepModel {
   }
 
   merge({ into, from, beside }: MergeBlocks): void {
+    this.merged.push({ into, from, beside });
     const named = [...into, ...from, ...beside];
     if (new Set(named).size !== named.length || named.includes(0)) throw new Error(`a merge of ${named}`);
     const odd = named.find((block) => this.held(block).length !== this.#blockSize);
