@@ -1,4 +1,4 @@
-import { FinishReason, Mode, Phase, ProtocolVersion, Reject } from '../proto/gen/crystalkv/v1/policy.ts';
+import { FinishReason, Mode, Phase, ProtocolVersion, Reject, Scale, Statistic } from '../proto/gen/crystalkv/v1/policy.ts';
 
 /** The versions of proto/crystalkv/v1/policy.proto that this release speaks, the first and the last. */
 export const PROTOCOL = (() => {
@@ -19,6 +19,8 @@ export const REJECTS = vocabulary('REJECT_', Reject);
 export const PHASES = vocabulary('PHASE_', Phase);
 export const MODES = vocabulary('MODE_', Mode);
 export const FINISHES = vocabulary('FINISH_REASON_', FinishReason);
+export const STATISTICS = vocabulary('STATISTIC_', Statistic);
+export const SCALES = vocabulary('SCALE_', Scale);
 
 /** Why a plan, or a block of one, was refused. */
 export type RejectReason = (typeof REJECTS.words)[number];
@@ -27,6 +29,11 @@ export type RequestPhase = (typeof PHASES.words)[number];
 export type EvictionMode = (typeof MODES.words)[number];
 /** Why a sequence ended; `dropped`: a probe that was given up. */
 export type EndReason = (typeof FINISHES.words)[number];
+
+/** A figure of a token by which a merge chooses what stays. */
+export type StatisticName = (typeof STATISTICS.words)[number];
+/** What becomes of such a figure before it is weighed. */
+export type ScaleName = (typeof SCALES.words)[number];
 
 /** A count of 0 for each word. */
 export function noneOf<Word extends string>(words: readonly Word[]): Record<Word, number> {

@@ -19,6 +19,7 @@ export const crf: PolicyDefinition = {
     weight: 'exp',
     shift: ({ tokens }, { halfLifeTokens }) => (-Math.LN2 / halfLifeTokens) * tokens,
   },
+  keep: undefined,
   create: ({ halfLifeTokens }) => {
     const rate = Math.LN2 / halfLifeTokens;
     let keys = new Float64Array(64).fill(Number.NEGATIVE_INFINITY);

@@ -9,6 +9,7 @@ export const full: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'equal' },
+  keep: undefined,
   create: () => ({
     score(_blocks, count, _request, out) {
       out.fill(0, 0, count);

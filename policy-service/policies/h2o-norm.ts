@@ -11,6 +11,7 @@ export const h2oNorm: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'value' },
+  keep: undefined,
   create: () => {
     let sums = new Float64Array(64);
     let ages = new Float64Array(64);

@@ -11,6 +11,7 @@ export const h2o: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'value' },
+  keep: () => [{ terms: [{ statistic: 'total' }] }],
   create: () => {
     let sums = new Float64Array(64);
     return {

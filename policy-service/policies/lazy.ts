@@ -15,6 +15,7 @@ export const lazy: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'equal' },
+  keep: undefined,
   create: () => {
     let lastHit = new Float64Array(64).fill(Number.NaN);
     let longestGap = new Float64Array(64).fill(1);

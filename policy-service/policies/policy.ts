@@ -1,3 +1,5 @@
+import type { KeepStages } from './keep.ts';
+
 /** What one measured step says about a request. The arrays belong to the caller and are valid during the call only. */
 export interface Measurement {
   /** Tokens in the cache after the step: the clock of every policy. */
@@ -50,6 +52,8 @@ export interface PolicyParameters {
   segments: boolean;
   /** Whether what the reasoning reads counts. */
   recurrence: boolean;
+  /** R-KV's weight of attention beside redundancy. */
+  rkvLambda: number;
 }
 
 /** The state of one policy for one request. Deterministic: the same calls give the same values. */
@@ -92,10 +96,15 @@ export interface PolicyDefinition {
   hits: HitRule;
   /** Whether `observe` reads `mass`. */
   mass: boolean;
-  /** Whether blocks are merged rather than evicted, where the engine can and the profile does not say otherwise. */
+  /** Whether blocks are merged rather than evicted, where the engine can and the profile does not say otherwise; needs `keep`. */
   merges: boolean;
   /** Whether answer probes are worth their tokens. */
   needsProbe: boolean;
   comparison: Comparison;
+  /**
+   * How it values tokens where an engine merges; `probed`: an answer probe has read the request's cache. undefined: it
+   * knows blocks alone, and cannot merge.
+   */
+  keep: ((parameters: PolicyParameters, probed: boolean) => KeepStages) | undefined;
   create(parameters: PolicyParameters): Policy;
 }

@@ -10,6 +10,7 @@ export const raas: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'equal', shift: ({ tokens }) => -tokens },
+  keep: undefined,
   create: () => {
     let lastHit = new Float64Array(64);
     return {

@@ -1,7 +1,7 @@
 import type { PolicyDefinition } from './policy.ts';
 
 export const random: PolicyDefinition = {
-  summary: 'Keeps random blocks; the same ones again after a reconnect.',
+  summary: 'Keeps random blocks, the same ones again after a reconnect; where blocks merge, random tokens, drawn anew each time.',
   source: 'Random Attention, arXiv 2609.03430',
   evicts: true,
   hits: 'none',
@@ -9,6 +9,7 @@ export const random: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'equal' },
+  keep: () => [{ terms: [{ statistic: 'random' }] }],
   create: ({ seed }) => {
     let identity = '';
     let hashed = hashText('', seed);

@@ -3,12 +3,15 @@ import { crystal } from './crystal.ts';
 import { full } from './full.ts';
 import { h2o } from './h2o.ts';
 import { h2oNorm } from './h2o-norm.ts';
+import { keydiff } from './keydiff.ts';
 import { lazy } from './lazy.ts';
 import type { PolicyDefinition } from './policy.ts';
 import { raas } from './raas.ts';
 import { random } from './random.ts';
+import { rkv } from './rkv.ts';
 import { snapkv } from './snapkv.ts';
 import { tova } from './tova.ts';
+import { vase } from './vase.ts';
 import { window } from './window.ts';
 
 /** Every policy there is. Config values, metric labels and `ListPolicies` derive from the keys. */
@@ -21,6 +24,9 @@ export const POLICIES = Object.freeze({
   tova,
   snapkv,
   raas,
+  rkv,
+  vase,
+  keydiff,
   lazy,
   crf,
   crystal,

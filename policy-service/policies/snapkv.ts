@@ -14,6 +14,7 @@ export const snapkv: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'value' },
+  keep: () => [{ terms: [{ statistic: 'window', pool: 7 }] }],
   create: () => {
     /** `WINDOW` masses a block, a ring by step. */
     let masses = new Float64Array(64 * WINDOW);

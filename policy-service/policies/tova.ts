@@ -11,6 +11,7 @@ export const tova: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'value' },
+  keep: () => [{ terms: [{ statistic: 'last' }] }],
   create: () => {
     let latest = new Float64Array(64);
     return {

@@ -9,6 +9,7 @@ export const window: PolicyDefinition = {
   merges: false,
   needsProbe: false,
   comparison: { weight: 'equal', shift: ({ tokens, blockSize }) => -tokens / blockSize },
+  keep: () => [{ terms: [{ statistic: 'position' }] }],
   create: () => ({
     score(blocks, count, _request, out) {
       for (let i = 0; i < count; i += 1) out[i] = blocks[i]!;
