@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../common/config.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
+import type { HalfLives } from './measure/kept-statistics.ts';
 import type { MeasureIntervals } from './measure/measure-rate.ts';
 import { DEFAULT_PROFILE, type Profile, type ProfileConfig, toProfile } from './request/profiles.ts';
 
@@ -32,6 +33,16 @@ export const policyServiceSchema = z.strictObject({
   measure_every_idle: interval
     .default(64)
     .meta({ description: 'the same while memory is free and no request is near its budget' }),
+  statistics: z
+    .strictObject({
+      attention_half_life_tokens: z.number().min(1).max(1e9).default(400).meta({
+        description: 'tokens after which the attention that a token received counts half when blocks are merged',
+      }),
+      peak_half_life_tokens: z.number().min(1).max(1e9).default(865).meta({
+        description: 'the same for the most attention that one query gave it',
+      }),
+    })
+    .prefault({}),
   calibration: z
     .strictObject({
       mode: z.enum(CALIBRATION_MODES).default('off').meta({
@@ -85,6 +96,7 @@ export interface Config {
 /** The part of the configuration that may change while the service runs. */
 export interface Settings extends MeasureIntervals {
   enabled: boolean;
+  halfLives: HalfLives;
   defaultProfile: Profile;
   profiles: ReadonlyMap<string, Profile>;
   limits: { minBudgetTokens: number; maxBudgetTokens: number; maxRequestTokens: number };
@@ -102,6 +114,10 @@ export function settingsOf({ service, profiles }: Config): Settings {
   }
   return {
     enabled: service.enabled,
+    halfLives: {
+      attentionTokens: service.statistics.attention_half_life_tokens,
+      peakTokens: service.statistics.peak_half_life_tokens,
+    },
     defaultProfile,
     profiles: resolved,
     measureEvery: service.measure_every,

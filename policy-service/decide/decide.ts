@@ -50,13 +50,15 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
 
   const wantsProbe = (state: RequestState, controller: Controller): boolean => {
     if (!negotiated.canProbe || !state.definition.needsProbe || !state.isThinking) return false;
-    if (state.merges) return false;
     const options = state.profile.probe;
     if (!state.schedule.isDue(state.progress, options)) return false;
     // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
     const ahead = options.maxTokens + negotiated.probeSuffixTokens + hello.blockSize;
     return state.sample !== undefined || controller.expectsEviction(state, pool, ahead);
   };
+
+  /** No block that a probe reads can be merged: what has to go waits until the probe has ended. */
+  const isHeld = (state: RequestState) => state.merges && state.schedule.isBusy(state.tokens, state.profile.probe);
 
   /** Asks for blocks, or only says that it would have. */
   const planEviction = (
@@ -148,9 +150,9 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
         }
         if (!request.definition.evicts) continue;
         const group = groupOf(request);
-        // what a merge keeps does not depend on what was read, so nothing has to be known before
+        // a merge goes by what the engine itself keeps of every token
         expected ||= !request.merges && group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
-        if (!request.cold && request.tokens >= request.backOffUntil) {
+        if (!request.cold && request.tokens >= request.backOffUntil && !isHeld(request)) {
           releaseAtAnswer(request, group.controller, planFor, shadowed);
           group.members.push(request);
         }

@@ -17,6 +17,6 @@ export function planMerge(state: RequestState, n: number): Merge | undefined {
   return {
     into: blocks.filter((block) => !freed.has(block)).slice(from.length - MAX_MERGED_BLOCKS),
     from,
-    rule: undefined,
+    rule: state.nextKeepRule(),
   };
 }

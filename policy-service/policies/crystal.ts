@@ -1,12 +1,13 @@
 import { h2oNorm } from './h2o-norm.ts';
+import { halves, type KeepStages } from './keep.ts';
 import type { PolicyDefinition } from './policy.ts';
 
 /** What is left of a block's value when its segment has a better one. Swept: 0.65 to 0.8 are alike, 0.2 is too little. */
 const SECOND_SHARE = 0.75;
 
 /**
- * Where the engine can merge blocks it does: what a merge keeps depends on keys alone, so that nothing has to be asked.
- * What follows is for engines that cannot, for profiles without merging, and for the order in which blocks give way.
+ * Where the engine can merge, tokens are kept, by `stages`. What follows is for engines that cannot, for profiles without
+ * merging, and for the order in which blocks give way.
  *
  * Answer first: what a probed answer reads is worth `answerWeight` times its attention. What the answer does not ask for
  * may still be an operand of the reasoning, and is worth the attention that it receives on average since its birth.
@@ -16,7 +17,7 @@ const SECOND_SHARE = 0.75;
  */
 export const crystal: PolicyDefinition = {
   summary:
-    'Merges blocks: their least repeated tokens stay. Where an engine cannot: keeps what the answer will read (probes) and what the reasoning reads.',
+    'Merges blocks: keeps the tokens that a probed answer reads, those that the reasoning reads, and those that nothing repeats. Where an engine cannot merge, the blocks that answer and reasoning read.',
   source: 'this project, after Crystal-KV, arXiv 2601.16986',
   evicts: true,
   hits: 'none',
@@ -24,6 +25,7 @@ export const crystal: PolicyDefinition = {
   merges: true,
   needsProbe: true,
   comparison: { weight: 'value' },
+  keep: (_, probed) => stages(probed),
   create: (parameters) => {
     const { answerWeight, segments: thins, recurrence } = parameters;
     const history = h2oNorm.create(parameters);
@@ -42,6 +44,17 @@ export const crystal: PolicyDefinition = {
     };
   },
 };
+
+/**
+ * Most of the room goes by attention, the rest to what was once read hard and is repeated by nothing: history alone loses
+ * what was said once, distinctness alone loses what is in use. What an answer would read now comes before both; without
+ * a probe its share goes by attention. The shares: docs/experiments.md.
+ */
+const stages = (probed: boolean): KeepStages => [
+  ...(probed ? [{ share: 0.35, terms: [{ statistic: 'answer' as const }] }] : []),
+  { share: probed ? 0.35 : 0.7, terms: [{ statistic: 'attention' }] },
+  { terms: halves('peak', 'distinct_keys') },
+];
 
 /** Blocks of one segment are neighbours in `blocks`: the first with the highest value keeps it. */
 function thin(blocks: Int32Array, count: number, segments: Int32Array, out: Float64Array): void {

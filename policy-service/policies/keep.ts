@@ -1,4 +1,4 @@
-import { SCALES, STATISTICS, type ScaleName, type StatisticName } from '../../common/protocol.ts';
+import { SCALES, type ScaleName, STATISTICS, type StatisticName } from '../../common/protocol.ts';
 import { type KeepRule, Scale, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** A part of a token's value: a figure of it, weighed. */

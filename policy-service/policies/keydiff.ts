@@ -4,8 +4,7 @@ import { window } from './window.ts';
 /** Needs no attention: keys far from the mean of all keys are those that attract it. */
 export const keydiff: PolicyDefinition = {
   ...window,
-  summary:
-    'Keeps tokens whose keys are least like the mean key; the newest blocks where nothing can be merged.',
+  summary: 'Keeps tokens whose keys are least like the mean key; the newest blocks where nothing can be merged.',
   source: 'KeyDiff, arXiv 2504.15364',
   merges: true,
   keep: () => [{ terms: [{ statistic: 'key_difference' }] }],

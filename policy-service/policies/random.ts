@@ -1,7 +1,9 @@
+import { hashText, mix } from './hash.ts';
 import type { PolicyDefinition } from './policy.ts';
 
 export const random: PolicyDefinition = {
-  summary: 'Keeps random blocks, the same ones again after a reconnect; where blocks merge, random tokens, drawn anew each time.',
+  summary:
+    'Keeps random blocks, the same ones again after a reconnect; where blocks merge, random tokens, drawn anew each time.',
   source: 'Random Attention, arXiv 2609.03430',
   evicts: true,
   hits: 'none',
@@ -24,18 +26,3 @@ export const random: PolicyDefinition = {
     };
   },
 };
-
-/** FNV-1a over UTF-16 units, started from the seed. */
-function hashText(text: string, seed: number): number {
-  let hash = mix(0x811c9dc5 ^ seed);
-  for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
-  return hash >>> 0;
-}
-
-/** The finaliser of MurmurHash3: every input bit changes half of the output bits. */
-function mix(value: number): number {
-  let hash = value | 0;
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
-}

@@ -6,7 +6,7 @@ export const vase: PolicyDefinition = {
   ...window,
   summary:
     'Keeps tokens with the widest values, and draws the others by attention; the newest blocks where nothing can be merged.',
-  source: 'VaSE',
+  source: 'VaSE, arXiv 2606.03928',
   merges: true,
   keep: () => [
     { share: 0.25, terms: [{ statistic: 'value_range' }] },

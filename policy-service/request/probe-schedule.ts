@@ -15,6 +15,8 @@ export interface ProbeOptions {
   ageTokens: number;
   /** Most tokens that probes may cost, as a share of the tokens that the request itself has generated. */
   maxExtraShare: number;
+  /** Counted as generated beforehand: a request that is short of memory early is probed before it loses anything. */
+  creditTokens: number;
 }
 
 /** Where a request stands. */
@@ -56,7 +58,10 @@ export class ProbeSchedule {
     if (this.#state.kind !== 'idle' && !this.#isOverdue(progress.tokens, options)) return false;
     if (progress.completedBlocks < 1 || progress.tokens < this.#retryAtTokens) return false;
     if (this.#last !== undefined && !this.#isTime(this.#last, progress, options)) return false;
-    return this.spentTokens + this.#nextCost(progress, options) <= options.maxExtraShare * progress.generated;
+    return (
+      this.spentTokens + this.#nextCost(progress, options) <=
+      options.maxExtraShare * (progress.generated + options.creditTokens)
+    );
   }
 
   #isTime(last: Progress, now: Progress, options: ProbeOptions): boolean {
@@ -70,6 +75,12 @@ export class ProbeSchedule {
   /** Tokens that a probe costs at most: a fork shares whole blocks, so it computes the unfilled one again. */
   #nextCost({ tokens, blockSize }: Progress, { maxTokens }: ProbeOptions): number {
     return (tokens % blockSize) + this.#suffixTokens + maxTokens;
+  }
+
+  /** A probe was asked for or is running: until it ends it shares the request's blocks. */
+  isBusy(tokens: number, options: ProbeOptions): boolean {
+    const { kind } = this.#state;
+    return (kind === 'asked' || kind === 'running') && !this.#isOverdue(tokens, options);
   }
 
   asked(progress: Progress): void {

@@ -5,53 +5,65 @@ import { share, tokenCount } from '../controllers/bounds.ts';
 import { CONTROLLER_SCHEMAS, type ControllerOptions, controllerOptions } from '../controllers/registry.ts';
 import { HIT_RULES, type HitTest } from '../measure/masses.ts';
 import type { PolicyDefinition, PolicyParameters } from '../policies/policy.ts';
-import { POLICIES, POLICY_NAMES } from '../policies/registry.ts';
+import { POLICIES, POLICY_NAMES, type PolicyName } from '../policies/registry.ts';
 import type { ProbeOptions } from './probe-schedule.ts';
 
 /** What a request gets when neither its options nor the configuration say otherwise. */
 export const DEFAULT_PROFILE = 'default';
 
-const profileSchema = z.strictObject({
-  policy: z.enum(POLICY_NAMES),
-  controller: z.discriminatedUnion('type', CONTROLLER_SCHEMAS).prefault({ type: 'pressure' }),
-  mode: z.enum(MODES.words).default('enforce'),
-  /** This share of the requests that would be enforced runs in shadow mode instead, chosen by their ids. */
-  canary_share: share.default(0),
-  half_life_tokens: z.number().positive().max(1e9).default(400),
-  /** Which attention on a block is a hit: a share of a head group's attention, or its top-p nucleus. */
-  hits: z
-    .strictObject({ rule: z.enum(HIT_RULES), share: z.number().gt(0).max(1) })
-    .default({ rule: 'mass', share: 0.1 }),
-  seed: z.int().min(0).max(0xffff_ffff).default(0),
-  /** What the policy crystal weighs; parts of it can be switched off, to see what they are worth. */
-  crystal: z
-    .strictObject({
-      answer_weight: z.number().min(0).max(1000).default(0.3),
-      segments: z.boolean().default(true),
-      recurrence: z.boolean().default(true),
-    })
-    .prefault({}),
-  /** Blocks are not evicted but merged, where the engine can: their least repeated tokens stay. Default: as the policy. */
-  merge: z.boolean().optional(),
-  /** At the end of thinking, blocks that neither probes nor the newest reasoning read go at once. */
-  answer_release: z.boolean().default(false),
-  /** What a request thought leaves the prefix cache when it ends; default: if the policy evicts nothing. */
-  release_thinking: z.boolean().optional(),
-  probe: z
-    .strictObject({
-      every_tokens: tokenCount.default(64),
-      growth: z.number().min(1).max(10).default(1),
-      pressure_every_tokens: tokenCount.optional(),
-      max_tokens: z.int().min(1).max(1024).default(16),
-      stop_after: z.int().min(0).max(1024).default(0),
-      decay: share.default(0.8),
-      age_tokens: z.int().min(0).max(1_048_576).default(0),
-      max_extra_share: share.default(0.1),
-    })
-    .prefault({}),
-  /** Measured steps after which a request that was met in a snapshot may be evicted without a probe. */
-  cold_steps: z.int().min(0).max(1_000_000).default(16),
-});
+/** The policies that can tell an engine which tokens to keep. */
+const MERGING = POLICY_NAMES.filter((name) => POLICIES[name].keep !== undefined);
+
+const profileSchema = z
+  .strictObject({
+    policy: z.enum(POLICY_NAMES),
+    controller: z.discriminatedUnion('type', CONTROLLER_SCHEMAS).prefault({ type: 'pressure' }),
+    mode: z.enum(MODES.words).default('enforce'),
+    /** This share of the requests that would be enforced runs in shadow mode instead, chosen by their ids. */
+    canary_share: share.default(0),
+    half_life_tokens: z.number().positive().max(1e9).default(400),
+    /** Which attention on a block is a hit: a share of a head group's attention, or its top-p nucleus. */
+    hits: z
+      .strictObject({ rule: z.enum(HIT_RULES), share: z.number().gt(0).max(1) })
+      .default({ rule: 'mass', share: 0.1 }),
+    seed: z.int().min(0).max(0xffff_ffff).default(0),
+    /** What the policy crystal weighs; parts of it can be switched off, to see what they are worth. */
+    crystal: z
+      .strictObject({
+        answer_weight: z.number().min(0).max(1000).default(0.3),
+        segments: z.boolean().default(true),
+        recurrence: z.boolean().default(true),
+      })
+      .prefault({}),
+    /** Blocks are not evicted but merged, where the engine can: it keeps tokens by the policy's rule. Default: as the policy. */
+    merge: z.boolean().optional(),
+    /** What attention weighs beside redundancy for the policy rkv. */
+    rkv_lambda: share.default(0.1),
+    /** At the end of thinking, blocks that neither probes nor the newest reasoning read go at once. */
+    answer_release: z.boolean().default(false),
+    /** What a request thought leaves the prefix cache when it ends; default: if the policy evicts nothing. */
+    release_thinking: z.boolean().optional(),
+    probe: z
+      .strictObject({
+        every_tokens: tokenCount.default(64),
+        growth: z.number().min(1).max(10).default(1),
+        pressure_every_tokens: tokenCount.optional(),
+        max_tokens: z.int().min(1).max(1024).default(24),
+        stop_after: z.int().min(0).max(1024).default(0),
+        decay: share.default(0.8),
+        age_tokens: z.int().min(0).max(1_048_576).default(0),
+        max_extra_share: share.default(0.1),
+        credit_tokens: z.int().min(0).max(1_048_576).default(128),
+      })
+      .prefault({}),
+    /** Measured steps after which a request that was met in a snapshot may be evicted without a probe. */
+    cold_steps: z.int().min(0).max(1_000_000).default(16),
+  })
+  .refine(({ policy, merge }) => merge !== true || POLICIES[policy].keep !== undefined, {
+    error: ({ input }) =>
+      `is true: the policy ${(input as { policy: PolicyName }).policy} values blocks alone; ${MERGING.join(', ')} can merge`,
+    path: ['merge'],
+  });
 
 export type ProfileConfig = z.output<typeof profileSchema>;
 
@@ -105,6 +117,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
       answerWeight: config.crystal.answer_weight,
       segments: config.crystal.segments,
       recurrence: config.crystal.recurrence,
+      rkvLambda: config.rkv_lambda,
     },
     probe: {
       everyTokens: probe.every_tokens,
@@ -115,6 +128,7 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
       decay: probe.decay,
       ageTokens: probe.age_tokens,
       maxExtraShare: probe.max_extra_share,
+      creditTokens: probe.credit_tokens,
     },
     coldSteps: config.cold_steps,
     merge: config.merge ?? POLICIES[config.policy].merges,

@@ -1,10 +1,12 @@
 import type { EvictionMode } from '../../common/protocol.ts';
-import { Phase, type RequestOptions } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { type KeepRule, Phase, type RequestOptions, type Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { CalibrationSample } from '../calibration/sample.ts';
 import type { Member } from '../controllers/controller.ts';
 import { type ControllerOptions, groupKey } from '../controllers/registry.ts';
 import { MeasuredGroups } from '../measure/measured-groups.ts';
 import type { ModeLabel } from '../observe/labels.ts';
+import { hashText } from '../policies/hash.ts';
+import { canFollow, type KeepStages, keepRule } from '../policies/keep.ts';
 import type { PolicyDefinition, RequestFacts } from '../policies/policy.ts';
 import { BlockTable } from './block-table.ts';
 import type { Governance } from './governance.ts';
@@ -33,8 +35,8 @@ export interface RequestStart {
   measured?: MeasuredGroups;
   /** Tokens of the longest end-of-thinking sequence: part of what a probe costs. */
   probeSuffixTokens: number;
-  /** Its engine can merge blocks. */
-  canMerge: boolean;
+  /** What its engine can value tokens by when it merges blocks; undefined: it cannot merge. */
+  statistics: ReadonlySet<Statistic> | undefined;
 }
 
 /** Everything the service knows of one running request. */
@@ -71,6 +73,7 @@ export class RequestState implements Member, RequestFacts {
   budgetBlocks: number | undefined;
   #governance: Governance;
   readonly #segmentation: Segmentation;
+  #mergesAsked = 0;
 
   constructor(start: RequestStart, governance: Governance, options: RequestOptions | undefined) {
     this.start = start;
@@ -131,7 +134,24 @@ export class RequestState implements Member, RequestFacts {
 
   /** Shadow mode cannot know what a merge would have dropped. */
   get merges(): boolean {
-    return this.start.canMerge && this.profile.merge && this.mode === 'enforce';
+    return this.mode === 'enforce' && this.#stages !== undefined;
+  }
+
+  /** Which tokens a merge of this request is to keep now; undefined: it does not merge. A new seed each time. */
+  nextKeepRule(): KeepRule | undefined {
+    const stages = this.#stages;
+    if (stages === undefined) return undefined;
+    this.#mergesAsked += 1;
+    return keepRule(stages, hashText(`${this.identity} ${this.#mergesAsked}`, this.profile.parameters.seed));
+  }
+
+  /** undefined: its profile does not merge, or its engine cannot follow the policy's rule. */
+  get #stages(): KeepStages | undefined {
+    const { statistics } = this.start;
+    const { merge, parameters } = this.profile;
+    if (!merge || statistics === undefined) return undefined;
+    const stages = this.definition.keep?.(parameters, this.probe.count > 0);
+    return stages !== undefined && canFollow(stages, statistics) ? stages : undefined;
   }
 
   get isAnswering(): boolean {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../../common/logger.ts';
 import type {
   AttachRequest,
@@ -10,6 +11,7 @@ import type {
 import { type CalibrationOptions, createCalibrator } from '../calibration/calibrator.ts';
 import type { Settings } from '../config.ts';
 import { createDecider } from '../decide/decide.ts';
+import { wantedStatistics } from '../measure/kept-statistics.ts';
 import { MeasureRate } from '../measure/measure-rate.ts';
 import { MeasuredGroups } from '../measure/measured-groups.ts';
 import { createEngineCounts } from '../observe/engine-counts.ts';
@@ -100,6 +102,7 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
   /** A snapshot has to come before anything else is said of requests. */
   let snapshotIsLate = false;
   let configured: Configure | undefined;
+  const wanted = wantedStatistics(negotiated, requests, settings);
 
   const count = (problem: BadMessageReason | undefined) => {
     if (problem !== undefined) counts.dropped(problem);
@@ -145,13 +148,15 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
     const measureEvery = rate.every(settings.current);
     const { maxTokens: probeTokens } = settings.current.defaultProfile.probe;
     const headGroups = measured.selected;
+    const { statistics } = wanted;
     if (
       configured?.measureEvery === measureEvery &&
       configured.probeTokens === probeTokens &&
-      configured.headGroups === headGroups
+      configured.headGroups === headGroups &&
+      isDeepStrictEqual(configured.statistics, statistics)
     )
       return;
-    configured = { headGroups: headGroups as number[], measureEvery, probeTokens, statistics: undefined };
+    configured = { headGroups: headGroups as number[], measureEvery, probeTokens, statistics };
     probes.expectTokens(probeTokens);
     deps.send({ message: { $case: 'configure', value: configured } });
   };
@@ -168,12 +173,20 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
     govern() {
       decider.forget();
       reader.govern();
+      wanted.renew();
       configure();
     },
     end(refusal) {
       onEnd();
       deps.refuse(refusal);
     },
+  };
+
+  /** After requests have begun: their profiles may need what the engine does not keep yet. */
+  const met = (problem: BadMessageReason | undefined) => {
+    wanted.renew();
+    configure();
+    return problem;
   };
 
   /** Returns why the message was dropped. */
@@ -185,10 +198,10 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
         if (snapshotIsLate) return 'late_snapshot';
         snapshotIsLate = true;
         takeSnapshot(message.value);
-        return undefined;
+        return met(undefined);
       case 'started':
         snapshotIsLate = true;
-        return reader.started(message.value, false);
+        return met(reader.started(message.value, false));
       case 'step':
         snapshotIsLate = true;
         return takeStep(message.value);

@@ -1,6 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import { PROTOCOL } from '../../common/protocol.ts';
-import { Capability, type Hello } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { Capability, type Hello, type Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** Why a stream ends, as the engine reads it. */
 export interface Refusal {
@@ -14,7 +14,8 @@ export interface NegotiatedHello {
   readonly hello: Hello;
   readonly canEvict: boolean;
   readonly canProbe: boolean;
-  readonly canMerge: boolean;
+  /** What the engine can value tokens by when it merges; undefined: it cannot merge. */
+  readonly statistics: ReadonlySet<Statistic> | undefined;
   /** Tokens of the longest end-of-thinking sequence. */
   readonly probeSuffixTokens: number;
 }
@@ -37,7 +38,7 @@ export function negotiate(hello: Hello): NegotiatedHello | Refusal {
     hello,
     canEvict: hello.capabilities.includes(Capability.CAPABILITY_EVICT),
     canProbe: hello.capabilities.includes(Capability.CAPABILITY_PROBE) && hello.endOfThinking.length > 0,
-    canMerge: hello.capabilities.includes(Capability.CAPABILITY_MERGE),
+    statistics: hello.capabilities.includes(Capability.CAPABILITY_MERGE) ? new Set(hello.statistics) : undefined,
     probeSuffixTokens: hello.endOfThinking.reduce((most, { tokenIds }) => Math.max(most, tokenIds.length), 0),
   };
 }

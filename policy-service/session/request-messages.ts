@@ -72,7 +72,7 @@ export function createRequestReader(deps: RequestReaderDeps) {
           headGroups,
           measured,
           probeSuffixTokens: negotiated.probeSuffixTokens,
-          canMerge: negotiated.canMerge,
+          statistics: negotiated.statistics,
         },
         governanceOf(governed, settings.current, deps.onUnknownProfile),
         options,

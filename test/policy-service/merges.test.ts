@@ -1,22 +1,23 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
+import { STATISTICS } from '../../common/protocol.ts';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
-import { Capability, type Merge, Mode, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { Capability, Mode, type Plan, Reject, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { masses, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 
 const CAPABILITIES = [Capability.CAPABILITY_EVICT, Capability.CAPABILITY_PROBE, Capability.CAPABILITY_MERGE];
+const ALL = Object.values(STATISTICS.values);
 const merging = { policy: 'window', merge: true, controller: { type: 'fixed', budget_tokens: 96 } };
 const profiles = {
   merging,
-  probing: { ...merging, policy: 'crystal' },
+  probing: { ...merging, policy: 'crystal', probe: { credit_tokens: 1000 } },
+  random: { ...merging, policy: 'random' },
   pressure: {
     policy: 'window',
     merge: true,
     controller: { type: 'pressure', merge_floor_tokens: 16, merge_floor_share: 0 },
   },
 };
-/** Engines keep tokens by the rule that they know. */
-const merge = (into: number[], from: number[]): Merge => ({ into, from, rule: undefined });
 const asked = (profile: string, mode: Mode = Mode.MODE_UNSPECIFIED) => ({ options: { profile, mode } });
 
 // A prompt of 32 tokens in blocks of 16, the newest 32 tokens protected: at 128 tokens blocks 2 to 5 may be merged.
@@ -30,7 +31,7 @@ suite('merges of an attached engine', () => {
   });
   after(() => server.close());
 
-  const greet = (change = {}) => engine.greet({ capabilities: CAPABILITIES, ...change });
+  const greet = (change = {}) => engine.greet({ capabilities: CAPABILITIES, statistics: ALL, ...change });
 
   test('are asked for in place of evictions, over all blocks that may leave, and not twice', async () => {
     engine = another();
@@ -38,20 +39,12 @@ suite('merges of an attached engine', () => {
     engine.start(started(1));
     assert.deepEqual((await engine.step(1, [row(1, 127)])).requests, []);
     const plan = await engine.step(2, [row(1, 128)]);
-    assert.deepEqual(plan.requests, [
-      {
-        handle: 1,
-        epoch: 0,
-        evict: [],
-        probe: false,
-        releaseThinking: false,
-        merges: [merge([3, 4, 5], [2])],
-      },
-    ]);
+    assert.deepEqual(blocksOf(plan), [{ into: [3, 4, 5], from: [2] }]);
+    assert.deepEqual(plan.requests[0]?.evict, []);
     assert.deepEqual((await engine.step(3, [row(1, 129)])).requests, []);
     engine.obey(plan);
     const next = await engine.step(4, [row(1, 144)]);
-    assert.deepEqual(next.requests[0]?.merges, [merge([4, 5, 6], [3])]);
+    assert.deepEqual(blocksOf(next), [{ into: [4, 5, 6], from: [3] }]);
   });
 
   test('leave the masses with one column for each block that is left', async () => {
@@ -85,7 +78,7 @@ suite('merges of an attached engine', () => {
     const plan = await engine.step(1, [row(1, 128)]);
     engine.ack(plan, [{ rejected: [{ reason: Reject.REJECT_SHARED, blocks: [3] }] }]);
     const next = await engine.step(2, [row(1, 129)]);
-    assert.deepEqual(next.requests[0]?.merges, [merge([4, 5], [2])]);
+    assert.deepEqual(blocksOf(next), [{ into: [4, 5], from: [2] }]);
   });
 
   test('that name a hole learn of it', async () => {
@@ -93,10 +86,10 @@ suite('merges of an attached engine', () => {
     await greet();
     engine.start(started(1));
     const plan = await engine.step(1, [row(1, 144)]);
-    assert.deepEqual(plan.requests[0]?.merges, [merge([4, 5, 6], [2, 3])]);
+    assert.deepEqual(blocksOf(plan), [{ into: [4, 5, 6], from: [2, 3] }]);
     engine.ack(plan, [{ rejected: [{ reason: Reject.REJECT_NOT_RESIDENT, blocks: [4] }] }]);
     const next = await engine.step(2, [row(1, 145)]);
-    assert.deepEqual(next.requests[0]?.merges, [merge([3, 5, 6], [2])]);
+    assert.deepEqual(blocksOf(next), [{ into: [3, 5, 6], from: [2] }]);
   });
 
   test('begin anew after a preemption', async () => {
@@ -107,9 +100,10 @@ suite('merges of an attached engine', () => {
     engine.send({ $case: 'preempted', value: { handle: 1, epoch: 1 } });
     const plan = await engine.step(2, [row(1, 144, { epoch: 1 })]);
     assert.deepEqual(
-      plan.requests.map(({ epoch, merges }) => ({ epoch, merges })),
-      [{ epoch: 1, merges: [merge([4, 5, 6], [2, 3])] }],
+      plan.requests.map(({ epoch }) => epoch),
+      [1],
     );
+    assert.deepEqual(blocksOf(plan), [{ into: [4, 5, 6], from: [2, 3] }]);
   });
 
   test('are evictions where there is one block only', async () => {
@@ -132,15 +126,82 @@ suite('merges of an attached engine', () => {
     assert.deepEqual((await engine.step(1, [row(1, 128)])).requests, []);
   });
 
-  test('need no probes', async () => {
+  test('tell the engine which tokens stay, with another seed each time', async () => {
+    engine = another();
+    await greet();
+    engine.start(started(1, asked('random')));
+    const first = await engine.step(1, [row(1, 128)]);
+    engine.obey(first);
+    const second = await engine.step(2, [row(1, 144)]);
+    const [one, other] = [first, second].map((plan) => plan.requests[0]?.merges[0]?.rule);
+    const term = { statistic: Statistic.STATISTIC_RANDOM, weight: 1, scale: 0, pool: 0 };
+    assert.deepEqual(one?.stages, [{ share: 1, terms: [term], sampled: false }]);
+    assert.deepEqual(other?.stages, one.stages);
+    assert.notEqual(other?.seed, one.seed);
+  });
+
+  test('wait while a probe reads the blocks, and then go by what it read', async () => {
     engine = another();
     await greet();
     engine.start(started(1, asked('probing')));
-    for (let step = 1; step < 200; step++) {
-      const plan = await engine.step(step, [row(1, 32 + step)]);
-      assert.ok(plan.requests.every(({ probe }) => !probe));
-      engine.obey(plan);
+    await engine.receive('configure');
+    const quiet: number[] = [];
+    let probedAt = 0;
+    for (let tokens = 33; probedAt === 0; tokens++) {
+      assert.ok(tokens < 128, 'a probe is asked for before the first block has to go');
+      const plan = await engine.step(tokens, [row(1, tokens)]);
+      quiet.push(plan.requests.flatMap(({ merges }) => merges).length);
+      if (plan.requests[0]?.probe) probedAt = tokens;
     }
+    assert.ok(quiet.every((merges) => merges === 0));
+    engine.ack(await engine.step(127, [row(1, 127)]), []);
+    engine.start(started(2, { parentHandle: 1, computedTokens: 112 }));
+    const waiting = await engine.step(128, [row(1, 128), row(2, 130, { masses: masses(9, []) })]);
+    assert.deepEqual(waiting.requests, []);
+    engine.send({ $case: 'finished', value: { handle: 2, reason: 1, generatedTokens: 4, probeTokens: 6 } });
+    const plan = await engine.step(129, [row(1, 129)]);
+    const rule = plan.requests[0]?.merges[0]?.rule;
+    assert.deepEqual(
+      rule?.stages.map(({ terms }) => terms.map(({ statistic }) => STATISTICS.word(statistic))),
+      [['answer'], ['attention'], ['peak', 'distinct_keys']],
+    );
+  });
+
+  test('of a request that was never probed leave the share of the answer to attention', async () => {
+    engine = another();
+    await greet({ endOfThinking: [] });
+    engine.start(started(1, asked('probing')));
+    await engine.receive('configure');
+    const rule = (await engine.step(1, [row(1, 128)])).requests[0]?.merges[0]?.rule;
+    assert.deepEqual(
+      rule?.stages.map(({ share, terms }) => [share.toFixed(2), terms.map(({ weight }) => weight)]),
+      [
+        ['0.70', [1]],
+        ['1.00', [0.5, 0.5]],
+      ],
+    );
+  });
+
+  test('are evictions of whole blocks where the engine does not keep what the rule needs', async () => {
+    engine = another();
+    await greet({ statistics: ALL.filter((statistic) => statistic !== Statistic.STATISTIC_PEAK), endOfThinking: [] });
+    engine.start(started(1, asked('probing')));
+    await engine.receive('configure');
+    const [request] = (await engine.step(1, [row(1, 128)])).requests;
+    assert.deepEqual([request?.evict.length, request?.merges], [1, []]);
+  });
+
+  test('make the engine keep the statistics of the profiles that requests came with', async () => {
+    engine = another();
+    const configure = await greet();
+    assert.equal(configure.statistics, undefined);
+    engine.start(started(1, asked('probing')));
+    const { statistics } = await engine.receive('configure');
+    assert.deepEqual(
+      statistics?.statistics.map((one) => STATISTICS.word(one)),
+      ['attention', 'peak', 'answer'],
+    );
+    assert.deepEqual([statistics.attentionHalfLifeTokens, statistics.peakHalfLifeTokens], [400, 865]);
   });
 
   test('free what the pool needs under pressure, and keep a block', async () => {
@@ -148,7 +209,7 @@ suite('merges of an attached engine', () => {
     await greet();
     engine.start(started(1, asked('pressure')));
     const plan = await engine.step(1, [row(1, 128)], { freeBlocks: 0 });
-    assert.deepEqual(plan.requests[0]?.merges, [merge([5], [2, 3, 4])]);
+    assert.deepEqual(blocksOf(plan), [{ into: [5], from: [2, 3, 4] }]);
   });
 
   test('look at 64 blocks at most, the newest that stay', async () => {
@@ -162,6 +223,8 @@ suite('merges of an attached engine', () => {
       Array.from({ length: 63 }, (_, i) => 37 + i),
     );
   });
+
+  const blocksOf = (plan: Plan) => plan.requests[0]?.merges.map(({ into, from }) => ({ into, from }));
 
   function stateOf(crystalkvId: string) {
     return new Promise<{ keep: Uint8Array; residentBlocks: number }>((resolve, reject) => {

@@ -8,7 +8,7 @@ import { type RequestStart, RequestState } from '../../policy-service/request/re
 import { takeMasses } from '../../policy-service/request/take-masses.ts';
 import { GROUPS, masses, testConfig } from './scripted-engine.ts';
 
-const parameters = { halfLifeTokens: 70, seed: 3, answerWeight: 0.5, segments: true, recurrence: true };
+const parameters = { halfLifeTokens: 70, seed: 3, answerWeight: 0.5, segments: true, recurrence: true, rkvLambda: 0.1 };
 const noProbe = { count: 0, seen: 0, masses: new Float64Array(0) };
 
 function facts(changes: Partial<RequestFacts> = {}): RequestFacts {
@@ -48,7 +48,7 @@ function request(policy: PolicyName, start: Partial<RequestStart> = {}): Request
       recentTokens: 32,
       headGroups: GROUPS,
       probeSuffixTokens: 1,
-      canMerge: false,
+      statistics: undefined,
       ...start,
     },
     { profile, controller: profile.controller, mode: 'enforce', canary: false },

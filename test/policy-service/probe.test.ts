@@ -15,6 +15,7 @@ const options = {
   decay: 0.9,
   ageTokens: 0,
   maxExtraShare: 0.1,
+  creditTokens: 0,
 };
 
 /** Where a request stands; blocks are full at multiples of 16. */
@@ -107,7 +108,7 @@ test('a probe whose end was never reported does not end probing for good', () =>
 });
 
 test('probes can be spaced by the growth of the thinking, and closer while blocks go', () => {
-  const spaced = { ...options, growth: 1.5, pressureEveryTokens: 32, maxExtraShare: 1 };
+  const spaced = { ...options, growth: 1.5, pressureEveryTokens: 32, maxExtraShare: 1, creditTokens: 0 };
   const schedule = new ProbeSchedule(1);
   schedule.asked(at(400, 400, 25, 3));
   schedule.started(400);

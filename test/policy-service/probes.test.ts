@@ -147,8 +147,8 @@ suite('answer probes of an attached engine', () => {
 
   test('has a probe that was given up counted from half of its tokens on', async () => {
     for (const [steps, outcome] of [
-      [7, 'dropped'],
-      [8, 'partial'],
+      [11, 'dropped'],
+      [12, 'partial'],
     ] as const) {
       engine = another();
       await engine.greet({ engineId: `gives-up-after-${steps}` });

@@ -32,7 +32,7 @@ suite('the stream of an attached engine', () => {
     assert.deepEqual(await engine.receive('configure'), {
       headGroups: [],
       measureEvery: 1,
-      probeTokens: 16,
+      probeTokens: 24,
       statistics: undefined,
     });
   });
