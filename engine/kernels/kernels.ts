@@ -40,6 +40,8 @@ export interface Kernels {
     blockSize: number,
     scores: number,
     masses: number,
+    mean: number,
+    most: number,
   ): void;
   logCodes(out: number, masses: number, count: number): void;
   plainKeys(
@@ -52,6 +54,37 @@ export interface Kernels {
     sin: number,
   ): void;
   repetition(out: number, x: number, positions: number, count: number, n: number, headDim: number): void;
+  noteQuery(
+    mean: number,
+    most: number,
+    row: number,
+    from: number,
+    to: number,
+    headOffset: number,
+    blockStride: number,
+    blockSize: number,
+    attention: number,
+    total: number,
+    peak: number,
+    answer: number,
+    before: number,
+    now: number,
+    last: number,
+    attentionDecay: number,
+    peakDecay: number,
+    turn: number,
+  ): void;
+  noteProbe(
+    most: number,
+    row: number,
+    from: number,
+    to: number,
+    headOffset: number,
+    blockStride: number,
+    blockSize: number,
+    peak: number,
+    answer: number,
+  ): void;
 }
 
 const PAGE = 65536;

@@ -1,6 +1,8 @@
+import type { KeepRule, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { Arena, type Kernels, loadKernels } from '../kernels/kernels.ts';
 import type { ModelConfig } from './config.ts';
 import { BlockMerger, type MergeBlocks } from './merge.ts';
+import { type StatisticsOptions, TokenStatistics } from './token-statistics.ts';
 import { loadWeights, type Weights } from './weights.ts';
 
 /** A run of consecutive tokens of one sequence, to be computed in this step. */
@@ -14,6 +16,19 @@ export interface Chunk {
   logits: boolean;
   /** Measure what the last token attends to. */
   measure: boolean;
+  /** Which of the queries count for the statistics of the tokens that they read; undefined: none. */
+  counts?: CountedChunk | undefined;
+}
+
+/** Blocks are logical ones. */
+export interface CountedChunk {
+  /** Position of the first query that counts. */
+  position: number;
+  /** They count for the tokens of these blocks, `to` not included. */
+  from: number;
+  to: number;
+  /** They are those of an answer probe. */
+  probe: boolean;
 }
 
 export interface ChunkResult {
@@ -28,8 +43,15 @@ export interface StepModel {
   readonly config: Pick<ModelConfig, 'layers' | 'kvHeads' | 'eosTokenId'>;
   /** One pass over all chunks; results in their order. */
   forward(chunks: readonly Chunk[]): ChunkResult[];
-  /** Puts the tokens of full blocks together; which of them are kept is the model's choice, for each KV head its own. */
-  merge(blocks: MergeBlocks): void;
+  /**
+   * Puts the tokens of full blocks together; each layer and KV head keeps its own, by the rule. Without one, those that later
+   * tokens repeat least.
+   */
+  merge(blocks: MergeBlocks, rule?: KeepRule): void;
+  /** Whether `merge` can go by a rule. */
+  canFollow(rule: KeepRule): boolean;
+  /** What is kept of each token from now on; undefined: nothing. */
+  keepStatistics(options: StatisticsOptions | undefined): void;
 }
 
 /**
@@ -44,6 +66,7 @@ export class LlamaModel implements StepModel {
   readonly #kernels: Kernels;
   readonly #weights: Weights;
   readonly #merger: BlockMerger;
+  readonly #statistics: TokenStatistics;
   readonly #maxTokens: number;
   /** Byte offsets of keys and values; layer l starts at l * layerBytes, block b at b * headBytes * kvHeads within it. */
   readonly #keys: number;
@@ -64,7 +87,9 @@ export class LlamaModel implements StepModel {
     | 'rows'
     | 'scores'
     | 'masses'
-    | 'codes',
+    | 'codes'
+    | 'mean'
+    | 'most',
     number
   >;
 
@@ -100,9 +125,10 @@ export class LlamaModel implements StepModel {
       scores: floats(rowLength * blockSize),
       masses: floats(kvHeads * rowLength),
       codes: floats(kvHeads * rowLength),
+      mean: floats(kvHeads * rowLength * blockSize),
+      most: floats(kvHeads * rowLength * blockSize),
     };
-    this.#kernels = loadKernels(this.#arena);
-    this.#merger = new BlockMerger(this.#arena, this.#kernels, {
+    const layout = {
       layers,
       kvHeads,
       headDim,
@@ -115,12 +141,30 @@ export class LlamaModel implements StepModel {
       headBytes: this.#headBytes,
       cos: this.#buffer.cos,
       sin: this.#buffer.sin,
-    });
+    };
+    const addresses = TokenStatistics.reserve(this.#arena, layout);
+    const room = BlockMerger.reserve(this.#arena, layout);
+    this.#kernels = loadKernels(this.#arena);
+    this.#statistics = new TokenStatistics(this.#arena, this.#kernels, layout, addresses);
+    this.#merger = new BlockMerger(this.#arena, this.#kernels, layout, this.#statistics, room);
     this.#fillRotations();
   }
 
-  merge(blocks: MergeBlocks): void {
-    this.#merger.merge(blocks);
+  merge(blocks: MergeBlocks, rule?: KeepRule): void {
+    this.#merger.merge(blocks, rule);
+  }
+
+  canFollow(rule: KeepRule): boolean {
+    return this.#merger.canFollow(rule);
+  }
+
+  keepStatistics(options: StatisticsOptions | undefined): void {
+    this.#statistics.keep(options);
+  }
+
+  /** [blockSize] A statistic of the tokens in a block of the pool for one layer and KV head. */
+  statistic(statistic: Statistic, layer: number, block: number, head: number): Float32Array {
+    return this.#statistics.read(statistic, layer, block, head);
   }
 
   /** [blockSize] Positions of the tokens that a block of the pool holds for one layer and KV head. */
@@ -184,6 +228,10 @@ export class LlamaModel implements StepModel {
         pointer: this.#buffer.rows + i * rowLength * 4,
         blocks,
         skipped: holes * this.blockSize,
+        counted: {
+          from: countResident(chunk.blocks, chunk.counts?.from ?? 0),
+          to: countResident(chunk.blocks, chunk.counts?.to ?? 0),
+        },
         chunk,
       };
       token += count;
@@ -233,8 +281,10 @@ export class LlamaModel implements StepModel {
     const { heads, kvHeads, headDim } = this.config;
     const b = this.#buffer;
     const layerAt = layer * this.#layerBytes;
+    const counts = this.#statistics.active ? row.chunk.counts : undefined;
     for (let j = 0; j < row.count; j++) {
       const measured = masses !== undefined && j === row.count - 1;
+      const counted = counts !== undefined && row.chunk.position + j >= counts.position;
       this.#kernels.attention(
         b.mixed + (row.token + j) * heads * headDim * 4,
         b.qkv + (row.token + j) * stride,
@@ -250,12 +300,22 @@ export class LlamaModel implements StepModel {
         this.blockSize,
         b.scores,
         measured ? b.masses : 0,
+        counted ? b.mean : 0,
+        counted ? b.most : 0,
       );
+      if (counted) this.#count(layer, row, counts.probe, row.chunk.position + j);
     }
     if (masses === undefined) return;
     const count = kvHeads * row.blocks;
     this.#kernels.logCodes(b.codes, b.masses, count);
     masses.set(this.#arena.bytes(b.codes, count), layer * count);
+  }
+
+  #count(layer: number, row: Row, probe: boolean, position: number): void {
+    const blocks = Math.ceil((position + 1 - row.skipped) / this.blockSize);
+    const { from, to } = row.counted;
+    const query = { position, row: row.pointer, from: Math.min(blocks, from), to: Math.min(blocks, to), probe };
+    this.#statistics.note(layer, query, this.#buffer.mean, this.#buffer.most, blocks);
   }
 
   #logits(rows: readonly Row[], chunks: readonly Chunk[]): (Float32Array | undefined)[] {
@@ -278,6 +338,13 @@ export class LlamaModel implements StepModel {
   }
 }
 
+/** Blocks below a logical index that are no holes. */
+function countResident(blocks: readonly number[], end: number): number {
+  let count = 0;
+  for (let i = 0; i < Math.min(end, blocks.length); i++) if (blocks[i] !== 0) count++;
+  return count;
+}
+
 /** Where a chunk's tokens are in the step's buffers. */
 interface Row {
   token: number;
@@ -288,5 +355,7 @@ interface Row {
   blocks: number;
   /** Tokens in the holes. */
   skipped: number;
+  /** The compacted blocks for whose tokens queries count, `to` not included. */
+  counted: { from: number; to: number };
   chunk: Chunk;
 }

@@ -1,4 +1,8 @@
+import { type KeepRule, Scale, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Arena, Kernels } from '../kernels/kernels.ts';
+import { isFollowable, keptBy } from './keep-rule.ts';
+import { type FigureBuffer, TokenFigures } from './token-figures.ts';
+import { KEPT_STATISTICS, type TokenStatistics } from './token-statistics.ts';
 
 /** Blocks of one sequence, all full, by their number in the pool. */
 export interface MergeBlocks {
@@ -28,41 +32,51 @@ export interface CacheLayout {
   sin: number;
 }
 
-/** Similarities are compared in steps of this size: what differs by rounding only is equal. */
-const RESOLUTION = 1e-3;
+/** Without a rule of the policy service: what later tokens repeat the most goes. */
+const DEFAULT_RULE: KeepRule = {
+  stages: [
+    {
+      share: 1,
+      terms: [{ statistic: Statistic.STATISTIC_DISTINCT_KEYS, weight: 1, scale: Scale.SCALE_UNSPECIFIED, pool: 0 }],
+      sampled: false,
+    },
+  ],
+  seed: 0,
+};
 
 /**
- * Merges KV blocks: drops the tokens whose keys later tokens repeat the most, for each layer and KV head by itself, and
- * moves the others together. Reasoning restates names and values as it goes; of several keys that answer the same
- * queries the newest is kept.
- *
- * After R-KV (arXiv 2505.24133), without its attention scores: cosine of keys, here before their rotation, so that the
- * same word at another position is the same key. Of equally repeated tokens the oldest goes.
+ * Merges KV blocks: each layer and KV head keeps, of the tokens in them, those that a rule values most, and moves them
+ * together.
  */
 export class BlockMerger {
   readonly #arena: Arena;
-  readonly #kernels: Kernels;
   readonly #layout: CacheLayout;
+  readonly #statistics: TokenStatistics;
+  readonly #figures: TokenFigures;
   /** Position of the token in each slot: [layers][blocks][kvHeads][blockSize]. */
   readonly #positions: Int32Array;
-  /** The tokens of a merge: keys [tokens][headDim], positions and repetition [tokens]. */
-  readonly #buffer: { keys: number; positions: number; repetition: number };
 
   /** Nothing may be reserved in the arena afterwards. */
-  constructor(arena: Arena, kernels: Kernels, layout: CacheLayout) {
+  constructor(arena: Arena, kernels: Kernels, layout: CacheLayout, statistics: TokenStatistics, room: MergeRoom) {
     this.#arena = arena;
-    this.#kernels = kernels;
     this.#layout = layout;
+    this.#statistics = statistics;
+    const { layers, blocks, kvHeads, blockSize } = layout;
+    this.#positions = arena.ints(room.slots, layers * blocks * kvHeads * blockSize);
+    const positionsOf = (layer: number, block: number, head: number) => this.positions(layer, block, head);
+    this.#figures = new TokenFigures(arena, kernels, layout, room, statistics, positionsOf);
+  }
+
+  /** Room in the arena for positions and for the tokens of one merge, before views of it are made. */
+  static reserve(arena: Arena, layout: CacheLayout): MergeRoom {
     const { layers, blocks, kvHeads, blockSize, headDim, maxPositions } = layout;
     const tokens = Math.ceil(maxPositions / blockSize) * blockSize;
-    const slots = layers * blocks * kvHeads * blockSize;
-    const positions = arena.reserve(slots * 4);
-    this.#buffer = {
-      keys: arena.reserve(tokens * headDim * 4),
+    return {
+      slots: arena.reserve(layers * blocks * kvHeads * blockSize * 4),
+      vectors: arena.reserve(tokens * headDim * 4),
       positions: arena.reserve(tokens * 4),
       repetition: arena.reserve(tokens * 4),
     };
-    this.#positions = arena.ints(positions, slots);
   }
 
   /** Takes note of a token that is stored in a block's slot `position % blockSize` of all heads of a layer. */
@@ -70,6 +84,7 @@ export class BlockMerger {
     const { kvHeads, blockSize } = this.#layout;
     const slot = this.#slot(layer, block, 0) + (position % blockSize);
     for (let head = 0; head < kvHeads; head++) this.#positions[slot + head * blockSize] = position;
+    this.#statistics.stored(layer, block, position % blockSize);
   }
 
   /** [blockSize] Positions of the tokens in a block's slots; a view. */
@@ -83,40 +98,38 @@ export class BlockMerger {
     return ((layer * blocks + block) * kvHeads + head) * blockSize;
   }
 
+  /** Whether the tokens can be valued as a rule says: it means something, and what it needs is known or kept. */
+  canFollow(rule: KeepRule): boolean {
+    return isFollowable(rule, (statistic) => this.#statistics.keeps(statistic) || !KEPT_STATISTICS.includes(statistic));
+  }
+
   /** Afterwards `into` holds the tokens that are kept, in any order, and what is in `from` means nothing. */
-  merge(merged: MergeBlocks): void {
+  merge(merged: MergeBlocks, rule: KeepRule = DEFAULT_RULE): void {
     const { layers, kvHeads } = this.#layout;
     for (let layer = 0; layer < layers; layer++) {
-      for (let head = 0; head < kvHeads; head++) this.#compact(layer, head, merged, this.#drop(layer, head, merged));
+      for (let head = 0; head < kvHeads; head++)
+        this.#compact(layer, head, merged, this.#keep(layer, head, merged, rule));
     }
   }
 
-  /** The slots of `into` and `from`, in this order, that go: as many as `from` has. */
-  #drop(layer: number, head: number, { into, from, beside }: MergeBlocks): Set<number> {
-    const { blockSize, headDim, cos, sin } = this.#layout;
-    const { keys, positions: positionsAt, repetition: repetitionAt } = this.#buffer;
-    const all = [...into, ...from, ...beside];
-    const total = all.length * blockSize;
-    const count = (into.length + from.length) * blockSize;
-    const positions = this.#arena.ints(positionsAt, total);
-    for (const [i, block] of all.entries()) {
-      positions.set(this.positions(layer, block, head), i * blockSize);
-      const [out, at] = [keys + i * blockSize * headDim * 4, positionsAt + i * blockSize * 4];
-      this.#kernels.plainKeys(out, this.#keysAt(layer, block, head), at, blockSize, headDim, cos, sin);
-    }
-    this.#kernels.repetition(repetitionAt, keys, positionsAt, count, total, headDim);
-    const steps = Array.from(this.#arena.floats(repetitionAt, count), (value) => Math.round(value / RESOLUTION));
-    const order = Array.from(steps.keys()).sort((a, b) => steps[b]! - steps[a]! || positions[a]! - positions[b]!);
-    return new Set(order.slice(0, from.length * blockSize));
+  /** Marks the slots of `into` and `from`, in this order, that stay: as many as `into` has. */
+  #keep(layer: number, head: number, merged: MergeBlocks, rule: KeepRule): Uint8Array {
+    const { blockSize, kvHeads } = this.#layout;
+    const candidates = {
+      positions: this.#figures.positions(layer, head, [...merged.into, ...merged.from]),
+      group: layer * kvHeads + head,
+      figures: (statistic: Statistic) => this.#figures.of(statistic, layer, head, merged),
+    };
+    return keptBy(rule, candidates, merged.into.length * blockSize);
   }
 
   /** Moves what `from` keeps to the slots of `into` that are dropped. */
-  #compact(layer: number, head: number, { into, from }: MergeBlocks, dropped: ReadonlySet<number>): void {
+  #compact(layer: number, head: number, { into, from }: MergeBlocks, stays: Uint8Array): void {
     const { blockSize } = this.#layout;
     const slots = Array.from({ length: (into.length + from.length) * blockSize }, (_, slot) => slot);
     const first = into.length * blockSize;
-    const vacant = slots.filter((slot) => slot < first && dropped.has(slot));
-    const kept = slots.filter((slot) => slot >= first && !dropped.has(slot));
+    const vacant = slots.filter((slot) => slot < first && stays[slot] === 0);
+    const kept = slots.filter((slot) => slot >= first && stays[slot] === 1);
     const sources = [...into, ...from];
     for (const [i, slot] of kept.entries()) {
       const target = vacant[i]!;
@@ -141,6 +154,7 @@ export class BlockMerger {
     this.positions(layer, target.block, head)[target.offset] = this.positions(layer, source.block, head)[
       source.offset
     ]!;
+    this.#statistics.moved(layer, head, [source.block, source.offset], [target.block, target.offset]);
   }
 
   #keysAt(layer: number, block: number, head: number): number {
@@ -151,6 +165,12 @@ export class BlockMerger {
     const { layerBytes, headBytes, kvHeads } = this.#layout;
     return layer * layerBytes + (block * kvHeads + head) * headBytes;
   }
+}
+
+/** Where a merger keeps what it needs in the arena. */
+export interface MergeRoom extends FigureBuffer {
+  /** Positions of the tokens in all slots. */
+  slots: number;
 }
 
 /** A token's place in the cache of one layer and KV head. */

@@ -1,4 +1,5 @@
 import { exp4 } from './linear';
+import { addQueryHead } from './statistics';
 
 // Paged attention over float32. One block of one layer and KV head holds its keys as [headDim][blockSize], so that a
 // vector holds the same dimension of four keys, and its values as [blockSize][headDim].
@@ -46,10 +47,12 @@ export function storeKv(keyBlock: usize, valueBlock: usize, k: usize, v: usize, 
  * @param valueCache likewise for values
  * @param scores scratch, keys rounded up to blockSize floats
  * @param masses [kvHeads][blocks] attention mass of each block, averaged over the KV head's query heads; 0: not measured
+ * @param mean, most [kvHeads][blocks][blockSize] attention on each token: mean over the KV head's query heads, and the most
+ * of one of them; 0: not wanted
  */
 export function attention(
   out: usize, q: usize, row: usize, keys: i32, keyCache: usize, valueCache: usize, blockStride: usize, headStride: usize,
-  heads: i32, kvHeads: i32, headDim: i32, blockSize: i32, scores: usize, masses: usize,
+  heads: i32, kvHeads: i32, headDim: i32, blockSize: i32, scores: usize, masses: usize, mean: usize, most: usize,
 ): void {
   const blocks = (keys + blockSize - 1) / blockSize;
   const group = heads / kvHeads;
@@ -68,6 +71,10 @@ export function attention(
       }
       softmax(scores, keys, blocks * blockSize);
       if (masses != 0) addMasses(mass, scores, blocks, blockSize, <f32>1 / <f32>group);
+      if (mean != 0) {
+        const at = (<usize>(kv * blocks * blockSize)) << 2;
+        addQueryHead(mean + at, most + at, scores, blocks * blockSize, <f32>1 / <f32>group, g == 0);
+      }
       mix(out, scores, row, keys, valueCache + headOffset, blockStride, headDim, blockSize);
       q += vectorBytes;
       out += vectorBytes;
