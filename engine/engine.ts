@@ -7,6 +7,7 @@ import { Capability } from '../proto/gen/crystalkv/v1/policy.ts';
 import type { EngineConfig } from './config.ts';
 import type { CoreOptions } from './core/options.ts';
 import { type ModelConfig, readModelConfig } from './model/config.ts';
+import { KNOWN_STATISTICS } from './model/token-figures.ts';
 import { PolicyClient } from './policy-client.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, Submission } from './types.ts';
 import type { FromWorker, ToWorker } from './worker-protocol.ts';
@@ -173,7 +174,7 @@ function helloOf(config: EngineConfig, model: ModelConfig, options: CoreOptions,
     sinkTokens: config.sink_tokens,
     recentTokens: config.recent_tokens,
     lockstep: config.lockstep,
-    statistics: [],
+    statistics: [...KNOWN_STATISTICS],
   };
 }
 

@@ -2,6 +2,7 @@ import type { Configure, Plan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Chunk, ChunkResult, StepModel } from '../model/llama.ts';
 import type { EngineStats, FinishReason, GenerateEvent, GenerateRequest, Report } from '../types.ts';
 import { BlockPool } from './block-pool.ts';
+import { countedQueries, statisticsOf } from './counted-queries.ts';
 import { Decoder } from './decoder.ts';
 import { LiveSequences } from './live-sequences.ts';
 import type { CoreOptions } from './options.ts';
@@ -66,7 +67,8 @@ export class EngineCore {
       step: () => this.#totals.step,
       find: (handle) => this.#live.byHandle(handle),
       startProbe: (sequence) => this.#probes.start(sequence),
-      merge: (blocks) => model.merge(blocks),
+      merge: (blocks, rule) => model.merge(blocks, rule),
+      canFollow: (rule) => model.canFollow(rule),
     });
   }
 
@@ -108,10 +110,13 @@ export class EngineCore {
 
   attach(configure: Configure): void {
     this.#queuedPlans = [];
+    this.#model.keepStatistics(statisticsOf(configure));
     this.#reporter.attach(configure, this.sequences);
   }
 
   configure(configure: Configure): void {
+    if (!this.#reporter.attached) return;
+    this.#model.keepStatistics(statisticsOf(configure));
     this.#reporter.configure(configure);
   }
 
@@ -168,6 +173,7 @@ export class EngineCore {
       blocks: sequence.blocks,
       logits: samples,
       measure: samples && this.#reporter.wantsMasses(sequence, this.#totals.step),
+      counts: countedQueries(sequence, this.#options.blockSize),
     };
   }
 

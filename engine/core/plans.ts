@@ -1,5 +1,12 @@
 import { noneOf, REJECTS, type RejectReason } from '../../common/protocol.ts';
-import type { Merge, Plan, RejectedBlocks, RequestAck, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type {
+  KeepRule,
+  Merge,
+  Plan,
+  RejectedBlocks,
+  RequestAck,
+  RequestPlan,
+} from '../../proto/gen/crystalkv/v1/policy.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { MergeBlocks } from '../model/merge.ts';
 import type { BlockPool } from './block-pool.ts';
@@ -16,7 +23,9 @@ export interface PlanTarget {
   find(handle: number): Sequence | undefined;
   startProbe(sequence: Sequence): ProbeAnswer;
   /** Moves tokens between blocks of the pool. */
-  merge(blocks: MergeBlocks): void;
+  merge(blocks: MergeBlocks, rule: KeepRule | undefined): void;
+  /** Whether a merge can go by the rule. */
+  canFollow(rule: KeepRule): boolean;
 }
 
 /** Applies plans between two steps. Nothing in a plan is trusted; what was refused is counted by reason. */
@@ -63,9 +72,10 @@ export class PlanApplier {
   #merge(sequence: Sequence, merge: Merge, rejected: Rejected): boolean {
     const { options, pool } = this.#target;
     const against = objections(sequence, merge, pool, options.protection);
+    if (merge.rule !== undefined && !this.#target.canFollow(merge.rule)) against.set('unknown_rule', [...merge.from]);
     for (const [reason, blocks] of against) for (const block of blocks) reject(rejected, reason, block);
     if (against.size > 0) return false;
-    this.#target.merge(blocksOf(sequence, merge, pool));
+    this.#target.merge(blocksOf(sequence, merge, pool), merge.rule);
     release(sequence, merge.from, pool);
     this.merges += 1;
     return true;

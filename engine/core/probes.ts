@@ -95,5 +95,5 @@ function forkForProbe(
     },
     cache: { crystalkvId: '', profile: '', budgetTokens: undefined, mode: undefined },
   };
-  return new Sequence(handle, request, { parent, sharedTokens });
+  return new Sequence(handle, request, { parent, sharedTokens, ownFrom: parent.tokenIds.length });
 }

@@ -7,6 +7,8 @@ export interface ForkOf {
   parent: Sequence;
   /** Tokens whose blocks it shares with its parent. */
   sharedTokens: number;
+  /** Position of the first token that is its own. */
+  ownFrom: number;
 }
 
 /** One sequence of tokens with its block table: a request's choice, or a fork of one that probes its answer. */

@@ -65,7 +65,9 @@ export class TokenFigures {
     const candidates = [...into, ...from];
     switch (statistic) {
       case Statistic.STATISTIC_DISTINCT_KEYS:
-        return this.#distinct(layer, head, candidates, beside, (blocks, at) => this.#plainKeys(layer, head, blocks, at));
+        return this.#distinct(layer, head, candidates, beside, (blocks, at) =>
+          this.#plainKeys(layer, head, blocks, at),
+        );
       case Statistic.STATISTIC_DISTINCT_VALUES:
         return this.#distinct(layer, head, candidates, beside, (blocks) => this.#unitValues(layer, head, blocks));
       case Statistic.STATISTIC_KEY_SIMILARITY:

@@ -156,6 +156,6 @@ function slotsOf({ layers, blocks, kvHeads, blockSize }: CacheLayout): number {
   return layers * blocks * kvHeads * blockSize;
 }
 
-function byName<Value>(valueOf: (name: ArrayName) => Value): Record<ArrayName, Value> {
-  return Object.fromEntries(ARRAYS.map((name) => [name, valueOf(name)])) as Record<ArrayName, Value>;
+function byName<Value>(make: (name: ArrayName) => Value): Record<ArrayName, Value> {
+  return Object.fromEntries(ARRAYS.map((name) => [name, make(name)])) as Record<ArrayName, Value>;
 }

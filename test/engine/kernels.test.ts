@@ -161,6 +161,8 @@ for (const blockSize of [8, 16, 24, 32]) {
       blockSize,
       scores,
       masses,
+      0,
+      0,
     );
     const expectedMass = new Float64Array(kvHeads * blocks);
     for (let h = 0; h < heads; h++) {

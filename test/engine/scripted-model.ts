@@ -1,7 +1,9 @@
 import type { CoreOptions } from '../../engine/core/options.ts';
 import type { Chunk, ChunkResult, StepModel } from '../../engine/model/llama.ts';
 import type { MergeBlocks } from '../../engine/model/merge.ts';
+import type { StatisticsOptions } from '../../engine/model/token-statistics.ts';
 import type { GenerateRequest, Sampling } from '../../engine/types.ts';
+import type { KeepRule } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 export const EOS = 2;
 export const END_OF_THINKING = 3;
@@ -17,6 +19,8 @@ export class ScriptedModel implements StepModel {
   /** Token at a position. */
   readonly #script: (position: number) => number;
   /** Positions of the tokens that each block of the pool holds. */
+  /** What was asked for last. */
+  statistics: StatisticsOptions | undefined;
   readonly #held = new Map<number, number[]>();
   /** The merges that were asked for. */
   readonly merged: MergeBlocks[] = [];
@@ -44,6 +48,15 @@ export class ScriptedModel implements StepModel {
         masses: chunk.measure ? new Uint8Array(resident * 2).fill(7) : undefined,
       };
     });
+  }
+
+  /** A rule of one stage or more. */
+  canFollow({ stages }: KeepRule): boolean {
+    return stages.length > 0;
+  }
+
+  keepStatistics(options: StatisticsOptions | undefined): void {
+    this.statistics = options;
   }
 
   merge({ into, from, beside }: MergeBlocks): void {
