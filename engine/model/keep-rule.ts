@@ -44,7 +44,8 @@ export function keptBy({ stages, seed }: KeepRule, candidates: Candidates, room:
   const kept = new Uint8Array(count);
   let left = room;
   for (const [i, stage] of stages.entries()) {
-    const most = i === stages.length - 1 ? left : Math.min(left, Math.floor(Math.fround(stage.share) * room));
+    const most =
+      i === stages.length - 1 ? left : Math.min(left, Math.floor(Math.fround(Math.fround(stage.share) * room)));
     const values = valuesOf(stage, seed, candidates, byPosition);
     const order = Array.from(byPosition)
       .filter((token) => kept[token] === 0)
@@ -55,17 +56,18 @@ export function keptBy({ stages, seed }: KeepRule, candidates: Candidates, room:
   return kept;
 }
 
-function valuesOf(stage: KeepStage, seed: number, candidates: Candidates, byPosition: Uint32Array): Float64Array {
+/** As float32: sums that differ by rounding only are equal. */
+function valuesOf(stage: KeepStage, seed: number, candidates: Candidates, byPosition: Uint32Array): Float32Array {
   const values = new Float64Array(byPosition.length);
   for (const term of stage.terms) {
     const scaled = scale(term.scale, pooled(term, figuresOf(term.statistic, seed, candidates), byPosition), byPosition);
     for (let i = 0; i < values.length; i++) values[i]! += Math.fround(term.weight) * scaled[i]!;
   }
-  if (!stage.sampled) return values;
+  if (!stage.sampled) return Float32Array.from(values);
   const { positions, group } = candidates;
-  return values.map((value, i) => {
+  return Float32Array.from(values, (value, i) => {
     const draw = drawn(seed + 1, positions[i]!, group) + LEAST_DRAW;
-    return Math.log(value + LEAST_VALUE) - Math.log(-Math.log(draw));
+    return Math.log(Math.max(0, value) + LEAST_VALUE) - Math.log(-Math.log(draw));
   });
 }
 

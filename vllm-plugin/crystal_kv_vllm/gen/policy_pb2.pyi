@@ -115,7 +115,8 @@ class _StatisticEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
 class Statistic(_Statistic, metaclass=_StatisticEnumTypeWrapper):
     """A figure of one token in one head group, by which a merge chooses what stays. In what follows p is the attention that a
     query gives the token, mean over the query heads that share its keys, and m is the most of one of them. Every query of a
-    request beyond its prompt counts. Queries of the request's answer probes count where it is said, and nowhere else.
+    request beyond its prompt counts. Queries of the request's answer probes, from the end of thinking on, count where
+    it is said, for the blocks that they share with the request, and nowhere else.
     """
 
 STATISTIC_UNSPECIFIED: Statistic.ValueType  # 0
@@ -993,7 +994,8 @@ Global___Merge: typing_extensions.TypeAlias = Merge
 @typing.final
 class KeepRule(google.protobuf.message.Message):
     """Which candidates stay, for each layer and KV head by itself. The stages fill the room one after the other: each takes
-    the tokens that it values most of those that are not taken yet. Of equal values the newest token stays.
+    the tokens that it values most of those that are not taken yet. Values are compared as float32; of
+    equal ones the newest token stays.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -1029,7 +1031,7 @@ class KeepStage(google.protobuf.message.Message):
     share: builtins.float
     """Share of the room that it fills, rounded down, in (0, 1]. The last stage fills what is left, whatever it says."""
     sampled: builtins.bool
-    """Sampled without replacement in proportion to the values, which then must not be negative: what counts is
+    """Sampled without replacement in proportion to the values; those below 0 count as 0. What counts is
     log(value + 1e-9) - log(-log(u + 2^-25)), u drawn as for RANDOM with seed + 1.
     """
     @property

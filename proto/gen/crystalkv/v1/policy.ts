@@ -78,7 +78,8 @@ export namespace Capability {
 /**
  * A figure of one token in one head group, by which a merge chooses what stays. In what follows p is the attention that a
  * query gives the token, mean over the query heads that share its keys, and m is the most of one of them. Every query of a
- * request beyond its prompt counts. Queries of the request's answer probes count where it is said, and nowhere else.
+ * request beyond its prompt counts. Queries of the request's answer probes, from the end of thinking on, count where
+ * it is said, for the blocks that they share with the request, and nowhere else.
  */
 export const Statistic = {
   STATISTIC_UNSPECIFIED: 0,
@@ -518,7 +519,8 @@ export interface Merge {
 
 /**
  * Which candidates stay, for each layer and KV head by itself. The stages fill the room one after the other: each takes
- * the tokens that it values most of those that are not taken yet. Of equal values the newest token stays.
+ * the tokens that it values most of those that are not taken yet. Values are compared as float32; of
+ * equal ones the newest token stays.
  */
 export interface KeepRule {
   /** At least one. */
@@ -536,7 +538,7 @@ export interface KeepStage {
   /** A token's value is the sum of its terms. At least one. */
   terms: KeepTerm[];
   /**
-   * Sampled without replacement in proportion to the values, which then must not be negative: what counts is
+   * Sampled without replacement in proportion to the values; those below 0 count as 0. What counts is
    * log(value + 1e-9) - log(-log(u + 2^-25)), u drawn as for RANDOM with seed + 1.
    */
   sampled: boolean;
