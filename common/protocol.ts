@@ -1,4 +1,12 @@
-import { FinishReason, Mode, Phase, ProtocolVersion, Reject, Scale, Statistic } from '../proto/gen/crystalkv/v1/policy.ts';
+import {
+  FinishReason,
+  Mode,
+  Phase,
+  ProtocolVersion,
+  Reject,
+  Scale,
+  Statistic,
+} from '../proto/gen/crystalkv/v1/policy.ts';
 
 /** The versions of proto/crystalkv/v1/policy.proto that this release speaks, the first and the last. */
 export const PROTOCOL = (() => {
