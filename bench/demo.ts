@@ -20,7 +20,7 @@ with ${POLICIES.join(', ')} at ${SHARE * 100} % of the thinking cache. Takes a m
 
   --seed N     programs to send (default: fresh ones; the seed is printed)
   ${VERBOSE_HELP}
-  --help       this text
+  --help       show this help
 `;
 
 async function main(): Promise<void> {

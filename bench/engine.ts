@@ -20,7 +20,7 @@ const HELP = `Sends ${CONCURRENCIES.join(', ')} requests at once to the engine, 
 of ${RUNS} runs to bench/results/engine.json.
 
   --seed N   programs to send (default: fresh ones; the seed is printed)
-  --help     this text
+  --help     show this help
 `;
 
 async function main(): Promise<void> {

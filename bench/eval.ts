@@ -28,7 +28,7 @@ policy at a share of the thinking cache. Prints Markdown tables, and writes benc
   --only A,B     these candidates, by the key in the results (crystal, h2o, oracle, ...)
   --shares 25,40 these shares, in percent
   A run with the seed and the number of programs of the part's last one adds to its rows.
-  --help         this text
+  --help         show this help
 `;
 
 async function main(): Promise<void> {

@@ -24,7 +24,7 @@ bench/results/fidelity.json. Takes about half an hour; the first time, vLLM is i
   --shares A,B percents of the output that stay (default: ${ALL.shares.map((share) => share * 100).join(',')})
   --seed N     seed of what is written (default: a fresh one, which is printed); with that of the last run, rows are
                added to its own
-  --help       this text
+  --help       show this help
 `;
 
 async function main(): Promise<void> {

@@ -38,7 +38,7 @@ bench/results/gateway.json. Takes about 6 minutes; the others are installed the 
   --rounds N     how often everything is measured (default ${FULL.rounds})
   --nice=N       priority of all processes of the bench, -20 to 19, on a machine that others use too (default 0)
   --realtime     measure in Linux's real-time class, for the same reason; needs root
-  --help         this text
+  --help         show this help
 `;
 
 async function main(): Promise<void> {

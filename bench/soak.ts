@@ -27,7 +27,7 @@ gateway's counters agree with the load generator's. Needs redis-server. Writes b
 
   --minutes N   how long (default 10; 0.5 to 600); nothing is written below 3
   --seed N      order of the traffic (default 1)
-  --help        this text
+  --help        show this help
 `;
 
 async function main(): Promise<void> {

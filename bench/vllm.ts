@@ -36,7 +36,7 @@ and writes ratios to bench/results/vllm.json, or vllm-verbose.json. Takes about 
   --only NAME  ${GROUPS.join(', ')}: these engines only; writes nothing; may be given several times
   --seed N     programs to send (default: fresh ones; the seed is printed)
   ${VERBOSE_HELP}
-  --help       this text
+  --help       show this help
 `;
 
 async function main(): Promise<void> {

@@ -81,7 +81,7 @@ export function readConfigFile(path: string | undefined): Partial<Record<Section
   }
   const unknown = Object.keys(file).filter((key) => !(SECTIONS as readonly string[]).includes(key));
   if (unknown.length > 0) {
-    throw new ConfigError(`${path}: unknown section ${unknown.join(', ')}; known are ${SECTIONS.join(', ')}`);
+    throw new ConfigError(`${path}: unknown section ${unknown.join(', ')}; known: ${SECTIONS.join(', ')}`);
   }
   return file;
 }

@@ -7,18 +7,17 @@ const integer = (min: number, max: number) => z.number().int().min(min).max(max)
 export const EngineConfig = z.strictObject({
   host: z.string().min(1).default('127.0.0.1').describe('address to listen on'),
   port: integer(0, 65535).default(8000).describe('port of the OpenAI API; 0 takes a free one'),
-  model: z.string().min(1).default('model/crystal-mini').describe('folder of a Hugging Face LlamaForCausalLM model'),
+  model: z.string().min(1).default('model/crystal-mini').describe('folder with a Hugging Face LlamaForCausalLM model'),
   served_model_name: z.string().min(1).default('crystal-mini').describe('name of the model in the API'),
-  block_size: integer(8, 128)
-    .multipleOf(8)
-    .default(16)
-    .describe('tokens of a KV block: a multiple of 8 between 8 and 128'),
+  block_size: integer(8, 128).multipleOf(8).default(16).describe('tokens per KV block: a multiple of 8, from 8 to 128'),
   pool_blocks: integer(8, 1_000_000).default(1024).describe('KV blocks in the pool'),
   max_model_length: integer(1, 1_000_000)
     .optional()
-    .describe('most tokens of a sequence; default: what model and pool allow'),
-  max_num_seqs: integer(1, 1024).default(64).describe('sequences computed at the same time'),
-  max_num_batched_tokens: integer(8, 8192).default(512).describe('tokens of one step; longer prompts go in chunks'),
+    .describe('longest sequence, in tokens; default: what model and pool allow'),
+  max_num_seqs: integer(1, 1024).default(64).describe('most concurrent sequences'),
+  max_num_batched_tokens: integer(8, 8192)
+    .default(512)
+    .describe('tokens per step; longer prompts are split into chunks'),
   sink_tokens: integer(0, 4096).default(4).describe('first tokens of a sequence, never evicted'),
   recent_tokens: integer(0, 4096).default(64).describe('newest tokens of a sequence, never evicted'),
   end_of_thinking: z.array(z.string().min(1)).default(['</think>']).describe('texts that end the thinking phase'),
@@ -27,7 +26,7 @@ export const EngineConfig = z.strictObject({
   policy_address: z
     .string()
     .default('127.0.0.1:50051')
-    .describe('host:port of the policy service; empty: none, the cache is never evicted')
+    .describe('host:port of the policy service; empty: none, nothing is evicted')
     .meta({ env: 'CRYSTALKV_POLICY_ADDRESS' }),
   policy_token: z.string().min(1).optional().describe('shared token of the policy service').meta({ secret: true }),
   policy_ca: z
@@ -43,7 +42,7 @@ export const EngineConfig = z.strictObject({
     .meta({ env: 'CRYSTALKV_ENABLED' }),
   lockstep: z.boolean().default(false).describe('wait for the plan of a step before the next: exact, but slow'),
   lockstep_timeout_ms: integer(1, 60_000).default(1000).describe('longest such wait'),
-  log_level: z.enum(LOG_LEVELS).default('info').describe('least level that is logged'),
+  log_level: z.enum(LOG_LEVELS).default('info').describe('lowest level that is logged'),
 });
 
 export type EngineConfig = z.output<typeof EngineConfig>;

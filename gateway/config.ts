@@ -29,7 +29,7 @@ const options = z.strictObject({
     .string()
     .min(1)
     .default('127.0.0.1')
-    .describe('Address to listen on; beyond loopback only with API keys')
+    .describe('Address to listen on; any other than loopback needs API keys')
     .meta(FIXED),
   port: whole(0, 65_535).default(8080).describe('Port to listen on, 0 for any free one').meta(FIXED),
   ...fleetOptions,
@@ -43,26 +43,30 @@ const options = z.strictObject({
   allow_unauthenticated: z
     .boolean('must be true or false')
     .default(false)
-    .describe('true: listen beyond loopback without API keys, for everybody who can reach the address')
+    .describe('true: listen beyond loopback without API keys; everybody who reaches the address may use the gateway')
     .meta(FIXED),
   body_limit_bytes: whole(1024, 512 * MIB)
     .default(64 * MIB)
-    .describe('Largest request body; more gets a 413 (1024 to 536870912)')
+    .describe('Largest request body; larger ones get a 413 (1024 to 536870912)')
     .meta(FIXED),
   timeouts: z
     .strictObject({
-      connect_ms: whole(50, 60_000).default(5_000).describe('To open a connection to a backend (50 to 60000)'),
+      connect_ms: whole(50, 60_000)
+        .default(5_000)
+        .describe('Longest time to open a connection to a backend (50 to 60000)'),
       first_byte_ms: whole(100, 3_600_000)
         .default(600_000)
         .describe(
-          'From sending a request to the first byte of the response; a response that is not streamed starts only when it is complete (100 to 3600000)',
+          'Longest time from sending a request to the first byte of the response; a response that is not streamed starts only when it is complete (100 to 3600000)',
         ),
       idle_ms: whole(100, 3_600_000)
         .default(300_000)
-        .describe('Between two pieces of a response; waiting for a slow client does not count (100 to 3600000)'),
+        .describe(
+          'Longest time between two pieces of a response; waiting for a slow client does not count (100 to 3600000)',
+        ),
       total_ms: whole(1_000, 86_400_000)
         .default(3_600_000)
-        .describe('For a whole request, other backends tried included (1000 to 86400000)'),
+        .describe('Longest time for a whole request, retries included (1000 to 86400000)'),
     })
     .prefault({})
     .meta(FIXED),
@@ -70,19 +74,19 @@ const options = z.strictObject({
   admission: admissionSchema,
   workers: whole(1, 256)
     .default(1)
-    .describe('Processes that share the port (1 to 256); what is kept in memory is kept by each of them')
+    .describe('Processes that share the port (1 to 256); each has its own memory')
     .meta(FIXED),
   drain_ms: whole(0, 3_600_000)
     .default(30_000)
-    .describe('How long running requests may go on after the signal to stop (0 to 3600000)'),
+    .describe('How long running requests may continue after the stop signal (0 to 3600000)'),
   options: z
     .strictObject({
       budget_tokens_min: whole(1, 2 ** 31 - 1)
         .default(1)
-        .describe('Least crystal_kv.budget_tokens that a request may ask for'),
+        .describe('Lowest crystal_kv.budget_tokens that a request may ask for'),
       budget_tokens_max: whole(1, 2 ** 31 - 1)
         .default(1_048_576)
-        .describe('Most crystal_kv.budget_tokens that a request may ask for'),
+        .describe('Highest crystal_kv.budget_tokens that a request may ask for'),
     })
     .refine((bounds) => bounds.budget_tokens_min <= bounds.budget_tokens_max, {
       error: 'budget_tokens_min must not be above budget_tokens_max',
@@ -102,11 +106,11 @@ const options = z.strictObject({
     .string()
     .min(1)
     .optional()
-    .describe('Address of the listener at metrics_port, which asks for no key; without it that of host')
+    .describe('Address for metrics_port, which needs no key; default: that of host')
     .meta(FIXED),
   metrics_port: whole(0, 65_535)
     .optional()
-    .describe('Port of its own for /metrics, 0 for any free one; without it /metrics is on the main port')
+    .describe('Separate port for /metrics, 0 for any free one; default: the main port')
     .meta(FIXED),
   log_level: z
     .enum(LOG_LEVELS)

@@ -14,21 +14,21 @@ export const redisSchema = z
       .optional()
       .meta({
         secret: true,
-        description: 'Where several gateways share their counters; without it each counts for itself',
+        description: 'Redis in which several gateways share their counters; without it, each counts for itself',
       }),
     prefix: z
       .string()
       .regex(/^[A-Za-z0-9:._-]{1,64}$/, 'must be 1 to 64 of A-Z a-z 0-9 : . _ -')
       .default('crystalkv')
-      .describe('In front of every name in Redis'),
+      .describe('Prefix of every name in Redis'),
     timeout_ms: whole(10, 10_000)
       .default(250)
-      .describe('For one command; then Redis counts as failed until it answers again (10 to 10000)'),
+      .describe('Timeout of a command; after one, Redis counts as failed until it answers again (10 to 10000)'),
     on_failure: z
       .enum(ON_FAILURE, `must be one of ${ON_FAILURE.join(', ')}`)
       .default('local')
       .describe(
-        'While Redis fails: local, each gateway applies the limits by itself; deny, 503 for requests with a key',
+        'While Redis fails: local: each gateway applies the limits by itself; deny: requests with a key get a 503',
       ),
   })
   .prefault({});

@@ -32,7 +32,7 @@ export const policyServiceSchema = z.strictObject({
   measure_every: interval.default(8).meta({ description: 'engines measure requests at every n-th step; 0: never' }),
   measure_every_idle: interval
     .default(64)
-    .meta({ description: 'the same while memory is free and no request is near its budget' }),
+    .meta({ description: 'likewise, while memory is free and no request is near its budget' }),
   statistics: z
     .strictObject({
       attention_half_life_tokens: z.number().min(1).max(1e9).default(400).meta({
@@ -46,17 +46,17 @@ export const policyServiceSchema = z.strictObject({
   calibration: z
     .strictObject({
       mode: z.enum(CALIBRATION_MODES).default('off').meta({
-        description: 'auto: measure the head groups that tell the most, found out for each model; off: measure all',
+        description: 'auto: measure only the head groups that predict best, chosen for each model; off: measure all',
       }),
-      groups: z.int().min(1).max(4096).default(8).meta({ description: 'most head groups to measure then' }),
+      groups: z.int().min(1).max(4096).default(8).meta({ description: 'most head groups that auto chooses' }),
       requests: z.int().min(1).max(1000).default(8).meta({
-        description: 'requests that keep their whole cache, to be looked at, while it is not known which',
+        description: 'requests that auto observes, with their whole cache, before it chooses',
       }),
       cache_dir: z
         .string()
         .min(1)
         .default(join(homedir(), '.cache', 'crystal-kv', 'calibration'))
-        .meta({ description: 'folder in which what was found out is kept, a file for each model' }),
+        .meta({ description: 'folder in which the choices are saved, one file for each model' }),
     })
     .prefault({})
     .meta({ fixed: true }),
@@ -69,7 +69,11 @@ export const policyServiceSchema = z.strictObject({
     .strictObject({
       cert: z.string().min(1).optional().meta({ description: 'PEM file of the certificate chain' }),
       key: z.string().min(1).optional().meta({ description: 'PEM file of the private key' }),
-      client_ca: z.string().min(1).optional().meta({ description: 'PEM file; clients must show a certificate of it' }),
+      client_ca: z
+        .string()
+        .min(1)
+        .optional()
+        .meta({ description: 'PEM file of an authority; clients must show a certificate signed by it' }),
     })
     .prefault({})
     .meta({ fixed: true }),
@@ -109,7 +113,7 @@ export function settingsOf({ service, profiles }: Config): Settings {
   if (defaultProfile === undefined) {
     const known = [...resolved.keys()].join(', ');
     throw new ConfigError(
-      `policy_service.default_profile is ${JSON.stringify(service.default_profile)}: no such profile; known are ${known}`,
+      `policy_service.default_profile is ${JSON.stringify(service.default_profile)}: no such profile; known: ${known}`,
     );
   }
   return {

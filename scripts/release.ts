@@ -11,7 +11,7 @@ const HELP = `Makes the npm package, the Python wheel and the images, all of one
 
   --out FOLDER   where package and wheel go (default: dist)
   --only PART    package, wheel or images; may be given several times
-  --help         this text
+  --help         show this help
 
 Without a Docker engine the images are left out, with a message.
 `;
@@ -72,7 +72,7 @@ async function main(): Promise<void> {
     return;
   }
   const unknown = values.only.filter((part) => !PARTS.some((it) => it === part));
-  if (unknown.length > 0) throw new RangeError(`no part ${unknown.join(', ')}; there are ${PARTS.join(', ')}`);
+  if (unknown.length > 0) throw new RangeError(`no part ${unknown.join(', ')}; expected one of ${PARTS.join(', ')}`);
   const version = theVersion();
   const out = resolve(values.out);
   mkdirSync(out, { recursive: true });

@@ -18,9 +18,9 @@ const HELP = `Starts engine, policy service and gateway, waits until all are rea
 Ctrl-C stops all three; a second Ctrl-C ends them by force.
 
   --config FILE   configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists)
-  --help          this text
+  --help          show this help
 
-Environment variables override the file: see \`node engine/main.ts --help\` and the other two.
+Environment variables override the file: see \`node_modules/.bin/node engine/main.ts --help\`, and likewise gateway and policy-service.
 `;
 
 async function main(): Promise<number> {

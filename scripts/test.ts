@@ -11,7 +11,7 @@ const HELP = `Runs every suite and ends with a line "N passed, N failed, N skipp
   --only SUITE   only this suite; may be given several times
   --fast         without vLLM and without the suites that start whole processes
   --list         names the suites and stops
-  --help         this text
+  --help         show this help
 
 The exit code is 1 when a test failed, a suite ran nothing or, with CI=true, a test was skipped.
 `;
@@ -32,7 +32,9 @@ async function main(): Promise<number> {
   const suites = allSuites();
   const unknown = values.only.filter((name) => !suites.some((suite) => suite.name === name));
   if (unknown.length > 0) {
-    throw new RangeError(`no suite ${unknown.join(', ')}; there are ${suites.map((suite) => suite.name).join(', ')}`);
+    throw new RangeError(
+      `no suite ${unknown.join(', ')}; expected one of ${suites.map((suite) => suite.name).join(', ')}`,
+    );
   }
   if (values.list) {
     for (const suite of suites) print(`${suite.name.padEnd(16)} ${suite.summary}${suite.slow ? ' (slow)' : ''}`);

@@ -25,13 +25,13 @@ export const engines: DashboardSpec = {
       panels: [
         figure({
           title: 'Running',
-          description: "vLLM: sequences in the running batch; the plugin's probes are taken out.",
+          description: "vLLM: sequences in the running batch, without the plugin's probes.",
           unit: Short,
           queries: [[sumBy([], ofModels('vllm:num_requests_running')), 'running']],
         }),
         figure({
           title: 'Waiting',
-          description: 'vLLM: sequences that wait to be scheduled, for memory or for a slot.',
+          description: 'vLLM: sequences waiting for memory or for a slot.',
           unit: Short,
           queries: [[sumBy([], ofModels('vllm:num_requests_waiting')), 'waiting']],
         }),
@@ -44,7 +44,7 @@ export const engines: DashboardSpec = {
         }),
         figure({
           title: 'Plugins active',
-          description: 'Plugin: engines on which it may evict. 0: vLLM runs as stock, and the next panel says why.',
+          description: 'Plugin: engines on which it is active. 0: vLLM runs as stock, and the next panel says why.',
           unit: Short,
           badUpTo: 1,
           queries: [[sumBy([], ofModels('crystalkv_engine_plugin_active')), 'active']],
@@ -58,7 +58,7 @@ export const engines: DashboardSpec = {
         }),
         figure({
           title: 'Worst stream',
-          description: 'Plugin: 0 when some engine has no policy service and so evicts nothing.',
+          description: 'Plugin: 0 when some engine has no policy service and evicts nothing.',
           unit: Short,
           badUpTo: 1,
           queries: [[min(ofModels('crystalkv_engine_stream_up')), 'up']],
@@ -79,14 +79,14 @@ export const engines: DashboardSpec = {
         chart({
           title: 'Plugin: blocks evicted',
           description:
-            'KV blocks per second that left caches. With evictions under pressure only, this follows the panel on the left.',
+            'KV blocks evicted per second. With evictions under pressure only, this follows the panel on the left.',
           unit: CountsPerSecond,
           columns: 2,
           queries: [[rated('crystalkv_engine_blocks_evicted_total'), LINE]],
         }),
         chart({
           title: 'vLLM: preemptions',
-          description: 'Sequences per second whose cache was thrown away for want of blocks, probes too.',
+          description: 'Sequences per second whose cache was discarded because blocks ran out, probes included.',
           unit: CountsPerSecond,
           columns: 2,
           queries: [[rated('vllm:num_preemptions_total'), LINE]],
@@ -100,7 +100,8 @@ export const engines: DashboardSpec = {
         }),
         chart({
           title: 'vLLM: prefix-cache hits',
-          description: 'Share of looked-up prompt tokens that were found. Evicted requests publish their prompts only.',
+          description:
+            'Share of prompt tokens found in the prefix cache. Requests with evictions publish only their prompts.',
           unit: PercentUnit,
           max: 1,
           columns: 2,
@@ -108,7 +109,7 @@ export const engines: DashboardSpec = {
         }),
         chart({
           title: 'Plugin: pool',
-          description: 'Bytes of all KV blocks, and of those that nobody uses.',
+          description: 'Bytes of all KV blocks, and of the free ones.',
           unit: BytesIEC,
           columns: 2,
           queries: [
@@ -141,7 +142,7 @@ export const engines: DashboardSpec = {
           ],
         }),
         chart({
-          title: "Plugin: probes' tokens",
+          title: 'Plugin: probe tokens',
           description: 'Tokens per second computed for answer probes, and probes per second.',
           unit: CountsPerSecond,
           columns: 2,
@@ -151,7 +152,7 @@ export const engines: DashboardSpec = {
           ],
         }),
         chart({
-          title: 'vLLM: requests that ended',
+          title: 'vLLM: finished requests',
           description: 'Sequences per second by reason: stop, length, abort.',
           unit: CountsPerSecond,
           stack: true,
@@ -163,7 +164,7 @@ export const engines: DashboardSpec = {
         chart({
           title: 'Plugin: steps, and measured rows',
           description:
-            'Scheduling steps per second, and rows of them whose attention was measured. Measuring costs time.',
+            'Scheduling steps per second, and their rows whose attention was measured. Measuring costs time.',
           unit: CountsPerSecond,
           columns: 2,
           queries: [
@@ -186,7 +187,7 @@ export const engines: DashboardSpec = {
         chart({
           title: 'Plugin: plans',
           description:
-            'Plans per second that came, steps without the plan they needed, and reports dropped because the stream was slow.',
+            'Plans received per second, steps without the plan they needed, and reports dropped because the stream was slow.',
           unit: CountsPerSecond,
           columns: 2,
           queries: [
@@ -197,7 +198,7 @@ export const engines: DashboardSpec = {
         }),
         chart({
           title: 'vLLM: time between tokens',
-          description: 'Inter-token latency. Probes and measuring show here when they cost too much.',
+          description: 'Inter-token latency. It rises when probes or measuring cost too much.',
           unit: Seconds,
           columns: 2,
           queries: quantiles('vllm:inter_token_latency_seconds'),

@@ -22,7 +22,7 @@ const percentiles = (histogram: string, labels: string[], legend: string) =>
 export const gateway: DashboardSpec = {
   name: 'gateway',
   title: 'Gateway',
-  description: 'What clients get: rate, errors, duration, and what the gateway does about backends that fail.',
+  description: 'What clients get: rate, errors, duration; and how the gateway handles failing backends.',
   variables: servedModels(),
   rows: [
     {
@@ -30,13 +30,14 @@ export const gateway: DashboardSpec = {
       panels: [
         figure({
           title: 'Requests',
-          description: 'Requests per second that ended.',
+          description: 'Finished requests per second.',
           unit: RequestsPerSecond,
           queries: [[requests([]), 'requests']],
         }),
         figure({
           title: 'Errors',
-          description: 'Share of requests that failed by no fault of the client: server errors and broken responses.',
+          description:
+            'Share of requests that failed through no fault of the client: server errors and broken responses.',
           unit: PercentUnit,
           max: 1,
           badFrom: 0.001,
@@ -44,13 +45,13 @@ export const gateway: DashboardSpec = {
         }),
         figure({
           title: 'First byte, 99 %',
-          description: 'From the head of a request to the first byte of its answer.',
+          description: 'From the request headers to the first byte of the response.',
           unit: Seconds,
           queries: [[quantile(0.99, series('crystalkv_gateway_first_byte_seconds_bucket')), 'p99']],
         }),
         figure({
           title: 'In flight',
-          description: 'Requests that are being served.',
+          description: 'Requests being served.',
           unit: Short,
           queries: [[sumBy([], series('crystalkv_gateway_inflight')), 'requests']],
         }),
@@ -63,7 +64,7 @@ export const gateway: DashboardSpec = {
         }),
         figure({
           title: 'Event-loop delay, 99 %',
-          description: 'How late the gateway runs its timers: every byte that passes waits as long.',
+          description: 'How late the gateway runs its timers. Every byte that passes through waits as long.',
           unit: Seconds,
           badFrom: 0.1,
           queries: [[node('nodejs_eventloop_lag_p99_seconds'), '{{instance}}']],
@@ -75,7 +76,7 @@ export const gateway: DashboardSpec = {
       panels: [
         chart({
           title: 'Requests by route',
-          description: 'Requests per second that ended.',
+          description: 'Finished requests per second.',
           unit: RequestsPerSecond,
           stack: true,
           queries: [[requests(['route']), '{{route}}']],
@@ -83,14 +84,14 @@ export const gateway: DashboardSpec = {
         chart({
           title: 'Requests by outcome',
           description:
-            'ok; client_error: 4xx; server_error: 5xx; broken: it broke off after it had begun; client_abort: the client left.',
+            'ok; client_error: 4xx; server_error: 5xx; broken: it broke off after it had started; client_abort: the client left.',
           unit: RequestsPerSecond,
           stack: true,
           queries: [[requests(['outcome']), '{{outcome}}']],
         }),
         chart({
           title: 'Errors by route',
-          description: 'Share of requests that failed by no fault of the client. The objective is 0.1 %.',
+          description: 'Share of requests that failed through no fault of the client. The objective is 0.1 %.',
           unit: PercentUnit,
           max: 1,
           badFrom: 0.001,
@@ -98,7 +99,8 @@ export const gateway: DashboardSpec = {
         }),
         chart({
           title: 'Status codes',
-          description: 'Responses per second by status other than 200; 499: the client left before it had an answer.',
+          description:
+            'Responses per second with a status other than 200; 499: the client left before it had an answer.',
           unit: RequestsPerSecond,
           stack: true,
           queries: [[requests(['status'], { status: '~[1345]..|20[1-9]' }), '{{status}}']],
@@ -106,21 +108,20 @@ export const gateway: DashboardSpec = {
         chart({
           title: 'Duration by route',
           description:
-            'From the head of a request to the end of its response. Long answers take long: see the time between tokens too.',
+            'From the request headers to the end of the response. Long answers take long, so look at the time between tokens too.',
           unit: Seconds,
           queries: percentiles('crystalkv_gateway_request_seconds', ['route'], '{{route}}'),
         }),
         chart({
           title: 'Time to first byte by route',
-          description:
-            'From the head of a request to the first byte that a backend answered, queue and retries included.',
+          description: 'From the request headers to the first byte from a backend, queue and retries included.',
           unit: Seconds,
           queries: percentiles('crystalkv_gateway_first_byte_seconds', ['route'], '{{route}}'),
         }),
         chart({
           title: 'Added by the gateway',
           description:
-            'From the end of a request to its first sending to a backend, where it waited for no place. Answers pass through as they come.',
+            'From the end of the request body to the first byte sent upstream, for requests that did not queue. Answers pass through as they arrive.',
           unit: Seconds,
           badFrom: 0.05,
           queries: percentiles('crystalkv_gateway_added_seconds', [], 'added'),
@@ -150,15 +151,14 @@ export const gateway: DashboardSpec = {
       panels: [
         chart({
           title: 'Requests by model and backend',
-          description:
-            'Requests per second that a backend was asked for. other: no model, or one that no backend has answered for.',
+          description: 'Requests per second by the last backend. other: no model, or one that no backend has served.',
           unit: RequestsPerSecond,
           stack: true,
           queries: [[rated('crystalkv_gateway_backend_requests_total', ['model', 'backend']), '{{model}} {{backend}}']],
         }),
         chart({
           title: 'Errors by model and backend',
-          description: 'Share of requests that failed by no fault of the client, by the backend that was asked last.',
+          description: 'Share of requests that failed through no fault of the client, by the last backend.',
           unit: PercentUnit,
           max: 1,
           badFrom: 0.001,
@@ -174,14 +174,14 @@ export const gateway: DashboardSpec = {
         }),
         chart({
           title: 'Duration by model and backend',
-          description: 'From the head of a request to the end of its response.',
+          description: 'From the request headers to the end of the response.',
           unit: Seconds,
           queries: percentiles('crystalkv_gateway_backend_seconds', ['model', 'backend'], '{{model}} {{backend}}'),
         }),
         chart({
           title: 'Breakers',
           description:
-            'Not closed in any gateway: the backend failed, and gets no requests (open) or one to try (half_open).',
+            'Breakers that are not closed in some gateway: the backend failed and gets no requests (open), or one as a test (half_open).',
           unit: Short,
           max: 1,
           queries: [
@@ -192,8 +192,8 @@ export const gateway: DashboardSpec = {
           ],
         }),
         chart({
-          title: 'Breakers that opened',
-          description: 'Times per second that the breaker of a backend opened, or opened again after a failed test.',
+          title: 'Breaker openings',
+          description: 'Times per second that the breaker of a backend opened, first or again after a failed test.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_gateway_breaker_opened_total', ['backend']), '{{backend}}']],
         }),
@@ -206,15 +206,15 @@ export const gateway: DashboardSpec = {
         }),
         chart({
           title: 'Requests at backends',
-          description: 'Sent to a backend and not ended.',
+          description: 'Sent to a backend and not finished.',
           unit: Short,
           stack: true,
           queries: [[sumBy(['backend'], series('crystalkv_gateway_backend_outstanding')), '{{backend}}']],
         }),
         chart({
-          title: 'Failed tries',
+          title: 'Failed attempts',
           description:
-            'Tries per second that a backend did not answer, by reason. An answer with an error status is not one.',
+            'Attempts per second without an answer from the backend, by reason. An answer with an error status is not one.',
           unit: CountsPerSecond,
           queries: [
             [rated('crystalkv_gateway_upstream_errors_total', ['backend', 'reason']), '{{backend}} {{reason}}'],
@@ -222,8 +222,7 @@ export const gateway: DashboardSpec = {
         }),
         chart({
           title: 'Retries',
-          description:
-            'Requests per second that were tried once more: elsewhere (failover), or by the reason of the failure.',
+          description: 'Retries per second: on another backend (failover), or by the reason of the failure.',
           unit: CountsPerSecond,
           queries: [
             [rated('crystalkv_gateway_retries_total', ['backend', 'reason']), '{{backend}} {{reason}}'],
@@ -231,21 +230,21 @@ export const gateway: DashboardSpec = {
           ],
         }),
         chart({
-          title: 'Retries that were denied',
-          description: 'Requests per second that could have been tried once more and were not, by what forbade it.',
+          title: 'Denied retries',
+          description: 'Retries per second that were not made, by what denied them.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_gateway_retries_denied_total', ['reason']), '{{reason}}']],
         }),
         chart({
           title: 'Broken responses',
           description:
-            'Responses per second that broke off after they had begun. told: the client got an error event; reset: a broken connection; complete: it had all of it.',
+            'Responses per second that broke off after they had started. told: the client got an error event; reset: a broken connection; complete: the client had all of it.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_gateway_broken_streams_total', ['end']), '{{end}}']],
         }),
         chart({
           title: 'Clients that left',
-          description: 'Per second, by what their request was doing.',
+          description: 'Per second, by the stage of their request.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_gateway_client_aborts_total', ['stage']), '{{stage}}']],
         }),
@@ -257,15 +256,14 @@ export const gateway: DashboardSpec = {
         chart({
           title: 'Queue',
           columns: 4,
-          description:
-            'Requests that wait for a place at a backend. 0 unless backends have a bound (admission.concurrency).',
+          description: 'Requests waiting for a slot at a backend. 0 unless a bound is reached (admission.concurrency).',
           unit: Short,
           queries: [[sumBy(['instance'], series('crystalkv_gateway_queue_depth')), '{{instance}}']],
         }),
         chart({
           title: 'Time in the queue',
           columns: 4,
-          description: 'How long requests waited for a place; those that did not wait are not in it.',
+          description: 'How long requests waited for a slot. Requests that did not wait are not counted.',
           unit: Seconds,
           queries: percentiles('crystalkv_gateway_queue_seconds', [], 'waited'),
         }),
@@ -273,15 +271,15 @@ export const gateway: DashboardSpec = {
           title: 'Turned away',
           columns: 4,
           description:
-            'Requests per second that got no place: the queue was full, the wait too long, a higher priority came, or the event loop was late.',
+            'Requests per second that were turned away: the queue was full, the wait too long, a higher priority came, or the event loop was late.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_gateway_shed_total', ['reason']), '{{reason}}']],
         }),
         chart({
-          title: 'Shared state that failed',
+          title: 'Failures of shared state',
           columns: 4,
           description:
-            'Per second. keys: reads of the API keys; those that were read last stay good. response ids: Redis could not say or keep which backend made a response.',
+            'Per second. keys: the API keys could not be read; those that were read last stay valid. response ids: Redis could not return or store which backend made a response.',
           unit: CountsPerSecond,
           queries: [
             [rated('crystalkv_gateway_key_store_failures_total', []), 'keys'],
@@ -296,14 +294,14 @@ export const gateway: DashboardSpec = {
         chart({
           title: 'Keys near their limits',
           description:
-            'Most of a limit that a key had used and reserved at its last request. From 1 on its requests are refused; tokens may pass it by what the last one took.',
+            'Share of its limit that a key had used and reserved at its last request; the highest. From 1 on, its requests are refused. Tokens may exceed 1 by what the last request used.',
           unit: PercentUnit,
           badFrom: 0.9,
           queries: [[max(series('crystalkv_gateway_limit_used_ratio')).by(['key', 'limit']), '{{key}} {{limit}}']],
         }),
         chart({
           title: 'Refused by limits',
-          description: 'Requests per second that a limit of their key refused.',
+          description: 'Requests per second that were refused by a limit of their key.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_gateway_limited_total', ['key', 'limit']), '{{key}} {{limit}}']],
         }),
@@ -319,21 +317,21 @@ export const gateway: DashboardSpec = {
         chart({
           title: 'Where token counts come from',
           description:
-            'Responses per second. estimated: the response broke off, or the backend told nothing; none: there was nothing to count.',
+            'Responses per second. estimated: the response broke off, or had no usage; none: there was nothing to count.',
           unit: CountsPerSecond,
           stack: true,
           queries: [[rated('crystalkv_gateway_usage_total', ['source']), '{{source}}']],
         }),
         chart({
           title: 'Cache reports',
-          description: 'Responses per second whose client asked what the cache kept. missing: not known in time.',
+          description: 'Responses per second whose client asked for a cache report. missing: not known in time.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_gateway_cache_reports_total', ['outcome']), '{{outcome}}']],
         }),
         chart({
           title: 'Redis',
           description:
-            'up: 1 while the counters of limits are shared. Failed commands, and requests that were decided without Redis, per second.',
+            'up: 1 while the counters of limits are shared. Failed commands, and requests whose limits were checked without Redis, per second.',
           unit: Short,
           queries: [
             [min(series('crystalkv_gateway_redis_up')).by(['instance']), 'up, {{instance}}'],
@@ -348,7 +346,8 @@ export const gateway: DashboardSpec = {
       panels: [
         chart({
           title: 'Event-loop delay',
-          description: 'How late the gateway runs its timers, by instance. By the mean over a second it sheds load.',
+          description:
+            'How late the gateway runs its timers, by instance. The mean over a second decides on load shedding.',
           unit: Seconds,
           badFrom: 0.1,
           queries: [
@@ -358,7 +357,7 @@ export const gateway: DashboardSpec = {
         }),
         chart({
           title: 'CPU',
-          description: 'Cores in use. One core is all that a gateway can use: run several.',
+          description: 'Cores in use. A gateway process uses at most one; run several for more.',
           unit: Short,
           queries: [[sumBy(['instance'], perSecond(node('process_cpu_seconds_total'))), '{{instance}}']],
         }),

@@ -28,7 +28,7 @@ const peakShare = (by: string[]): Query =>
 export const kvSavings: DashboardSpec = {
   name: 'kv-savings',
   title: 'KV savings',
-  description: 'What evictions save, and what they cost beside it.',
+  description: 'What evictions save, and what they cost.',
   variables: [
     ...attachedEngines(),
     choiceVariable('by', 'Split by', ['profile', 'policy', 'phase', 'engine', 'model']),
@@ -39,7 +39,7 @@ export const kvSavings: DashboardSpec = {
       panels: [
         figure({
           title: 'Blocks saved now',
-          description: 'KV blocks that the running requests would hold with full caches, less those that they hold.',
+          description: 'KV blocks that the running requests would hold with full caches, minus those that they hold.',
           unit: Short,
           queries: [[sumBy([], blocksSaved()), 'blocks']],
         }),
@@ -51,7 +51,8 @@ export const kvSavings: DashboardSpec = {
         }),
         figure({
           title: 'Share of full caches held',
-          description: 'Blocks in the cache over blocks of full caches, for the requests that run. Lower saves more.',
+          description:
+            'Blocks in the cache divided by blocks of full caches, for the running requests. Lower saves more.',
           unit: PercentUnit,
           max: 1,
           queries: [
@@ -61,7 +62,7 @@ export const kvSavings: DashboardSpec = {
         figure({
           title: 'Share of the full-cache peak',
           description:
-            'Most blocks that a request held at a time, over what a full cache would have needed; requests with evictions that ended in the time range.',
+            'Peak blocks of a request, divided by those of a full cache; for requests with evictions that finished in the time range.',
           unit: PercentUnit,
           max: 1,
           queries: [[peakShare([]), 'peak']],
@@ -69,14 +70,14 @@ export const kvSavings: DashboardSpec = {
         figure({
           title: 'Freed in this time range',
           description:
-            'Bytes of keys and values that evictions gave back; what is used again and freed again counts again.',
+            'Bytes of keys and values that evictions freed. A block that is used and freed again counts again.',
           unit: BytesIEC,
           queries: [[grown(ofEngines('crystalkv_bytes_freed_total'), []), 'freed']],
         }),
         figure({
           title: 'Length ratio',
           description:
-            'Mean tokens of answers with evictions over those with a full cache (shadow, canary, off) in the time range. Above 1 the model thinks longer for what it lost. Known only where both kinds of requests ended.',
+            'Mean tokens of answers with evictions divided by those with a full cache (shadow, canary, off) in the time range. Above 1 the model thinks longer because of what it lost. Known only when both kinds of requests have finished.',
           unit: Short,
           badFrom: 1.3,
           queries: [[lengthRatio([]), 'ratio']],
@@ -87,8 +88,8 @@ export const kvSavings: DashboardSpec = {
       title: 'What is saved',
       panels: [
         chart({
-          title: 'Blocks in the cache, and with full caches',
-          description: 'The distance between the two lines of a colour is what is saved.',
+          title: 'Blocks held, and with full caches',
+          description: 'The gap between the two lines of a colour is what is saved.',
           unit: Short,
           queries: [
             [sumBy(BY, now('crystalkv_blocks_resident')), `held, ${LINE}`],
@@ -105,7 +106,7 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Share of the full-cache peak',
           description:
-            'Most blocks that requests held at a time, over what full caches would have needed; requests with evictions, by when they ended, over the whole time range before each point.',
+            'Peak blocks of requests, divided by those of full caches; for requests with evictions that finished within one time range before each point.',
           unit: PercentUnit,
           max: 1,
           queries: [[peakShare(BY), LINE]],
@@ -119,7 +120,7 @@ export const kvSavings: DashboardSpec = {
         }),
         chart({
           title: 'Memory freed',
-          description: 'Bytes of keys and values per second that evictions gave back to the pool.',
+          description: 'Bytes of keys and values per second that evictions returned to the pool.',
           unit: 'binBps',
           stack: true,
           queries: [[rated('crystalkv_bytes_freed_total'), LINE]],
@@ -127,7 +128,7 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Requests by mode',
           description:
-            'enforce: evicted from; shadow, canary: only decided about, which is where regret comes from; off: left alone.',
+            'enforce: blocks are evicted; shadow, canary: evictions are only counted, which gives regret; off: nothing is decided.',
           unit: Short,
           stack: true,
           queries: [[sumBy(['profile', 'mode'], now('crystalkv_requests')), '{{profile}}, {{mode}}']],
@@ -140,7 +141,7 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Regret',
           description:
-            'Share of the blocks that shadowed requests would have lost and that a later measured step read. Exact, since their caches are whole.',
+            'Of the blocks that shadowed requests would have lost, the share that a later measured step read. Exact, because their caches are complete.',
           unit: PercentUnit,
           max: 1,
           badFrom: 0.3,
@@ -162,22 +163,22 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Length ratio',
           description:
-            'Mean tokens of answers with evictions over those with a full cache, over the whole time range before each point. Known only where both kinds of requests ended.',
+            'Mean tokens of answers with evictions divided by those with a full cache, within one time range before each point. Known only when both kinds of requests have finished.',
           unit: Short,
           badFrom: 1.3,
           queries: [[lengthRatio(BY), LINE]],
         }),
         chart({
-          title: "Probes' tokens",
-          description: 'Tokens per second that engines computed for answer probes: time that clients do not get.',
+          title: 'Probe tokens',
+          description: 'Tokens per second that engines computed for answer probes. Clients wait for this time.',
           unit: CountsPerSecond,
           columns: 4,
           queries: [[sumBy(['engine'], perSecond(ofEngines('crystalkv_probe_tokens_total'))), '{{engine}}']],
         }),
         chart({
-          title: "Probes' share of the tokens",
+          title: 'Probe share of tokens',
           description:
-            'Tokens of answer probes over tokens that finished requests generated. Profiles bound it (max_extra_share).',
+            'Tokens of answer probes divided by tokens that finished requests generated. Profiles limit it (max_extra_share).',
           unit: PercentUnit,
           columns: 4,
           queries: [
@@ -193,14 +194,14 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Preemptions',
           description:
-            'Requests per second whose whole cache was thrown away for want of blocks. Evictions should make this rare.',
+            'Requests per second whose whole cache was discarded because blocks ran out. Evictions should make this rare.',
           unit: CountsPerSecond,
           columns: 4,
           queries: [[sumBy(['engine'], perSecond(ofEngines('crystalkv_preemptions_total'))), '{{engine}}']],
         }),
         chart({
           title: 'Running and waiting',
-          description: 'Requests as the engine counts them. What waits has no memory, or no slot in the batch.',
+          description: 'Requests as the engine counts them. Waiting ones lack memory, or a slot in the batch.',
           unit: Short,
           columns: 4,
           queries: [[sumBy(['engine', 'state'], ofEngines('crystalkv_pool_requests')), '{{engine}}, {{state}}']],
@@ -213,7 +214,7 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Share of the pool in use',
           description:
-            'KV blocks that somebody uses, cached prompts not among them. Throughput rises by evictions only where this is near 1.',
+            'KV blocks in use, not counting cached prompts. Evictions raise throughput only when this is near 1.',
           unit: PercentUnit,
           max: 1,
           columns: 2,
@@ -228,9 +229,9 @@ export const kvSavings: DashboardSpec = {
           ],
         }),
         chart({
-          title: 'Requests that are spared',
+          title: 'Spared requests',
           description:
-            'Cold requests: met after a reconnect, so their history is lost, and nothing of them is evicted before it is known again.',
+            'Cold requests: their history was lost in a reconnect, so nothing of them is evicted until it is known again.',
           unit: Short,
           columns: 2,
           queries: [[sumBy(['engine'], ofEngines('crystalkv_cold_requests')), '{{engine}}']],

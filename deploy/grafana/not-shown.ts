@@ -1,5 +1,5 @@
 const NODE = 'for a closer look at a Node process; CPU, memory and event-loop delay are shown';
-const SINCE_START = 'over the whole life of the process; panels show the same over a time window, from the counters';
+const SINCE_START = 'covers the whole life of the process; panels show the same over a time window, from the counters';
 
 /** Metrics that no panel and no rule reads, and why they are exported all the same. */
 export const NOT_SHOWN: Readonly<Record<string, string>> = {

@@ -12,7 +12,7 @@ const node = (metric: string) => series(metric, { service: 'policy-service' });
 export const policyService: DashboardSpec = {
   name: 'policy-service',
   title: 'Policy service',
-  description: 'Whether engines are attached, decisions are made in time, and plans are carried out.',
+  description: 'Whether engines are attached, decisions come in time, and plans are carried out.',
   variables: attachedEngines(),
   rows: [
     {
@@ -27,7 +27,7 @@ export const policyService: DashboardSpec = {
         }),
         figure({
           title: 'Worst stream',
-          description: '0 when an engine that was attached has left: it evicts nothing now.',
+          description: '0 when an engine has detached: it evicts nothing now.',
           unit: Short,
           badUpTo: 1,
           queries: [[min(ofEngines('crystalkv_stream_up')), 'up']],
@@ -35,13 +35,13 @@ export const policyService: DashboardSpec = {
         figure({
           title: 'Decision, 99 %',
           description:
-            "Time from a step's last message to its plan. It does not hold the engine up; late plans come to less.",
+            "Time from a step's last message to its plan. The engine does not wait for it, but late plans have less effect.",
           unit: Seconds,
           badFrom: 0.05,
           queries: [[quantile(0.99, ofEngines('crystalkv_decision_seconds_bucket')), 'p99']],
         }),
         figure({
-          title: 'Plans that came to nothing',
+          title: 'Plans without effect',
           description: 'Share of plans that were rejected, stale or lost.',
           unit: PercentUnit,
           max: 1,
@@ -58,7 +58,7 @@ export const policyService: DashboardSpec = {
         }),
         figure({
           title: 'Missed steps',
-          description: 'Share of steps for which nothing was decided, because the engine did not read its plans.',
+          description: 'Share of steps without a decision, because the engine did not read its plans.',
           unit: PercentUnit,
           max: 1,
           badFrom: 0.1,
@@ -71,7 +71,7 @@ export const policyService: DashboardSpec = {
         }),
         figure({
           title: 'Event-loop delay, 99 %',
-          description: 'How late the service runs its timers. What comes in waits as long.',
+          description: 'How late the service runs its timers. Incoming messages wait as long.',
           unit: Seconds,
           badFrom: 0.1,
           queries: [[node('nodejs_eventloop_lag_p99_seconds'), 'p99']],
@@ -83,7 +83,7 @@ export const policyService: DashboardSpec = {
       panels: [
         chart({
           title: 'Stream up',
-          description: '1 while an engine is attached. A line that drops to 0 is an engine that has left or was lost.',
+          description: '1 while an engine is attached. A drop to 0 means that the engine has left or was lost.',
           unit: Short,
           max: 1,
           queries: [[sumBy(['engine'], ofEngines('crystalkv_stream_up')), '{{engine}}']],
@@ -91,14 +91,13 @@ export const policyService: DashboardSpec = {
         chart({
           title: 'Streams opened',
           description:
-            'Hellos per second. refused: the protocol or the contents do not fit. Many accepted ones: an engine comes and goes.',
+            'Hellos per second. refused: the protocol or the contents do not fit. Many accepted ones: an engine keeps reconnecting.',
           unit: CountsPerSecond,
           queries: [[sumBy(['outcome'], perSecond(own('crystalkv_streams_total'))), '{{outcome}}']],
         }),
         chart({
-          title: 'Messages that were dropped',
-          description:
-            'Messages, or parts of them, that made no sense, by reason. Some stale_epoch after preemptions are normal.',
+          title: 'Dropped messages',
+          description: 'Invalid messages, or parts of them, by reason. Some stale_epoch after preemptions are normal.',
           unit: CountsPerSecond,
           queries: [[sumBy(['reason'], perSecond(own('crystalkv_bad_messages_total'))), '{{reason}}']],
         }),
@@ -120,7 +119,7 @@ export const policyService: DashboardSpec = {
         chart({
           title: 'Plans by outcome',
           description:
-            'applied: all of it; partial: some blocks; rejected: none; stale: the request had begun anew; lost: the engine never answered it.',
+            'applied: all of it; partial: some blocks; rejected: none; stale: the request had started over; lost: the engine never answered it.',
           unit: CountsPerSecond,
           stack: true,
           queries: [[rated('crystalkv_plans_total', ['outcome']), '{{outcome}}']],
@@ -128,7 +127,7 @@ export const policyService: DashboardSpec = {
         chart({
           title: 'Rejected blocks by reason',
           description:
-            'Blocks that engines refused to evict. shared and not_resident come with load; protected and out_of_range are mistakes.',
+            'Blocks that engines refused to evict. shared and not_resident come with load; protected and out_of_range are bugs.',
           unit: CountsPerSecond,
           stack: true,
           queries: [[rated('crystalkv_rejected_blocks_total', ['reason']), '{{reason}}']],
@@ -136,7 +135,7 @@ export const policyService: DashboardSpec = {
         chart({
           title: 'Missed steps',
           description:
-            'service: steps for which nothing was decided, because the engine did not read its plans. engine: steps without the plan they needed, those without a stream among them.',
+            'service: steps without a decision, because the engine did not read its plans. engine: steps without the plan they needed, also those without a stream.',
           unit: CountsPerSecond,
           queries: [
             [rated('crystalkv_missed_steps_total'), 'service, {{engine}}'],
@@ -144,16 +143,16 @@ export const policyService: DashboardSpec = {
           ],
         }),
         chart({
-          title: 'Ring drops',
+          title: 'Dropped reports',
           description:
-            'Reports per second that engines dropped because the stream was slower than they are. Scores get older by it.',
+            'Reports per second that engines dropped because the stream was too slow. Scores are older as a result.',
           unit: CountsPerSecond,
           queries: [[sumBy(['instance'], perSecond(own('crystalkv_engine_dropped_reports_total'))), '{{instance}}']],
         }),
         chart({
           title: 'Steps, and measured requests',
           description:
-            'Engine steps per second that came in, and measured requests in them. Engines measure seldom while memory is free.',
+            'Engine steps received per second, and measured requests in them. Engines measure rarely while memory is free.',
           unit: CountsPerSecond,
           queries: [
             [rated('crystalkv_steps_total'), 'steps, {{engine}}'],
@@ -163,14 +162,14 @@ export const policyService: DashboardSpec = {
         chart({
           title: 'Probes by outcome',
           description:
-            'finished and partial ones are used. no_room: there was no memory without preempting someone. unsupported: the thinking had ended.',
+            'finished and partial probes are used. no_room: there was no memory without a preemption. unsupported: the thinking had ended.',
           unit: CountsPerSecond,
           stack: true,
           queries: [[rated('crystalkv_probes_total', ['outcome']), '{{outcome}}']],
         }),
         chart({
           title: 'Merges',
-          description: 'Merges per second that engines carried out in place of evictions; profiles turn them on.',
+          description: 'Merges per second that engines carried out instead of evictions; profiles turn them on.',
           unit: CountsPerSecond,
           queries: [[rated('crystalkv_merges_total', ['engine', 'policy']), '{{engine}}, {{policy}}']],
         }),
@@ -201,7 +200,7 @@ export const policyService: DashboardSpec = {
         }),
         chart({
           title: 'CPU',
-          description: 'Cores in use. One core is all that the service can use.',
+          description: 'Cores in use. The service uses at most one.',
           unit: Short,
           queries: [[sumBy(['instance'], perSecond(node('process_cpu_seconds_total'))), '{{instance}}']],
         }),

@@ -110,7 +110,7 @@ export class Generation {
       this.#running -= 1;
       if (this.#aborted) return;
       if (reason === 'abort') {
-        this.#fail(new ApiError('internal', 'The engine gave this request up before it was finished.'));
+        this.#fail(new ApiError('internal', 'The engine dropped this request before it was finished.'));
         return;
       }
       choice.finish(reason, event.cachedTokens);

@@ -28,7 +28,7 @@ export class Lifecycle {
 
   /** Why nothing new is taken; undefined while all is well. */
   get refusal(): ApiError | undefined {
-    if (this.#failed) return new ApiError('unavailable', 'The engine has failed; this server has to be restarted.');
+    if (this.#failed) return new ApiError('unavailable', 'The engine has failed; this server must be restarted.');
     if (this.#draining) return new ApiError('unavailable', 'This server is shutting down.');
     return undefined;
   }

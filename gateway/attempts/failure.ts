@@ -38,13 +38,13 @@ export function failureReason(error: unknown): FailureReason {
 }
 
 const ANSWERS: Readonly<Record<FailureReason, { code: ErrorCode; message: string }>> = {
-  connect: { code: 'upstream_unreachable', message: 'no connection to a backend could be made' },
+  connect: { code: 'upstream_unreachable', message: 'the gateway could not connect to a backend' },
   connect_timeout: { code: 'upstream_unreachable', message: 'the backend did not accept the connection in time' },
   reset: { code: 'upstream_broken', message: 'the backend closed the connection before its response was complete' },
-  first_byte_timeout: { code: 'upstream_timeout', message: 'the backend did not begin to answer in time' },
+  first_byte_timeout: { code: 'upstream_timeout', message: 'the backend did not start its response in time' },
   idle_timeout: { code: 'upstream_timeout', message: 'the backend stopped sending in the middle of its response' },
   total_timeout: { code: 'upstream_timeout', message: 'the request took longer than the gateway allows' },
-  protocol: { code: 'upstream_broken', message: 'the backend did not answer in valid HTTP' },
+  protocol: { code: 'upstream_broken', message: 'the response of the backend is not valid HTTP' },
 };
 
 /** What the client is told; backend addresses stay inside. */

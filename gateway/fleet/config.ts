@@ -66,14 +66,14 @@ export const fleetOptions = {
     .default([{ url: 'http://127.0.0.1:8000' }])
     .meta({
       description:
-        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or names whose addresses are asked for again and again: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051}; apiKey is what the server asks for',
+        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or DNS names, looked up at intervals: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051}; apiKey is the credential that the server requires',
       hides: /key|token|secret/i,
     }),
   dns_servers: z
     .array(z.string().min(1))
     .max(8, 'must name at most 8 servers')
     .default([])
-    .describe('Name servers to ask instead of the system, as host:port'),
+    .describe('Name servers to use in place of those of the system, as host:port'),
   policy_token: z
     .string()
     .min(1)
@@ -91,14 +91,14 @@ export const fleetOptions = {
       aliases: z
         .record(modelName, modelName)
         .default({})
-        .describe('Other names of models: {gpt-4o: Qwen/Qwen3-8B}; the backend gets the name on the right'),
+        .describe('Additional names of models: {gpt-4o: Qwen/Qwen3-8B}; the backend gets the name on the right'),
       learn: z
         .boolean()
         .default(true)
         .describe(
-          'Ask backends for their models, when there are several, and send requests to those that serve theirs',
+          'With several backends: ask each for its models, and send a request only to those that serve its model',
         ),
-      interval_ms: whole(500, 3_600_000).default(30_000).describe('Between two such questions (500 to 3600000)'),
+      interval_ms: whole(500, 3_600_000).default(30_000).describe('Time between two such requests (500 to 3600000)'),
     })
     .prefault({}),
   balance: z
@@ -109,47 +109,55 @@ export const fleetOptions = {
         .describe(`Which of several backends gets a request: ${BALANCE_RULES.join(', ')}`),
       prefix_bytes: whole(16, 1_048_576)
         .default(2_048)
-        .describe('prefix_affinity: bytes of the beginning of a conversation that are looked at (16 to 1048576)'),
+        .describe('prefix_affinity: bytes of the start of a conversation that are compared (16 to 1048576)'),
       load_factor: z
         .number('must be a number from 1 to 10')
         .min(1)
         .max(10)
         .default(1.25)
-        .describe('prefix_affinity: a backend takes no more than this many times the average (1 to 10)'),
+        .describe('prefix_affinity: most requests at a backend, as a multiple of the average (1 to 10)'),
       room_share: share().default(0.1).describe('kv_headroom: share of free KV blocks that counts as room (0 to 1)'),
       headroom_interval_ms: whole(100, 600_000)
         .default(1_000)
-        .describe('kv_headroom: between two looks at the pools (100 to 600000)'),
+        .describe('kv_headroom: time between two checks of the pools (100 to 600000)'),
     })
     .prefault({}),
   health: z
     .strictObject({
-      interval_ms: whole(0, 3_600_000).default(5_000).describe('Between two checks of a backend; 0: none (to 3600000)'),
-      timeout_ms: whole(50, 60_000).default(2_000).describe('For its answer (50 to 60000)'),
-      failures: whole(1, 100).default(3).describe('Failed checks in a row that make it unhealthy (1 to 100)'),
+      interval_ms: whole(0, 3_600_000)
+        .default(5_000)
+        .describe('Time between two checks of a backend; 0: no checks (to 3600000)'),
+      timeout_ms: whole(50, 60_000).default(2_000).describe('Timeout of a check (50 to 60000)'),
+      failures: whole(1, 100).default(3).describe('Failed checks in a row that make a backend unhealthy (1 to 100)'),
       path: z
         .string()
         .regex(/^\/[^?#]*$/, 'must be a path')
         .default('/health')
-        .describe('Path that is asked for'),
+        .describe('Path of the check'),
     })
     .prefault({}),
   breaker: z
     .strictObject({
       failures: whole(1, 10_000)
         .default(5)
-        .describe('Failures in a row (no connection, no answer, status 500 and above) that open it (1 to 10000)'),
-      failure_share: share().default(0.5).describe('Share of failures that opens it (0 to 1)'),
-      min_requests: whole(1, 1_000_000).default(20).describe('Requests before that share counts (1 to 1000000)'),
-      window_ms: whole(100, 3_600_000).default(10_000).describe('Time over which it is counted (100 to 3600000)'),
+        .describe(
+          'Failures in a row (no connection, no answer, status 500 and above) that open the breaker (1 to 10000)',
+        ),
+      failure_share: share().default(0.5).describe('Share of failed requests that opens the breaker (0 to 1)'),
+      min_requests: whole(1, 1_000_000)
+        .default(20)
+        .describe('Requests in the window before the share counts (1 to 1000000)'),
+      window_ms: whole(100, 3_600_000)
+        .default(10_000)
+        .describe('Window in which the share is counted (100 to 3600000)'),
       open_ms: whole(50, 3_600_000)
         .default(5_000)
-        .describe('Until one request may test the backend; doubles with each failed test (50 to 3600000)'),
+        .describe('Time until one request may test the backend; doubles with each failed test (50 to 3600000)'),
       open_max_ms: whole(50, 3_600_000).default(60_000).describe('Longest such time (50 to 3600000)'),
       max_ejected_share: share()
         .default(0.5)
         .describe(
-          'Most backends that are left out because they are unhealthy or open, as a share of those for a model; beyond it requests go to them all the same (0 to 1)',
+          'Largest share of the backends for a model that is left out as unhealthy or open; beyond it, they get requests all the same (0 to 1)',
         ),
     })
     .prefault({}),
@@ -157,8 +165,12 @@ export const fleetOptions = {
     .strictObject({
       remember_s: whole(1, 31_536_000)
         .default(86_400)
-        .describe('How long it is known which backend made a response, and for which key, in seconds (1 to 31536000)'),
-      remember_max: whole(1, 10_000_000).default(100_000).describe('Most responses that are known (1 to 10000000)'),
+        .describe(
+          'How long the gateway remembers which backend made a response, and for which key, in seconds (1 to 31536000)',
+        ),
+      remember_max: whole(1, 10_000_000)
+        .default(100_000)
+        .describe('Most responses that are remembered (1 to 10000000)'),
     })
     .prefault({}),
 } as const;

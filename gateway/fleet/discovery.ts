@@ -85,7 +85,7 @@ export function createDiscovery(entries: readonly BackendEntry[], deps: Discover
       deps.onSuccess(dns);
     } catch (error) {
       deps.onError(dns);
-      deps.logger.warn({ name: dns, reason: (error as Error).message }, 'a name of backends cannot be resolved');
+      deps.logger.warn({ name: dns, reason: (error as Error).message }, 'the name of a backend cannot be resolved');
       return;
     }
     // Replaced while it was asked for.

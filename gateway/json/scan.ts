@@ -64,7 +64,7 @@ export function scanDocument(json: Buffer): ObjectRange {
   if (json[start] !== OPEN_BRACE) throw new JsonSyntaxError('the body must be a JSON object', start);
   const object = scanObject(json, start);
   const rest = skipSpace(json, object.end);
-  if (rest < json.length) throw new JsonSyntaxError('something follows the end of the object', rest);
+  if (rest < json.length) throw new JsonSyntaxError('there is text after the end of the object', rest);
   return object;
 }
 
@@ -167,7 +167,7 @@ function skipString(json: Buffer, start: number): number {
       if (json[at] === BACKSLASH) at++;
     }
     const quote = json.indexOf(QUOTE, at);
-    if (quote === -1) throw new JsonSyntaxError('a string does not end', start);
+    if (quote === -1) throw new JsonSyntaxError('a string is not closed', start);
     let backslashes = 0;
     while (quote - backslashes > at && json[quote - backslashes - 1] === BACKSLASH) backslashes++;
     at = quote + 1;
@@ -202,7 +202,7 @@ function decodeKey(json: Buffer, start: number, end: number): string {
   try {
     return JSON.parse(text) as string;
   } catch {
-    throw new JsonSyntaxError('a key holds an escape that JSON does not know', start);
+    throw new JsonSyntaxError('a key has an invalid escape', start);
   }
 }
 

@@ -13,8 +13,8 @@ export function checkModel(key: KeyEntry | undefined, model: string | undefined)
   throw new GatewayError('model_not_allowed', {
     message:
       model === undefined
-        ? `this API key is for ${key.models.join(', ')}: the request must name its model, in a JSON body or before the file of a form`
-        : `this API key is not for the model ${JSON.stringify(model.slice(0, 80))}; it is for ${key.models.join(', ')}`,
+        ? `this API key may use ${key.models.join(', ')}: the request must name its model, in a JSON body or, in a form, before the file`
+        : `this API key may not use the model ${JSON.stringify(model.slice(0, 80))}; it may use ${key.models.join(', ')}`,
     param: 'model',
   });
 }

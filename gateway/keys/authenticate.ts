@@ -59,7 +59,7 @@ function refusal({ headers }: IncomingMessage): GatewayError {
   return new GatewayError('invalid_api_key', {
     message: shown
       ? 'the API key is not valid: it is unknown or was revoked'
-      : 'an API key is needed: send it as Authorization: Bearer, or as x-api-key',
+      : 'an API key is required: send it as Authorization: Bearer, or as x-api-key',
     headers: { 'www-authenticate': 'Bearer' },
   });
 }

@@ -38,12 +38,12 @@ export function readArguments(args: readonly string[]): KeysArguments {
       },
     }));
   } catch (error) {
-    throw new KeyError(`${(error as Error).message.split('. ')[0]}; --help says what there is`);
+    throw new KeyError(`${(error as Error).message.split('. ')[0]}; see --help`);
   }
   const config = values['config'] as string | undefined;
   const [verb, subject, ...more] = positionals;
   if (values['help'] === true || verb === undefined) return { command: { kind: 'help' }, config };
-  if (more.length > 0) throw new KeyError(`${more.join(' ')} is one argument too many; --help says what there is`);
+  if (more.length > 0) throw new KeyError(`unexpected argument ${more.join(' ')}; see --help`);
   const given = GRANTS.filter((grant) => values[dashed(grant)] !== undefined);
   if (verb !== 'create' && given.length > 0) throw new KeyError(`--${dashed(given[0] as string)} is for create only`);
   switch (verb) {
@@ -59,7 +59,7 @@ export function readArguments(args: readonly string[]): KeysArguments {
       if (subject === undefined) throw new KeyError('revoke needs the id or the name of a key');
       return { command: { kind: 'revoke', idOrName: subject }, config };
     default:
-      throw new KeyError(`${JSON.stringify(verb)} is no command; there are ${COMMANDS.join(', ')}`);
+      throw new KeyError(`unknown command ${JSON.stringify(verb)}; expected one of ${COMMANDS.join(', ')}`);
   }
 }
 
@@ -82,9 +82,9 @@ export async function runCommand(
       await store.add(entry);
       const off =
         keys.store === 'off'
-          ? 'The gateway does not ask for keys yet: gateway.keys.store is off; set it to file.\n'
+          ? 'The gateway does not require keys yet: gateway.keys.store is off. Set it to file.\n'
           : '';
-      return `${secret}\n\nThis is the key ${entry.name} (${id}). It is shown this once; ${store.place} holds only its digest.\n${off}`;
+      return `${secret}\n\nThis is the key ${entry.name} (${id}). It is shown only now; ${store.place} stores its digest.\n${off}`;
     }
     case 'list': {
       const loaded = await store.load();
@@ -119,15 +119,15 @@ export function helpText(): string {
   return [
     'npm run keys -- COMMAND: virtual API keys of the gateway',
     '',
-    '  create NAME [options]   makes a key and prints it, once',
-    '  list [--json]           shows all keys, without what is secret',
-    '  revoke ID_OR_NAME       takes a key back',
+    '  create NAME [options]   creates a key and prints it once',
+    '  list [--json]           lists all keys, without their secrets',
+    '  revoke ID_OR_NAME       revokes a key',
     '',
     '  --config FILE           configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists);',
-    '                          gateway.keys says where keys are kept',
-    '  --help, -h              this text',
+    '                          gateway.keys sets where keys are stored',
+    '  --help, -h              show this help',
     '',
-    'Options of create; what is left out is not limited',
+    'Options of create; anything left out is unlimited',
     ...GRANTS.map((grant) => `  --${dashed(grant)} VALUE\n      ${grantsShape[grant].description}`),
     '',
   ].join('\n');

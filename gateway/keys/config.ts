@@ -8,8 +8,8 @@ export const keysSchema = z
     store: z
       .enum(KEY_STORES, `must be one of ${KEY_STORES.join(', ')}`)
       .default('off')
-      .describe('Where virtual API keys are kept: file, redis (gateway.redis.url), or off: nobody is asked for one'),
-    file: z.string().min(1).default('keys.json').describe('The file of the store file; `npm run keys` writes it'),
+      .describe('Where API keys are stored: file, redis (gateway.redis.url), or off: no key is required'),
+    file: z.string().min(1).default('keys.json').describe('File for the store file; `npm run keys` writes it'),
   })
   .prefault({});
 export type KeysConfig = z.output<typeof keysSchema>;

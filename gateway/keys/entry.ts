@@ -13,30 +13,30 @@ const names = <T extends string>(most: number, name: z.ZodType<T>) =>
 export const grantsShape = {
   models: names(256, z.string().min(1).max(256))
     .optional()
-    .describe('Models that it may use, comma-separated, as clients name them'),
-  requests_per_minute: whole(1, 10_000_000).optional().describe('Most requests in any minute (1 to 10000000)'),
+    .describe('Models that the key may use, comma-separated, as clients name them'),
+  requests_per_minute: whole(1, 10_000_000).optional().describe('Most requests per minute (1 to 10000000)'),
   tokens_per_minute: whole(1, 1_000_000_000)
     .optional()
-    .describe('Most tokens, input and output, in any minute (1 to 1000000000)'),
-  concurrent_requests: whole(1, 100_000).optional().describe('Most requests at the same time (1 to 100000)'),
+    .describe('Most tokens, input and output, per minute (1 to 1000000000)'),
+  concurrent_requests: whole(1, 100_000).optional().describe('Most concurrent requests (1 to 100000)'),
   tokens_per_day: whole(1, 1_000_000_000_000)
     .optional()
-    .describe('Most tokens, input and output, in a day of UTC (1 to 1000000000000)'),
+    .describe('Most tokens, input and output, per day (UTC) (1 to 1000000000000)'),
   priority: whole(-100, 100)
     .default(0)
-    .describe('Requests with a higher number leave a queue first (-100 to 100, 0 without it)'),
+    .describe('Requests with a higher number leave a queue first (-100 to 100, default 0)'),
   profiles: names(64, z.string().regex(PROFILE_NAME, PROFILE_NAME_RULE))
     .optional()
-    .describe('Profiles that it may ask for, comma-separated; the first holds where a request names none'),
+    .describe('Profiles that the key may use, comma-separated; the first one applies when a request names none'),
   modes: names(MODES.words.length, z.enum(MODES.words))
     .optional()
-    .describe(`Modes that it may ask for, comma-separated, of ${MODES.words.join(', ')}`),
+    .describe(`Modes that the key may use, comma-separated: ${MODES.words.join(', ')}`),
   budget_tokens_min: whole(1, 2 ** 31 - 1)
     .optional()
-    .describe('Least crystal_kv.budget_tokens that it may ask for (1 to 2147483647)'),
+    .describe('Lowest crystal_kv.budget_tokens that the key may ask for (1 to 2147483647)'),
   budget_tokens_max: whole(1, 2 ** 31 - 1)
     .optional()
-    .describe('Most crystal_kv.budget_tokens that it may ask for (1 to 2147483647)'),
+    .describe('Highest crystal_kv.budget_tokens that the key may ask for (1 to 2147483647)'),
 };
 
 /** A virtual key as it is stored: everything but the key. */

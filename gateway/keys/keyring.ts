@@ -35,7 +35,7 @@ export async function createKeyring(
     if (loaded === undefined) return;
     mark = loaded.mark;
     byId = new Map(loaded.entries.map((entry) => [entry.id, entry]));
-    deps.logger.info({ keys: byId.size, store: store.place }, 'keys read');
+    deps.logger.info({ keys: byId.size, store: store.place }, 'keys loaded');
   };
   await load();
 

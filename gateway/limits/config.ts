@@ -6,10 +6,10 @@ export const limitsSchema = z
   .strictObject({
     reserve_prompt_max: whole(0, 10_000_000)
       .default(8_192)
-      .describe('Most tokens that are reserved for a prompt; a quarter of its bytes is (0 to 10000000)'),
+      .describe('Most tokens reserved for a prompt; the estimate is a quarter of its bytes (0 to 10000000)'),
     reserve_output: whole(0, 10_000_000)
       .default(1_024)
-      .describe('Tokens that are reserved for the output of a request that names no limit (0 to 10000000)'),
+      .describe('Tokens reserved for the output of a request that sets no limit (0 to 10000000)'),
   })
   .prefault({});
 export type LimitsConfig = z.output<typeof limitsSchema>;

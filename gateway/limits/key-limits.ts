@@ -95,12 +95,12 @@ function reserveOf(sent: UpstreamRequest, config: LimitsConfig): number {
 }
 
 const MESSAGES: Readonly<Record<LimitName, (key: KeyEntry) => string>> = {
-  concurrent_requests: (key) => `this API key may have ${key.concurrent_requests} requests at the same time`,
-  requests_per_minute: (key) => `this API key may make ${key.requests_per_minute} requests in a minute`,
+  concurrent_requests: (key) => `this API key is limited to ${key.concurrent_requests} concurrent requests`,
+  requests_per_minute: (key) => `this API key is limited to ${key.requests_per_minute} requests per minute`,
   tokens_per_minute: (key) =>
-    `this API key may use ${key.tokens_per_minute} tokens in a minute, those that running requests reserve included`,
+    `this API key is limited to ${key.tokens_per_minute} tokens per minute, including those reserved by running requests`,
   tokens_per_day: (key) =>
-    `this API key may use ${key.tokens_per_day} tokens in a day of UTC, those that running requests reserve included`,
+    `this API key is limited to ${key.tokens_per_day} tokens per day (UTC), including those reserved by running requests`,
 };
 
 function refusal(key: KeyEntry, limit: LimitName, retryMs: number): GatewayError {

@@ -56,7 +56,7 @@ export function createResilientLimiter(deps: ResilientDeps): ResilientLimiter {
     deps.onFailed(operation);
     if (!healthy || closed) return;
     healthy = false;
-    logger.warn({ reason: (error as Error).message, on_failure: deps.onFailure }, 'redis fails');
+    logger.warn({ reason: (error as Error).message, on_failure: deps.onFailure }, 'redis does not answer');
     schedule();
   };
   const schedule = () => {

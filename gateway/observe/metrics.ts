@@ -30,13 +30,13 @@ export function createMetrics(registry: Registry) {
     ),
     requestSeconds: histogram(
       'crystalkv_gateway_request_seconds',
-      'Time from the head of a request to the end of its response',
+      'Time from the request headers to the end of the response',
       REQUEST_SECONDS,
       ['route'],
     ),
     firstByteSeconds: histogram(
       'crystalkv_gateway_first_byte_seconds',
-      'Time from the head of a request to the first byte of the response body from a backend',
+      'Time from the request headers to the first byte of the response body from a backend',
       REQUEST_SECONDS,
       ['route'],
     ),
@@ -47,7 +47,7 @@ export function createMetrics(registry: Registry) {
     ),
     clientAborts: counter(
       'crystalkv_gateway_client_aborts_total',
-      'Clients that left before the end of their response, by what their request was doing',
+      'Clients that left before the end of their response, by the stage of their request',
       ['stage'],
     ),
     brokenStreams: counter(
@@ -91,12 +91,12 @@ export function createMetrics(registry: Registry) {
     ),
     backendRequests: counter(
       'crystalkv_gateway_backend_requests_total',
-      'Finished requests, by the backend that was asked last, the model (other: not a known one) and outcome',
+      'Finished requests, by the backend that was asked last, the model (other: unknown) and outcome',
       ['backend', 'model', 'outcome'],
     ),
     backendSeconds: histogram(
       'crystalkv_gateway_backend_seconds',
-      'Time from the head of a request to the end of its response, by the backend that was asked last and the model',
+      'Time from the request headers to the end of the response, by the backend that was asked last and the model',
       REQUEST_SECONDS,
       ['backend', 'model'],
     ),
@@ -115,7 +115,7 @@ export function createMetrics(registry: Registry) {
     ),
     tokens: counter(
       'crystalkv_gateway_tokens_total',
-      'Tokens of requests and responses, by the name of the key, the model (other: not a known one) and the direction',
+      'Tokens of requests and responses, by the name of the key, the model (other: unknown) and the direction',
       ['key', 'model', 'direction'],
     ),
     usage: counter(
@@ -161,7 +161,7 @@ export function exposeState(registry: Registry, { inflight, admission, shedder, 
   gauge('crystalkv_gateway_inflight', 'Requests being served', {
     collect: (set) => set({}, inflight.size),
   });
-  gauge('crystalkv_gateway_queue_depth', 'Requests that wait for a slot at a backend', {
+  gauge('crystalkv_gateway_queue_depth', 'Requests waiting for a slot at a backend', {
     collect: (set) => set({}, admission.depth),
   });
   gauge(

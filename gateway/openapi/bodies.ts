@@ -25,7 +25,7 @@ export function requestBodies(limits: OptionLimits): Readonly<Record<string, z.Z
     vllm_xargs: z
       .record(z.string(), z.union([z.string(), z.number(), z.array(z.union([z.string(), z.number()]))]))
       .nullish()
-      .describe('For plug-ins of the backend; keys that begin with crystalkv_ are taken out'),
+      .describe('For plug-ins of the backend; keys that begin with crystalkv_ are removed'),
   };
   const pair = { ...common, query: text, documents: z.array(text).min(1) };
   const score = z.looseObject({ ...common, text_1: textOrTexts, text_2: textOrTexts });

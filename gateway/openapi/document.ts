@@ -7,12 +7,12 @@ import { requestBodies } from './bodies.ts';
 type Json = Readonly<Record<string, unknown>>;
 
 const OWN: readonly { path: string; summary: string; type: string; statuses: Readonly<Record<number, string>> }[] = [
-  { path: '/health', summary: 'The process is alive', type: 'application/json', statuses: { 200: 'It is' } },
+  { path: '/health', summary: 'The process is alive', type: 'application/json', statuses: { 200: 'Yes' } },
   {
     path: '/ready',
     summary: 'Requests can be served',
     type: 'application/json',
-    statuses: { 200: 'At least one backend is up', 503: 'None is, or the gateway is stopping' },
+    statuses: { 200: 'At least one backend is up', 503: 'No backend is up, or the gateway is stopping' },
   },
   {
     path: '/openapi.json',
@@ -25,7 +25,7 @@ const OWN: readonly { path: string; summary: string; type: string; statuses: Rea
 const ERROR_SCHEMA = z.object({
   error: z.looseObject({
     message: z.string(),
-    type: z.string().describe('Begins with gateway_ for the gateway’s own'),
+    type: z.string().describe('Starts with gateway_ for the gateway’s own errors'),
     param: z.string().nullish(),
     code: z.union([z.int(), z.string()]).nullish().describe('The status'),
   }),
@@ -57,7 +57,7 @@ export function openApiDocument(limits: OptionLimits): Json {
       title: 'Crystal-KV gateway',
       version: '1',
       description:
-        'An OpenAI endpoint in front of vLLM. Requests and answers pass unchanged; what a backend takes and gives beyond this is its own documentation’s.',
+        'An OpenAI endpoint in front of vLLM. Requests and answers pass unchanged; for anything else that a backend takes and gives, see its own documentation.',
     },
     paths,
     components: {
@@ -103,7 +103,7 @@ function operation(route: Route, body: z.ZodType | undefined): Json {
 }
 
 const SUMMARIES: Readonly<Record<Route['body'], string>> = {
-  generation: 'Generates; streams when the body says so',
+  generation: 'Generates; streams if the body asks for it',
   option: 'Passed on',
   raw: 'Passed on',
   upload: 'Passed on while it arrives',

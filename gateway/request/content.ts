@@ -158,7 +158,7 @@ function wantedOutput(json: JsonBody): WantedOutput {
 function checkResponseId(json: JsonBody): void {
   if (json.text('request_id') === undefined) return;
   throw new GatewayError('invalid_option', {
-    message: 'request_id must be left out: with API keys on, the server names responses',
+    message: 'request_id must be left out: with API keys on, the server chooses response ids',
     param: 'request_id',
   });
 }

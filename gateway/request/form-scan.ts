@@ -65,7 +65,7 @@ export class FieldFinder {
       case 'start': {
         if (startsWith(bytes, HEAD_END, at)) return at + CRLF.length;
         if (bytes.length - at < this.#delimiter.length) return undefined;
-        if (!startsWith(bytes, this.#delimiter, at)) throw fail('the form does not begin with its boundary');
+        if (!startsWith(bytes, this.#delimiter, at)) throw fail('the form does not start with its boundary');
         this.#state = 'delimited';
         return at + this.#delimiter.length;
       }
@@ -73,17 +73,18 @@ export class FieldFinder {
         if (bytes.length - at < CRLF.length) return undefined;
         if (startsWith(bytes, CRLF, at)) this.#state = 'head';
         else if (startsWith(bytes, LAST, at)) this.#state = 'done';
-        else throw fail('something follows a boundary on its line');
+        else throw fail('there is text after a boundary on the same line');
         return at + CRLF.length;
       }
       case 'head': {
         const end = bytes.indexOf(HEAD_END, at);
         if ((end === -1 ? bytes.length : end) - at > MAX_HEAD_BYTES) {
-          throw fail(`the head of a part has more than ${MAX_HEAD_BYTES} bytes`);
+          throw fail(`the headers of a part have more than ${MAX_HEAD_BYTES} bytes`);
         }
         if (end === -1) return undefined;
         const name = nameIn(bytes.toString('latin1', at, end));
-        if (name === undefined) throw fail('the head of a part is not plain: it needs one name, in one form-data');
+        if (name === undefined)
+          throw fail('the headers of a part are ambiguous: exactly one form-data disposition with one name is needed');
         this.#wanted = name === this.#field;
         this.#state = 'value';
         return end + HEAD_END.length;

@@ -65,7 +65,7 @@ export function createOptionParser(limits: OptionLimits): (value: unknown) => Cr
     if (issue?.code === 'unrecognized_keys') {
       const [first] = issue.keys;
       throw new GatewayError('invalid_option', {
-        message: `${OPTION} has no field ${issue.keys.map(shown).join(', ')}; known are ${names}`,
+        message: `${OPTION} has no field ${issue.keys.map(shown).join(', ')}; known: ${names}`,
         param: first === undefined ? OPTION : `${OPTION}.${first.slice(0, SHOWN_CHARACTERS)}`,
       });
     }

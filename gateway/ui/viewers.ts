@@ -34,7 +34,7 @@ export function createViewers(sources: () => readonly Source[], route: string) {
     record.route = route;
     if (viewers.size >= MAX_VIEWERS) {
       throw new GatewayError('too_many_viewers', {
-        message: `${MAX_VIEWERS} pages are looking already; close one`,
+        message: `${MAX_VIEWERS} live pages are open already; close one`,
         headers: { 'retry-after': '5' },
       });
     }

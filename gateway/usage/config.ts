@@ -10,11 +10,11 @@ export const usageSchema = z
       .enum(METERING, `must be one of ${METERING.join(', ')}`)
       .optional()
       .describe(
-        'Tokens in metrics and limits: passive counts what responses tell; full asks for the usage of every stream too, and keeps it from clients that did not; off. Without it full with API keys, else passive',
+        'How tokens are counted for metrics and limits. passive: as responses report them; full: also asks for the usage of every stream, and hides it from clients that did not ask; off. Default: full with API keys, else passive',
       ),
     report_timeout_ms: whole(10, 10_000)
       .default(250)
-      .describe('For the policy service to say what a request kept, where crystal_kv.report asks (10 to 10000)'),
+      .describe('Longest wait for the policy service when a request asks for crystal_kv.report (10 to 10000)'),
   })
   .prefault({});
 export type UsageConfig = z.output<typeof usageSchema>;
@@ -25,7 +25,7 @@ export const compatSchema = z
     reasoning_content: z
       .boolean('must be true or false')
       .default(false)
-      .describe('true: chat completions have their reasoning as reasoning_content too, as older clients read it'),
+      .describe('true: chat completions also have their reasoning as reasoning_content, for older clients'),
   })
   .prefault({});
 export type CompatConfig = z.output<typeof compatSchema>;

@@ -76,7 +76,7 @@ export async function startWorkers(count: number, logger: Logger): Promise<Worke
       restarts.inc();
       logger.error(
         { worker: worker.process.pid, code, signal, reason, wait_ms: waitMs },
-        'a worker ended; another takes its place',
+        'a worker ended; starting another',
       );
       const timer = setTimeout(() => {
         timers.delete(timer);
@@ -101,7 +101,7 @@ export async function startWorkers(count: number, logger: Logger): Promise<Worke
     const ended = left().map((worker) => new Promise<void>((resolve) => worker.once('exit', () => resolve())));
     for (const worker of left()) tell(worker, { ckv: 'stop' });
     const timer = setTimeout(() => {
-      logger.warn({ workers: left().length }, 'workers did not end in time and are killed');
+      logger.warn({ workers: left().length }, 'workers did not stop in time; killing them');
       for (const worker of left()) worker.process.kill('SIGKILL');
     }, graceMs);
     await Promise.all(ended);

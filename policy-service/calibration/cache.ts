@@ -60,11 +60,11 @@ export function createCalibrationCache(folder: string, logger: Logger): Calibrat
       try {
         const entry = entrySchema.parse(JSON.parse(readFileSync(file, 'utf8')));
         if (entry.model === geometry.model && entry.head_groups === geometry.headGroups) return entry;
-        logger.warn({ file }, 'this calibration is of another model; it is not used');
+        logger.warn({ file }, 'this calibration is for another model; ignoring it');
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
         const reason = error instanceof z.ZodError ? z.prettifyError(error) : (error as Error).message;
-        logger.warn({ file, reason }, 'this calibration cannot be used');
+        logger.warn({ file, reason }, 'this calibration is invalid; ignoring it');
       }
       return undefined;
     },
@@ -77,7 +77,7 @@ export function createCalibrationCache(folder: string, logger: Logger): Calibrat
         await writeFile(draft, `${JSON.stringify(entry, null, 2)}\n`);
         await rename(draft, file);
       } catch (error) {
-        logger.warn({ file, reason: (error as Error).message }, 'the calibration cannot be kept');
+        logger.warn({ file, reason: (error as Error).message }, 'the calibration could not be saved');
       }
     },
   };

@@ -48,7 +48,10 @@ export function createCalibrator({ negotiated, measured, options, logger, onChos
     if (state !== 'choosing') return;
     if (choice === undefined) {
       state = 'sampling';
-      logger.warn({ engine: engineId, model }, 'nothing could be told from these requests; calibration begins anew');
+      logger.warn(
+        { engine: engineId, model },
+        'these requests did not show which head groups predict best; calibration starts again',
+      );
       return;
     }
     const { quality, qualityOfAll } = choice;

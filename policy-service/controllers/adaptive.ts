@@ -22,7 +22,7 @@ const schema = z.strictObject({
 
 export const adaptive = defineController({
   summary:
-    'Each request holds as many blocks as it takes to hold `cover` of the value of all that it ever had, damped.',
+    'Each request holds as many blocks as it takes to keep the share `cover` of the value of all blocks it ever had, damped.',
   group: 'profile',
   schema,
   options: ({ cover, damping, hysteresis, floor_tokens }) => ({

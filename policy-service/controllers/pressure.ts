@@ -41,7 +41,7 @@ const schema = z
   });
 
 export const pressure = defineController({
-  summary: 'Nothing goes while memory is free; then the least valuable blocks of all running requests go first.',
+  summary: 'Nothing is evicted while memory is free. Then the least valuable blocks of all running requests go first.',
   group: 'profile',
   schema,
   options: (config) => ({

@@ -68,13 +68,13 @@ export function createStateMetrics(registry: Registry, readEngines: () => Iterab
   state('blocks_full', 'KV blocks that full caches would hold', GROUP, (gauge, { engine, groups }) => {
     for (const { profile, policy, phase, full } of groups) gauge.inc({ engine, profile, policy, phase }, full);
   });
-  state('requests', 'Requests known of', ['engine', 'profile', 'policy', 'mode'], (gauge, { engine, groups }) => {
+  state('requests', 'Known requests', ['engine', 'profile', 'policy', 'mode'], (gauge, { engine, groups }) => {
     for (const { profile, policy, mode, requests } of groups) gauge.inc({ engine, profile, policy, mode }, requests);
   });
-  state('cold_requests', 'Requests that are not evicted before their history is known again', ['engine'], (gauge, it) =>
+  state('cold_requests', 'Requests that are spared until their history is known again', ['engine'], (gauge, it) =>
     gauge.set({ engine: it.engine }, it.cold),
   );
-  state('pool_blocks', "KV blocks of the engine's pool", ['engine', 'state'], (gauge, { engine, pool }) => {
+  state('pool_blocks', "KV blocks in the engine's pool", ['engine', 'state'], (gauge, { engine, pool }) => {
     gauge.set({ engine, state: 'free' }, pool.free);
     gauge.set({ engine, state: 'used' }, pool.total - pool.free);
   });

@@ -8,7 +8,7 @@ import type { PolicyDefinition } from './policy.ts';
  * in the ranking begins there.
  */
 export const crf: PolicyDefinition = {
-  summary: 'Keeps what was read often and lately: hits that lose half of their weight every half-life.',
+  summary: 'Keeps what was read often and recently: hits that lose half of their weight every half-life.',
   source: 'Crystal-KV, arXiv 2601.16986, half-life in tokens',
   evicts: true,
   hits: 'profile',

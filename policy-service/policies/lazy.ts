@@ -7,7 +7,7 @@ import type { PolicyDefinition } from './policy.ts';
  * that was never hit again has the shortest gap there is, one token.
  */
 export const lazy: PolicyDefinition = {
-  summary: 'Keeps what recurs: blocks whose longest gap between two hits has not passed yet.',
+  summary: 'Keeps what recurs: blocks whose last hit is no longer ago than their longest gap between two hits.',
   source: 'LazyEviction, arXiv 2506.15969',
   evicts: true,
   hits: 'profile',

@@ -2,7 +2,7 @@ import { grown } from '../grown.ts';
 import type { PolicyDefinition } from './policy.ts';
 
 export const raas: PolicyDefinition = {
-  summary: 'Keeps what was read last: the time at which a block was last in the better half by mass.',
+  summary: 'Keeps what was read last: the last time at which a block was in the upper half by attention mass.',
   source: 'RaaS, arXiv 2502.11147',
   evicts: true,
   hits: 'top_half',

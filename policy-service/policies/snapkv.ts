@@ -6,7 +6,7 @@ const WINDOW = 16;
 
 /** A block that was not in the cache at one of the steps counts with nothing there. */
 export const snapkv: PolicyDefinition = {
-  summary: `Keeps what was read lately: the mean attention mass of a block over the last ${WINDOW} measured steps.`,
+  summary: `Keeps what was read recently: the mean attention mass of a block over the last ${WINDOW} measured steps.`,
   source: 'SnapKV, arXiv 2404.14469, with the newest tokens as observation window',
   evicts: true,
   hits: 'none',

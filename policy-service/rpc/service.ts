@@ -78,7 +78,7 @@ export function createService({ engines, settings }: { engines: Engines; setting
         const bounds = `${WATCH_INTERVAL.min} to ${WATCH_INTERVAL.max}`;
         return fail(call, {
           code: status.INVALID_ARGUMENT,
-          details: `interval_ms is ${intervalMs}; allowed are ${bounds}, or 0 for ${WATCH_INTERVAL.fallback}`,
+          details: `interval_ms is ${intervalMs}; allowed: ${bounds}, or 0 for ${WATCH_INTERVAL.fallback}`,
         });
       }
       const matches = (id: string) => crystalkvId === '' || id === crystalkvId;

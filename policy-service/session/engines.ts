@@ -60,7 +60,7 @@ export function createEngines(deps: {
     if (attached.get(engineId) !== session) return;
     attached.delete(engineId);
     metrics.streamUp.set({ engine: engineId }, 0);
-    logger.info({ engine: engineId, instance: instanceId }, 'engine left');
+    logger.info({ engine: engineId, instance: instanceId }, 'engine detached');
   };
 
   const finishedListeners = new Set<FinishedListener>();

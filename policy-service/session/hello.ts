@@ -45,7 +45,7 @@ export function negotiate(hello: Hello): NegotiatedHello | Refusal {
 
 function problemWith(hello: Hello): string | undefined {
   if (hello.engineId.length < 1 || hello.engineId.length > 128) {
-    return `engine_id has ${hello.engineId.length} characters; allowed are 1 to 128`;
+    return `engine_id has ${hello.engineId.length} characters; allowed: 1 to 128`;
   }
   const bounded: [name: string, value: number, min: number, max: number][] = [
     ['block_size', hello.blockSize, 1, 4096],
@@ -53,7 +53,7 @@ function problemWith(hello: Hello): string | undefined {
     ['pool_blocks', hello.poolBlocks, 1, 0x7fff_ffff],
   ];
   for (const [name, value, min, max] of bounded) {
-    if (value < min || value > max) return `${name} is ${value}; allowed are ${min} to ${max}`;
+    if (value < min || value > max) return `${name} is ${value}; allowed: ${min} to ${max}`;
   }
   return undefined;
 }

@@ -87,7 +87,7 @@ test('a file that is missing, no YAML, no mapping, or has an unknown section is 
     for (const [text, message] of [
       ['a: [1', /not valid YAML/],
       ['- 1', /must hold a mapping/],
-      ['gatewy: {}', /unknown section gatewy; known are gateway, policy_service, engine, profiles/],
+      ['gatewy: {}', /unknown section gatewy; known: gateway, policy_service, engine, profiles/],
     ] as const) {
       writeFileSync(path, text);
       assert.throws(() => readConfigFile(path), message);

@@ -104,7 +104,7 @@ describe('backends from DNS', () => {
     dns.addresses = undefined;
     await until(async () => ((await metric(gateway, errors)) ?? 0) >= 2, 'it has failed');
     await answering(gateway, 'a');
-    assert.equal(log.find(({ name }) => name === NAME)?.['msg'], 'a name of backends cannot be resolved');
+    assert.equal(log.find(({ name }) => name === NAME)?.['msg'], 'the name of a backend cannot be resolved');
     dns.addresses = ['127.0.0.2'];
     await answering(gateway, 'b');
   });

@@ -67,7 +67,7 @@ describe('the crystal_kv option', () => {
       'profile',
       'crystal_kv.profile is "a b": must be a name of 1 to 64 letters, digits, dots, dashes or underscores',
     ],
-    [{ budget: 5 }, 'budget', 'crystal_kv has no field "budget"; known are profile, budget_tokens, mode, report'],
+    [{ budget: 5 }, 'budget', 'crystal_kv has no field "budget"; known: profile, budget_tokens, mode, report'],
   ] as const) {
     it(`${JSON.stringify(option)} is refused by field, value and bounds`, async (t) => {
       const error = await refused(t, option);

@@ -100,7 +100,12 @@ describe('error events', () => {
   it('are followed by [DONE] for completions, as vLLM does it', () => {
     const [event, done] = errorEvent('chat', error).split('\n\n');
     assert.deepEqual(JSON.parse(event?.slice('data: '.length) ?? ''), {
-      error: { message: 'the backend broke off', type: 'gateway_upstream_broken', param: null, code: 502 },
+      error: {
+        message: 'the backend closed the connection before its response was complete',
+        type: 'gateway_upstream_broken',
+        param: null,
+        code: 502,
+      },
     });
     assert.equal(done, 'data: [DONE]');
   });

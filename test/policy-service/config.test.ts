@@ -29,7 +29,7 @@ test('profiles of the file replace the built-in ones', () => {
 test('a default profile that does not exist is refused, and the known ones are named', () => {
   assert.throws(
     () => settingsOf(testConfig({ default_profile: 'fast' }, profiles)),
-    /default_profile is "fast": no such profile; known are default/,
+    /default_profile is "fast": no such profile; known: default/,
   );
 });
 

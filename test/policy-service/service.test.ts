@@ -100,7 +100,7 @@ suite('for people and the gateway', () => {
     const call = engine.client.watch({ intervalMs: 10, crystalkvId: '' });
     const error = await new Promise<ServiceError>((resolve) => call.on('error', resolve as (error: Error) => void));
     assert.equal(error.code, status.INVALID_ARGUMENT);
-    assert.match(error.details, /interval_ms is 10; allowed are 50 to 10000/);
+    assert.match(error.details, /interval_ms is 10; allowed: 50 to 10000/);
   });
 
   test('policies are those of the registry, profiles those of the configuration', async () => {

@@ -125,7 +125,7 @@ suite('the stream of an attached engine', () => {
     engine.send({ $case: 'hello', value: hello({ blockSize: 0 }) });
     const error = await engine.failure();
     assert.equal(error.code, status.INVALID_ARGUMENT);
-    assert.match(error.details, /block_size is 0; allowed are 1 to 4096/);
+    assert.match(error.details, /block_size is 0; allowed: 1 to 4096/);
   });
 
   test('replaces the older stream of its name', async () => {

@@ -230,7 +230,7 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     page.setDefaultTimeout(PATIENCE_MS);
     const { console, foreign } = await watchPage(page, gateway.url);
     await page.goto(`${gateway.url}/ui`);
-    await page.getByLabel('This gateway asks for an API key').fill(key.secret);
+    await page.getByLabel('This gateway requires an API key').fill(key.secret);
     await page.getByRole('button', { name: 'Use it' }).click();
     await setSpeed(page, '0');
     assert.match(await runAlone(page, 'window', '128'), /^Ended, policy window: 17 of 6[12] blocks in memory/);

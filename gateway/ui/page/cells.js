@@ -81,14 +81,16 @@ export function blockFacts(frame, block) {
   const kind = kindOf(frame, block);
   if (kind === 'hole')
     facts.push('forgotten: its memory was given back (where blocks are merged, some of its tokens live on in others)');
-  if (kind === 'prompt') facts.push('prompt: never leaves');
-  if (kind === 'newest') facts.push('among the newest: does not leave yet');
+  if (kind === 'prompt') facts.push('prompt: never evicted');
+  if (kind === 'newest') facts.push('among the newest: protected for now');
   if (kind === 'kept') {
     const kept = [];
     for (let other = frame.from; other < frame.to; other += 1)
       if (isKept(frame, other)) kept.push(frame.values[other] ?? 0);
     const before = kept.filter((value) => value < (frame.values[block] ?? 0)).length;
-    facts.push(`kept: ${before} of ${kept.length - 1} others would leave before it (value ${frame.values[block]})`);
+    facts.push(
+      `kept: ${before} of ${kept.length - 1} others would be evicted before it (value ${frame.values[block]})`,
+    );
   }
   if (kind === 'kept' || kind === 'hole') facts.push(readFacts(frame, block));
   const mass = frame.probe[block] ?? 0;

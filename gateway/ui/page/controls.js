@@ -108,7 +108,7 @@ export class Controls {
     setText(byId('budget-text'), text);
     byId('budget').setAttribute('aria-valuetext', text);
     const shadow = profile?.mode === 'shadow' ? ' It only counts what it would forget.' : '';
-    setText(byId('profile-help'), `${policy?.summary ?? ''}${shadow} A change holds for the next run.`.trim());
+    setText(byId('profile-help'), `${policy?.summary ?? ''}${shadow} Changes apply to the next run.`.trim());
   }
 
   get #budget() {

@@ -246,7 +246,7 @@ async function begin() {
     ]);
     await controls.offer(setup, models.data?.[0]?.id ?? '');
     if (setup.sources.length === 0) {
-      notice('No backend names its policy service (policyAddress): requests run, the map stays empty.');
+      notice('No backend has a policyAddress: requests run, but the map stays empty.');
       return;
     }
   } catch (error) {
@@ -254,7 +254,7 @@ async function begin() {
       askForKey();
       return;
     }
-    notice(`The gateway cannot be used yet: ${error instanceof Error ? error.message : error}. Trying again.`);
+    notice(`The gateway is not ready: ${error instanceof Error ? error.message : error}. Trying again.`);
     setTimeout(begin, 2_000);
     return;
   }
@@ -263,7 +263,7 @@ async function begin() {
     onLost: (source) => {
       if (source === undefined) sources.clear();
       else sources.delete(source);
-      notice('The policy service cannot be reached: requests run on, and nothing is forgotten. Trying again.');
+      notice('The policy service cannot be reached: requests continue, and nothing is forgotten. Trying again.');
     },
     onRefused: askForKey,
   });

@@ -206,7 +206,7 @@ function factsOf({ frame, over }) {
   const back =
     evicted === 0 ? 'nothing forgotten' : `${evicted} given back (${Math.round((100 * evicted) / blocks)} %)`;
   const asked = probes === 0 ? '' : `, ${probes} trial ${probes === 1 ? 'answer' : 'answers'}`;
-  return `${over ? 'Ended, ' : ''}${held}, ${back}${asked}${cold ? ', history lost: nothing leaves yet' : ''}.`;
+  return `${over ? 'Ended, ' : ''}${held}, ${back}${asked}${cold ? ', history lost: nothing is evicted yet' : ''}.`;
 }
 
 /**
@@ -224,6 +224,6 @@ export function blockDetails({ frame, transcript, title }, block) {
     facts: `${blockFacts(frame, block).join(' · ')}.`,
     text: text === undefined || text === '' ? undefined : text,
     note:
-      transcript === undefined ? 'The text of requests from elsewhere is not known to this page.' : `Its text${about}:`,
+      transcript === undefined ? 'This page does not know the text of requests from elsewhere.' : `Its text${about}:`,
   };
 }

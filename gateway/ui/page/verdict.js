@@ -18,7 +18,7 @@ export function verdict(own) {
   const [full, kept] = [first.run.frames.last?.blocks, second.run.frames.last?.resident];
   const less =
     full === undefined || kept === undefined ? '' : `, with ${kept} blocks in memory at the end instead of ${full}`;
-  return same ? `The same answer as with the full cache${less}.` : `Not the answer that the full cache gives${less}.`;
+  return same ? `The same answer as with the full cache${less}.` : `Not the same answer as with the full cache${less}.`;
 }
 
 /**
