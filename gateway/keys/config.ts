@@ -9,7 +9,11 @@ export const keysSchema = z
       .enum(KEY_STORES, `must be one of ${KEY_STORES.join(', ')}`)
       .default('off')
       .describe('Where API keys are stored: file, redis (gateway.redis.url), or off: no key is required'),
-    file: z.string().min(1).default('keys.json').describe('File for the store file; `npm run keys` writes it'),
+    file: z
+      .string()
+      .min(1)
+      .default('keys.json')
+      .describe('Path of the key file, when keys.store is file; `npm run keys` writes it'),
   })
   .prefault({});
 export type KeysConfig = z.output<typeof keysSchema>;

@@ -94,18 +94,17 @@ function reserveOf(sent: UpstreamRequest, config: LimitsConfig): number {
   );
 }
 
-const MESSAGES: Readonly<Record<LimitName, (key: KeyEntry) => string>> = {
-  concurrent_requests: (key) => `this API key is limited to ${key.concurrent_requests} concurrent requests`,
-  requests_per_minute: (key) => `this API key is limited to ${key.requests_per_minute} requests per minute`,
-  tokens_per_minute: (key) =>
-    `this API key is limited to ${key.tokens_per_minute} tokens per minute, including those reserved by running requests`,
-  tokens_per_day: (key) =>
-    `this API key is limited to ${key.tokens_per_day} tokens per day (UTC), including those reserved by running requests`,
+const RESERVED = 'including those reserved by running requests';
+const MESSAGES: Readonly<Record<LimitName, (limit: number | undefined) => string>> = {
+  concurrent_requests: (limit) => (limit === 1 ? '1 concurrent request' : `${limit} concurrent requests`),
+  requests_per_minute: (limit) => (limit === 1 ? '1 request per minute' : `${limit} requests per minute`),
+  tokens_per_minute: (limit) => `${limit} tokens per minute, ${RESERVED}`,
+  tokens_per_day: (limit) => `${limit} tokens per day (UTC), ${RESERVED}`,
 };
 
 function refusal(key: KeyEntry, limit: LimitName, retryMs: number): GatewayError {
   return new GatewayError(limit === 'tokens_per_day' ? 'quota_used' : 'rate_limited', {
-    message: MESSAGES[limit](key),
+    message: `this API key is limited to ${MESSAGES[limit](key[limit])}`,
     headers: retryHeaders(retryMs),
   });
 }

@@ -28,7 +28,7 @@ describe('with keys on', () => {
     assert.equal(response.headers.get('www-authenticate'), 'Bearer');
     const { type, code, message } = await errorOf(response);
     assert.deepEqual([type, code], ['gateway_invalid_api_key', 'invalid_api_key']);
-    assert.match(message, /an API key is needed/);
+    assert.match(message, /an API key is required/);
     assert.equal(upstream.received.length, 0);
   });
 
@@ -134,7 +134,7 @@ describe('models of a key', () => {
     assert.equal(response.status, 403);
     const { code, message, param } = await errorOf(response);
     assert.deepEqual([code, param], ['model_not_allowed', 'model']);
-    assert.match(message, /not for the model "large"; it is for small, tiny/);
+    assert.match(message, /may not use the model "large"; it may use small, tiny/);
     assert.equal(upstream.received.length, 1);
   });
 

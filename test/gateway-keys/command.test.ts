@@ -59,9 +59,9 @@ describe('npm run keys', () => {
   });
 
   it('names what is wrong with its arguments', () => {
-    refuses(['remove', 'x'], /"remove" is no command; there are create, list, revoke/);
+    refuses(['remove', 'x'], /unknown command "remove"; expected one of create, list, revoke/);
     refuses(['create'], /create needs a name/);
-    refuses(['create', 'a', 'b'], /b is one argument too many/);
+    refuses(['create', 'a', 'b'], /unexpected argument b/);
     refuses(['create', 'a', '--request-per-minute', '5'], /'--request-per-minute'/);
     refuses(['list', '--models', 'm'], /--models is for create only/);
   });

@@ -54,7 +54,7 @@ describe('limits of a key', () => {
     assert.equal(Math.ceil(ms / 1000), seconds);
     const { type, code, message } = await errorOf(refused);
     assert.deepEqual([type, code], ['gateway_rate_limited', 'rate_limit_exceeded']);
-    assert.match(message, /2 requests in a minute/);
+    assert.match(message, /limited to 2 requests per minute$/);
     assert.equal(upstream.received.length, 2);
     assert.equal(
       await metric(gateway, 'crystalkv_gateway_limited_total{key="limited",limit="requests_per_minute"}'),
@@ -86,7 +86,7 @@ describe('limits of a key', () => {
     await until(() => upstream.received.length === 1, 'the first is at the backend');
     const refused = await chat(gateway, BODY, bearer(key));
     assert.equal(refused.status, 429);
-    assert.match((await errorOf(refused)).message, /1 requests at the same time/);
+    assert.match((await errorOf(refused)).message, /limited to 1 concurrent request$/);
     leaving.abort();
     await first;
     upstream.script = OK;

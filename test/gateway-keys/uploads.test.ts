@@ -31,8 +31,8 @@ describe('uploads with a key that has a list of models', () => {
     const { gateway, upstream } = await setupKeyed(t, json('{}'), [limited], ALIASES);
     const mixed = 'multipart/mixed; boundary=xY';
     for (const [body, message, type] of [
-      [form(field('model', 'large')), /not for the model "large"; it is for small, nick/],
-      [form(field('file', 'x')), /must name its model, in a JSON body or before the file of a form/],
+      [form(field('model', 'large')), /may not use the model "large"; it may use small, nick/],
+      [form(field('file', 'x')), /must name its model, in a JSON body or, in a form, before the file/],
       [form(field('file', 'x'.repeat(300_000)), field('model', 'small')), /must name its model/],
       [form(field('model', 'small')), /must name its model/, mixed],
     ] as const) {

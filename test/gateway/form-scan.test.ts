@@ -85,10 +85,10 @@ describe('a field of a form', () => {
   }
 
   for (const [text, message] of [
-    [`preamble\r\n${field('model', 'a')}`, /does not begin with its boundary \(at byte 0\)/],
-    [`\n${field('model', 'a')}`, /does not begin with its boundary/],
-    [field('x', 'a').replace('--xY', '--xY  '), /something follows a boundary/],
-    [`${field('x', 'a')}--xYz\r\n${field('model', 'a')}`, /something follows a boundary/],
+    [`preamble\r\n${field('model', 'a')}`, /does not start with its boundary \(at byte 0\)/],
+    [`\n${field('model', 'a')}`, /does not start with its boundary/],
+    [field('x', 'a').replace('--xY', '--xY  '), /there is text after a boundary/],
+    [`${field('x', 'a')}--xYz\r\n${field('model', 'a')}`, /there is text after a boundary/],
     [`--xY\r\nA: ${'x'.repeat(MAX_HEAD_BYTES)}`, /the headers of a part have more than 8192 bytes/],
     [field('model', 'x'.repeat(MAX_VALUE_BYTES + 1)) + END, /the field model has more than 1024 bytes/],
     [field('model', 'x'.repeat(2 * MAX_VALUE_BYTES)).slice(0, -2), /the field model has more than 1024 bytes/],

@@ -146,7 +146,7 @@ describe('a form whose model cannot be replaced', () => {
     const { gateway } = await setup(t, json('{}'), CONFIG);
     const client = await begin(gateway.port, `Content-Length: ${FILE}`);
     client.write('--xY\r\nContent-Disposition: attachment; name="model"\r\n\r\nwhisper\r\n');
-    await until(() => client.text().includes('the head of a part is not plain'), 'the answer');
+    await until(() => client.text().includes('the headers of a part are ambiguous'), 'the answer');
     assert.match(client.text(), /^HTTP\/1\.1 400 /);
     client.socket.destroy();
   });

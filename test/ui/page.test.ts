@@ -112,7 +112,7 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     const answers = await page.locator('.answer').allTextContents();
     const verdict = (await page.locator('#verdict').textContent()) ?? '';
     const same = answers[0] === answers[1];
-    assert.ok(verdict.startsWith(same ? 'The same answer as' : 'Not the answer that'), verdict);
+    assert.ok(verdict.startsWith(same ? 'The same answer as' : 'Not the same answer as'), verdict);
     assert.match(verdict, new RegExp(`with ${cells - holes} blocks in memory at the end instead of ${cells}`));
     assert.match(
       (await page.locator('#memory-chart').getAttribute('aria-label')) ?? '',
@@ -189,7 +189,7 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     const foreign = page.locator('#map .row[data-over="true"]', { hasText: 'from elsewhere (crystal)' });
     await foreign.waitFor();
     await foreign.locator('.cell').nth(10).hover();
-    assert.match((await page.locator('#block').textContent()) ?? '', /not known to this page/);
+    assert.match((await page.locator('#block').textContent()) ?? '', /does not know the text/);
     await foreign.waitFor({ state: 'detached' });
     await page.close();
   });
