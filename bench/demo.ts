@@ -1,8 +1,8 @@
 /** Shows what cache policies cost and save, through the whole system; see `--help`. */
 import { parseArgs } from 'node:util';
-import { Presets, SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import { startCluster } from '../scripts/cluster.ts';
+import { createProgress } from '../scripts/progress.ts';
 import { budgetBlocks } from './ask.ts';
 import { countExact, EVERY_STEP, generatedTokens, type Round, runRound } from './rounds.ts';
 import { answerTokenLimit, chooseSeed, makePrograms, VERBOSE_HELP } from './workload.ts';
@@ -54,12 +54,8 @@ async function main(): Promise<void> {
       profiles,
     },
   });
-  const bar = new SingleBar(
-    { format: '{policy} [{bar}] {value}/{total} answers, {duration_formatted}', hideCursor: true },
-    Presets.legacy,
-  );
   const round = async (policy: string, budgetTokens?: number) => {
-    bar.start(PROGRAMS, 0, { policy: policy.padEnd(8) });
+    const progress = createProgress(policy.padEnd(8), PROGRAMS);
     const cache = { profile: `demo-${policy}`, ...(budgetTokens === undefined ? {} : { budget_tokens: budgetTokens }) };
     const options = {
       programs,
@@ -69,9 +65,9 @@ async function main(): Promise<void> {
       blockSize: BLOCK_SIZE,
     };
     try {
-      return await runRound(cluster, { ...options, onAnswer: () => bar.increment() });
+      return await runRound(cluster, { ...options, onAnswer: () => progress.done() });
     } finally {
-      bar.stop();
+      progress.close();
     }
   };
   try {

@@ -1,40 +1,29 @@
-const FRAMES = ['-', '\\', '|', '/'];
-const FRAME_MS = 120;
+import { Presets, SingleBar } from 'cli-progress';
 
-/** Shows which of several things are still awaited. */
+/** Shows how many of several things are done. */
 export interface Progress {
-  done(name: string): void;
+  /** One more; its name, where it has one. */
+  done(name?: string): void;
   close(): void;
 }
 
-/** One moving line on a terminal; elsewhere a line for each thing that is done. */
-export function createProgress(names: readonly string[], output: NodeJS.WriteStream = process.stdout): Progress {
-  const waiting = new Set(names);
+/** A moving line on a terminal. Elsewhere a line for each thing that has a name. */
+export function createProgress(title: string, total: number, output: NodeJS.WriteStream = process.stdout): Progress {
   const started = performance.now();
-  const seconds = () => ((performance.now() - started) / 1000).toFixed(1);
-  if (!output.isTTY) {
-    output.write(`starting ${names.join(', ')}\n`);
-    return {
-      done: (name) => output.write(`${name} is ready after ${seconds()} s\n`),
-      close: () => {},
-    };
-  }
-  let frame = 0;
-  const draw = () => {
-    const marks = names.map((name) => `${name} ${waiting.has(name) ? FRAMES[frame % FRAMES.length] : 'ready'}`);
-    output.write(`\r\x1b[2Kstarting  ${marks.join('   ')}   ${seconds()} s`);
-    frame += 1;
-  };
-  const timer = setInterval(draw, FRAME_MS);
-  draw();
+  const names: string[] = [];
+  const format = '{title} [{bar}] {value}/{total} {names} {duration_formatted}';
+  const bar = new SingleBar({ format, hideCursor: true, stream: output }, Presets.legacy);
+  const shown = () => ({ title, names: names.join(', ') });
+  bar.start(total, 0, shown());
   return {
-    done: (name) => {
-      waiting.delete(name);
-      draw();
+    done(name) {
+      if (name !== undefined) {
+        names.push(name);
+        const seconds = ((performance.now() - started) / 1000).toFixed(1);
+        if (!output.isTTY) output.write(`${name} is ready after ${seconds} s\n`);
+      }
+      bar.increment(1, shown());
     },
-    close: () => {
-      clearInterval(timer);
-      output.write('\n');
-    },
+    close: () => bar.stop(),
   };
 }

@@ -59,7 +59,8 @@ async function main(): Promise<number> {
 }
 
 async function waitForAll(children: readonly RunningProcess[], signal: AbortSignal): Promise<void> {
-  const progress = createProgress(children.map((child) => child.name));
+  process.stdout.write(`starting ${children.map(({ name }) => name).join(', ')}\n`);
+  const progress = createProgress('ready', children.length);
   try {
     // The first problem ends the waiting: the others may be waiting for the part that has died.
     await Promise.all(
