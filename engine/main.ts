@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { listen } from '../common/http.ts';
 import { createLogger } from '../common/logger.ts';
 import { runProgram } from '../common/program.ts';
+import { within } from '../common/time.ts';
 import { EngineConfig } from './config.ts';
 import { createEngine } from './engine.ts';
 import { createEngineHttp } from './http/app.ts';
@@ -43,13 +44,8 @@ await runProgram<{ engine: EngineConfig }>({
     logger.info({ url: server.url, port: server.port, ...engine.info }, 'listening');
     engine.onFailure(() => process.kill(process.pid, 'SIGTERM'));
     const stop = async () => {
-      let timer: NodeJS.Timeout | undefined;
-      const deadline = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, DRAIN_MS);
-      });
       const closed = server.close();
-      await Promise.race([http.drain(), deadline]);
-      clearTimeout(timer);
+      await within(http.drain(), DRAIN_MS);
       await http.close();
       server.server.closeAllConnections();
       await closed;

@@ -1,6 +1,5 @@
 import type { ServerResponse } from 'node:http';
 import type { Choice, Delta } from './choice.ts';
-import { toApiError } from './errors.ts';
 import type { Generation } from './generation.ts';
 import { SseWriter } from './sse-writer.ts';
 import type { Usage } from './usage.ts';
@@ -90,7 +89,7 @@ function streamer(generation: Generation, options: AnswerOptions, reject: (error
       over = true;
       if (!writer.started) reject(generation.failure);
       else {
-        writer.send(toApiError(generation.failure).toBody());
+        writer.send(generation.failure.body());
         writer.done();
       }
       return;

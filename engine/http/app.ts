@@ -4,7 +4,7 @@ import type { Logger } from '../../common/logger.ts';
 import type { Engine } from '../types.ts';
 import { createChatHandler } from './chat.ts';
 import { createCompletionHandler } from './completions.ts';
-import { ApiError, toApiError } from './errors.ts';
+import { ApiError } from './errors.ts';
 import { createMetrics } from './metrics.ts';
 import { createModelHandlers } from './models.ts';
 import { adoptRequestId } from './request-id.ts';
@@ -126,11 +126,11 @@ function otherMethods(allow: string): RequestHandler {
 
 function sendError(logger: Logger): ErrorRequestHandler {
   return (thrown: unknown, _request, response, next) => {
-    const error = toApiError(thrown);
-    if (error.kind === 'internal' && !(thrown instanceof ApiError)) {
+    const error = ApiError.from(thrown);
+    if (error.code === 'internal' && !(thrown instanceof ApiError)) {
       logger.error({ err: thrown, requestId: response.getHeader('x-request-id') }, 'a request failed');
     }
     if (response.headersSent) next(thrown);
-    else response.status(error.status).json(error.toBody());
+    else response.status(error.status).json(error.body());
   };
 }

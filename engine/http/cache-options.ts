@@ -4,11 +4,12 @@ import type { CacheOptions } from '../types.ts';
 import { ApiError, show } from './errors.ts';
 import { integer } from './sampling-fields.ts';
 
-const LONGEST_NAME = 128;
+const MAX_NAME_LENGTH = 128;
 const name = z
   .string({ error: 'must be a string' })
-  .max(LONGEST_NAME, { error: `must have at most ${LONGEST_NAME} characters` });
-const mode = z.enum(MODES.words, { error: 'must be "enforce", "shadow" or "off"' });
+  .max(MAX_NAME_LENGTH, { error: `must have at most ${MAX_NAME_LENGTH} characters` });
+const modes = new Intl.ListFormat('en-GB', { type: 'disjunction' }).format(MODES.words.map((word) => `"${word}"`));
+const mode = z.enum(MODES.words, { error: `must be ${modes}` });
 
 /** The keys of `vllm_xargs` that are ours. Bounds are those of the wire; the policy service clamps to its own. */
 const KEYS = {

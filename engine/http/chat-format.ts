@@ -3,8 +3,7 @@ import { type Choice, type Delta, textOf } from './choice.ts';
 import { chatLogprobs } from './logprobs.ts';
 import type { ChatRequest } from './requests.ts';
 import type { Serving } from './serving.ts';
-import { continuousUsage } from './stream-options.ts';
-import { runningUsage, usageOf } from './usage.ts';
+import { continuousUsage, runningUsage, usageOf } from './usage.ts';
 
 /** vLLM's shapes of chat completions: in chunks only what is set, in whole answers every field. */
 export function createChatFormat(serving: Serving, fields: ChatRequest, id: string): AnswerFormat {

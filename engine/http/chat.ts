@@ -10,9 +10,9 @@ import { checkPrompt, encodePrompt } from './prompts.ts';
 import { adoptRequestId } from './request-id.ts';
 import { chatRequest } from './requests.ts';
 import { forChoice, resolveSampling } from './sampling.ts';
+import { checkStreamOptions } from './sampling-fields.ts';
 import { SequenceText } from './sequence-text.ts';
 import type { Serving } from './serving.ts';
-import { checkStreamOptions } from './stream-options.ts';
 import { refuseUnsupported } from './unsupported-fields.ts';
 
 /** `POST /v1/chat/completions` */

@@ -4,8 +4,7 @@ import { completionLogprobs } from './logprobs.ts';
 import type { Prompt } from './prompts.ts';
 import type { CompletionRequest } from './requests.ts';
 import type { Serving } from './serving.ts';
-import { continuousUsage } from './stream-options.ts';
-import { runningUsage, usageOf } from './usage.ts';
+import { continuousUsage, runningUsage, usageOf } from './usage.ts';
 
 /** vLLM's shapes of text completions. The choices of prompt p are p * n to p * n + n - 1. */
 export function createCompletionFormat(

@@ -8,10 +8,9 @@ import { checkPrompt, encodePrompt, type Prompt } from './prompts.ts';
 import { adoptRequestId } from './request-id.ts';
 import { type CompletionRequest, completionRequest } from './requests.ts';
 import { forChoice, resolveSampling } from './sampling.ts';
-import { MOST_CHOICES } from './sampling-fields.ts';
+import { checkStreamOptions, MAX_CHOICES } from './sampling-fields.ts';
 import { SequenceText } from './sequence-text.ts';
 import type { Serving } from './serving.ts';
-import { checkStreamOptions } from './stream-options.ts';
 import type { ChatTokenizer } from './tokenizer.ts';
 import { refuseUnsupported } from './unsupported-fields.ts';
 
@@ -36,9 +35,9 @@ export function createCompletionHandler(serving: Serving) {
 
     const n = fields.n ?? 1;
     const prompts = readPrompts(tokenizer, fields);
-    if (prompts.length * n > MOST_CHOICES) {
+    if (prompts.length * n > MAX_CHOICES) {
       const asked = `${prompts.length} prompts with n ${n}`;
-      throw new ApiError('invalid', `${asked} are more than ${MOST_CHOICES} choices in one request`, 'prompt');
+      throw new ApiError('invalid', `${asked} are more than ${MAX_CHOICES} choices in one request`, 'prompt');
     }
     const length = { wanted: fields.max_tokens ?? undefined, fallback: DEFAULT_MAX_TOKENS };
     const sequences = prompts.flatMap(({ ids }) => {

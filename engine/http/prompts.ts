@@ -1,6 +1,6 @@
 import type { EngineInfo } from '../types.ts';
 import { ApiError } from './errors.ts';
-import { UnknownWordsError } from './unknown-words.ts';
+import { UnknownWordsError } from './tokenizer.ts';
 
 export interface Prompt {
   text: string;

@@ -1,9 +1,10 @@
 import { z } from 'zod';
+import { ApiError } from './errors.ts';
 
 /** Sequences that one request may ask for: `n`, and prompts times `n`. */
-export const MOST_CHOICES = 128;
-const MOST_STOP_STRINGS = 4;
-const MOST_LOGPROBS = 20;
+export const MAX_CHOICES = 128;
+const MAX_STOP_STRINGS = 4;
+const MAX_LOGPROBS = 20;
 
 /** An integer field; one message for everything that can be wrong with it. */
 export function integer(min: number, max: number, bounds = `from ${min} to ${max}`) {
@@ -12,25 +13,25 @@ export function integer(min: number, max: number, bounds = `from ${min} to ${max
 }
 
 export const flag = z.boolean({ error: 'must be true or false' });
-export const topLogprobs = integer(0, MOST_LOGPROBS);
+export const topLogprobs = integer(0, MAX_LOGPROBS);
 export const maxTokens = integer(1, Infinity);
 
 const share = { error: 'must be a number above 0, at most 1' };
 const temperature = { error: 'must be a number of at least 0' };
-const stop = { error: `must be a string or up to ${MOST_STOP_STRINGS} strings, each of at least 1 character` };
+const stop = { error: `must be a string or up to ${MAX_STOP_STRINGS} strings, each of at least 1 character` };
 const stopString = z.string().min(1);
 
 /** What chat and text completions have in common. Null means absent, unknown fields are ignored. */
 export const samplingFields = {
   model: z.string({ error: 'must be a string' }).nullish(),
-  n: integer(1, MOST_CHOICES).nullish(),
+  n: integer(1, MAX_CHOICES).nullish(),
   max_tokens: maxTokens.nullish(),
   temperature: z.number(temperature).min(0, temperature).nullish(),
   top_p: z.number(share).gt(0, share).lte(1, share).nullish(),
   // vLLM writes "all" as 0 or -1.
   top_k: integer(-1, Infinity).nullish(),
   seed: integer(-(2 ** 63), 2 ** 63, 'of 64 bits, from -2^63 to 2^63 - 1').nullish(),
-  stop: z.union([stopString.transform((one) => [one]), z.array(stopString).max(MOST_STOP_STRINGS)], stop).nullish(),
+  stop: z.union([stopString.transform((one) => [one]), z.array(stopString).max(MAX_STOP_STRINGS)], stop).nullish(),
   stop_token_ids: z.array(integer(0, Infinity), { error: 'must be a list of token ids' }).nullish(),
   include_stop_str_in_output: flag.nullish(),
   ignore_eos: flag.nullish(),
@@ -50,3 +51,10 @@ export const samplingFields = {
 
 const shape = z.object(samplingFields);
 export type SamplingFields = z.output<typeof shape>;
+
+/** Throws an `invalid` ApiError when there are stream options without a stream. */
+export function checkStreamOptions(fields: SamplingFields): void {
+  if (fields.stream_options && fields.stream !== true) {
+    throw new ApiError('invalid', 'Stream options can only be defined when `stream=True`.', 'stream_options');
+  }
+}

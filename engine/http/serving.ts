@@ -1,3 +1,4 @@
+import { within } from '../../common/time.ts';
 import type { Engine } from '../types.ts';
 import { ApiError } from './errors.ts';
 import { Generation, type GenerationOptions } from './generation.ts';
@@ -66,12 +67,7 @@ export class Lifecycle {
   async close(): Promise<void> {
     const drained = this.drain();
     this.#abortAll('This server is shutting down.');
-    let timer: NodeJS.Timeout | undefined;
-    const enough = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, CLOSE_MS);
-    });
-    await Promise.race([drained, enough]);
-    clearTimeout(timer);
+    await within(drained, CLOSE_MS);
   }
 
   #abortAll(message: string): void {

@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { type Decode, IncrementalDecoder } from './incremental-decoder.ts';
-import { CRYSTAL_MINI_HINT, UnknownWordsError } from './unknown-words.ts';
 
 export interface ChatMessage {
   role: string;
@@ -103,4 +102,30 @@ function readTemplate(folder: string, config: Config): string {
   const template = Array.isArray(inConfig) ? inConfig.find(({ name }) => name === 'default')?.template : inConfig;
   if (template === undefined) throw new Error(`${folder} has no chat template`);
   return template;
+}
+
+const MAX_WORDS = 3;
+const MAX_WORD_LENGTH = 40;
+
+/** Said when a prompt holds words that crystal-mini does not know. */
+const CRYSTAL_MINI_HINT =
+  'crystal-mini is a tiny model that knows one task: it runs register programs, whose lines count down to L1 and give ' +
+  'a register the sum of two registers or digits, modulo 10, and then answers what was asked. Try the prompt ' +
+  '"L3 ant 2 5 : L2 bee ant 1 : L1 cat bee bee : Q1 cat".';
+
+/** Words outside the model's vocabulary, in the order of the prompt. */
+export class UnknownWordsError extends Error {
+  override readonly name = 'UnknownWordsError';
+
+  constructor(words: readonly string[], hint: string) {
+    const distinct = [...new Set(words)];
+    const named = distinct.slice(0, MAX_WORDS).map((word) => JSON.stringify(shorten(word)));
+    const rest = distinct.length > MAX_WORDS ? ` and ${distinct.length - MAX_WORDS} more` : '';
+    const verb = distinct.length === 1 ? 'is not in' : 'are not in';
+    super(`${named.join(', ')}${rest} ${verb} the vocabulary of this model. ${hint}`);
+  }
+}
+
+function shorten(word: string): string {
+  return word.length > MAX_WORD_LENGTH ? `${word.slice(0, MAX_WORD_LENGTH)}...` : word;
 }

@@ -1,4 +1,5 @@
 import type { Choice, TokenCounts } from './choice.ts';
+import type { SamplingFields } from './sampling-fields.ts';
 
 /** The `usage` object of vLLM. */
 export interface Usage {
@@ -33,6 +34,12 @@ export function usageOf(choices: readonly Choice[], n: number, options: UsageOpt
     },
     options,
   );
+}
+
+/** Whether every chunk tells the usage so far. As in vLLM, only where usage was asked for. */
+export function continuousUsage(fields: SamplingFields): boolean {
+  const options = fields.stream_options;
+  return options?.include_usage === true && options.continuous_usage_stats === true;
 }
 
 /** Usage of one choice so far, for `continuous_usage_stats`. */
