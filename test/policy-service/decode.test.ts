@@ -5,7 +5,8 @@ import { Client, credentials } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import { decodeAttachRequest } from '../../policy-service/rpc/decode.ts';
 import { AttachRequest } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { eventually, hello, metric, startService } from './scripted-engine.ts';
+import { until } from '../support/until.ts';
+import { hello, metric, startService } from './scripted-engine.ts';
 
 const uint32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const uint64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
@@ -73,7 +74,7 @@ test('bytes that are no message do not end the stream', async () => {
   stream.on('data', () => answers.push('answer'));
   stream.write(Buffer.from([34, 250, 1, 2]));
   stream.write(Buffer.from(AttachRequest.encode({ message: { $case: 'hello', value: hello() } }).finish()));
-  await eventually(() => answers.length === 2);
+  await until(() => answers.length === 2, 'welcome and configure have come');
   assert.equal(await metric(server, 'crystalkv_bad_messages_total', { reason: 'undecodable' }), 1);
   stream.cancel();
   client.close();

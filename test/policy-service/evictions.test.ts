@@ -2,16 +2,8 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
 import { Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
-import {
-  eventually,
-  masses,
-  metric,
-  row,
-  type ScriptedEngine,
-  scriptedEngines,
-  started,
-  startService,
-} from './scripted-engine.ts';
+import { until } from '../support/until.ts';
+import { masses, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { options, profiles } from './session-profiles.ts';
 
 suite('evictions of an attached engine', () => {
@@ -75,7 +67,7 @@ suite('evictions of an attached engine', () => {
     assert.equal(await metric(server, 'crystalkv_blocks_full', labels), 10);
     assert.equal(await metric(server, 'crystalkv_stream_up', labels), 1);
     engine.close();
-    await eventually(async () => (await metric(server, 'crystalkv_stream_up', labels)) === 0);
+    await until(async () => (await metric(server, 'crystalkv_stream_up', labels)) === 0, 'the engine has left');
   });
 
   test('is spared after a plan that it passed over: those blocks are asked for again', async () => {
