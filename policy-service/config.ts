@@ -134,7 +134,7 @@ export function settingsOf({ service, profiles }: Config): Settings {
   };
 }
 
-/** Refuses an address that others can reach unless callers are known. Throws ConfigError. */
+/** Refuses a public address without TLS or a token. Throws ConfigError. */
 export function checkExposure({ host, tls, auth_token }: PolicyServiceConfig): void {
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
     throw new ConfigError('policy_service.tls needs both cert and key, or neither');
@@ -144,7 +144,7 @@ export function checkExposure({ host, tls, auth_token }: PolicyServiceConfig): v
   }
   if (isLoopback(host) || tls.cert !== undefined || auth_token !== undefined) return;
   throw new ConfigError(
-    `policy_service.host is ${JSON.stringify(host)}: beyond loopback the service needs tls.cert and tls.key, or auth_token`,
+    `policy_service.host is ${JSON.stringify(host)}: to listen on a public address, set tls.cert and tls.key, or auth_token`,
   );
 }
 

@@ -1,8 +1,8 @@
 type Numbers = Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;
 
 /**
- * `array` if it holds at least `length` elements, or else a copy of at least twice that length, so that growing block by
- * block costs little. Elements beyond the old end are `fill`.
+ * `array` if it holds at least `length` elements, or else a copy of at least twice that length, so that growing block
+ * by block costs little. Elements beyond the old end are `fill`.
  */
 export function grown<T extends Numbers>(array: T, length: number, fill = 0): T {
   if (length <= array.length) return array;

@@ -37,11 +37,11 @@ export type CalibrationEntry = z.output<typeof entrySchema>;
 
 export interface CalibrationCache {
   /**
-   * undefined: nothing usable is there. What is malformed is logged and counts as nothing. Reads a small file while an
-   * engine attaches, so that its first Configure says what is known.
+   * undefined: there is no usable entry; a malformed one is logged. Reads a small file while an engine attaches, so
+   * that its first Configure holds the choice.
    */
   load(geometry: Geometry): CalibrationEntry | undefined;
-  /** Replaces what is there as a whole. A folder that cannot be written is logged. */
+  /** Replaces the entry as a whole. A failure to write is logged. */
   save(
     geometry: Geometry,
     found: Omit<CalibrationEntry, 'version' | 'model' | 'layers' | 'head_groups'>,

@@ -7,9 +7,9 @@ import { chooseGroups } from './choose.ts';
 import { CalibrationSample, type Rows } from './sample.ts';
 
 export interface CalibrationOptions {
-  /** Most head groups that are measured once it is known which. */
+  /** The most head groups that are measured once they are chosen. */
   groups: number;
-  /** Requests that are looked at before. */
+  /** Requests that are sampled before the choice. */
   requests: number;
   cache: CalibrationCache;
 }
@@ -20,15 +20,15 @@ export interface CalibratorDeps {
   /** undefined: all head groups are measured always. */
   options: CalibrationOptions | undefined;
   logger: Logger;
-  /** Called when other head groups are to be measured from now on, never before this returns. */
+  /** Called when head groups were chosen, never before this function returns. */
   onChosen(): void;
 }
 
 export type Calibrator = ReturnType<typeof createCalibrator>;
 
 /**
- * Finds out which head groups of an engine's model to measure: from the cache, or else from the first requests that keep
- * their whole cache. Until then all are measured. What calibration cannot find out changes nothing.
+ * Finds out which head groups of an engine's model to measure: from the cache, or else from the first requests that
+ * keep their whole cache. Until then, and when they tell nothing, all are measured.
  */
 export function createCalibrator({ negotiated, measured, options, logger, onChosen }: CalibratorDeps) {
   const { engineId, model, layers, headGroups } = negotiated.hello;
@@ -80,7 +80,7 @@ export function createCalibrator({ negotiated, measured, options, logger, onChos
   }
 
   return {
-    /** Whether one more request should keep its whole cache, to be looked at. */
+    /** Whether one more request should keep its whole cache as a sample. */
     get wantsRequest(): boolean {
       return state === 'sampling' && options !== undefined && running.size + done.length < options.requests;
     },
@@ -98,7 +98,7 @@ export function createCalibrator({ negotiated, measured, options, logger, onChos
       running.set(request.handle, request);
     },
 
-    /** The request is over. One that was given up says nothing of what would have been read. */
+    /** The request has ended. An aborted one does not tell what would have been read later. */
     ended(request: RequestState, complete: boolean): void {
       if (!running.delete(request.handle) || request.sample === undefined || options === undefined) return;
       if (state !== 'sampling' || !complete) return;

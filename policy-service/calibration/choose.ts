@@ -4,28 +4,28 @@ import type { Rows } from './sample.ts';
 
 /** Milliseconds after which other work gets its turn. */
 const TURN_MS = 4;
-/** Groups that are tried as the second and further ones: the best of those tried alone. */
+/** Groups that are tried after the first: the best of those tried alone. */
 const CANDIDATES = 48;
 
 export interface Choice {
   /** Ascending. */
   groups: number[];
-  /** How well these groups tell what will be read, and how well all together do: area under the ROC curve. */
+  /** How well these groups, and all groups together, predict reads: area under the ROC curve. */
   quality: number;
   qualityOfAll: number;
 }
 
 export interface ChooseOptions {
-  /** Most head groups to choose. */
+  /** The most head groups to choose. */
   groups: number;
-  /** What attention in probed answers counts beside that of the reasoning, as in the policy. */
+  /** Weight of attention in probed answers, as in the policy. */
   answerWeight: number;
 }
 
 /**
- * The few head groups that tell best which blocks a later step reads, so that giving up the others is regretted least.
- * Greedy: the best one, then whichever helps it most, and so on. A block's value is what the policy crystal would make of
- * these groups alone. undefined: nothing was read later, or everything was, so that nothing can be told.
+ * The few head groups that predict best which blocks a later step reads, so that doing without the others costs least.
+ * Greedy: the best one, then whichever adds most to it, and so on. A block's value is what the policy crystal would
+ * make of these groups alone. undefined: no block was read later, or all were.
  */
 export async function chooseGroups(samples: readonly Rows[], options: ChooseOptions): Promise<Choice | undefined> {
   const evaluation = new Evaluation(samples, options.answerWeight);
@@ -75,7 +75,10 @@ class Evaluation {
     );
   }
 
-  /** Of all pairs of a block that was read later and one that was not, in the same snapshot: the share in the right order. */
+  /**
+   * Of all pairs of a block that was read later and one that was not, in the same snapshot: the share in the right
+   * order.
+   */
   with(groups: readonly number[]): number {
     let right = 0;
     let pairs = 0;

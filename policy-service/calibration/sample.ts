@@ -6,7 +6,7 @@ import type { ProbeRun } from '../request/probe.ts';
 /** Evictable blocks at the first snapshot, and the factor by which they grow from one snapshot to the next. */
 const FIRST_SNAPSHOT = 4;
 const SNAPSHOT_GROWTH = 1.25;
-/** Most numbers that one request's rows take. */
+/** The most numbers in one request's rows. */
 const MAX_NUMBERS = 1 << 20;
 /** Snapshots that share the rows: enough for a request of a thousand blocks. */
 const MAX_SNAPSHOTS = 24;
@@ -25,8 +25,8 @@ export interface Rows {
 }
 
 /**
- * Records what each head group says of the blocks of one request that keeps its whole cache. Snapshots are taken while the
- * reasoning grows; what a block was worth to whom is known when the request ends.
+ * Records what each head group says of the blocks of one request that keeps its whole cache. Snapshots are taken while
+ * the reasoning grows; which blocks were worth keeping is known when the request ends.
  */
 export class CalibrationSample {
   readonly #groups: number;
@@ -46,7 +46,7 @@ export class CalibrationSample {
     this.#blocksPerSnapshot = Math.max(8, Math.floor(MAX_NUMBERS / (2 * groups * MAX_SNAPSHOTS)));
   }
 
-  /** Takes in a step on which all groups were measured; `from` is the first column that belongs to `table.live`. */
+  /** Adds a step on which all groups were measured; `from` is the first column that belongs to `table.live`. */
   observe(codes: Uint8Array, columns: number, from: number, table: BlockTable): void {
     const { live, liveCount } = table;
     if (liveCount === 0) return;
@@ -62,7 +62,7 @@ export class CalibrationSample {
     this.#snapshot(live, evictable, table.tokens);
   }
 
-  /** Takes in a probe of the request that kept what each head group put on its blocks. */
+  /** Adds a probe of the request, if it kept the attention of each head group. */
   fold(run: ProbeRun, decay: number): void {
     const { groupPeaks } = run;
     if (groupPeaks === undefined) return;

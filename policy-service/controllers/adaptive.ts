@@ -3,7 +3,7 @@ import { share, tokenCount } from './bounds.ts';
 import { blocksOf, type Controller, defineController, type Member, outputBlocksEver } from './controller.ts';
 
 export interface AdaptiveOptions {
-  /** The value that a request's blocks are to hold, as a share of what all that it ever had are worth. */
+  /** Of the value of all blocks that a request ever had, the share that it is to keep. */
   cover: number;
   /** Weight of the newest demand in the moving average, in (0, 0.3]. */
   damping: number;
@@ -44,8 +44,8 @@ interface DampedShare {
 
 /**
  * The budget follows the demand itself and not demand over budget, which swings with period two. A request begins with
- * the whole of its cache; each block that becomes evictable takes one step of a moving average towards what its demand
- * is. Newest blocks come on top, since they are protected anyway.
+ * the whole of its cache; each block that becomes evictable takes one step of a moving average towards its
+ * demand. The newest blocks come on top: they are protected anyway.
  */
 export function createAdaptiveController(options: AdaptiveOptions): Controller {
   const shares = new WeakMap<Member, DampedShare>();
@@ -82,7 +82,7 @@ export function createAdaptiveController(options: AdaptiveOptions): Controller {
         quotas[i] = Math.max(0, excess(member, shareOf(member).share, 1));
       }
     },
-    // Whoever will be longer than the floor is going to give blocks.
+    // Every request that outgrows the floor will lose blocks.
     expectsEviction: (member, _pool, aheadTokens) =>
       outputBlocksEver(member, 1 + aheadTokens) > blocksOf(options.floorTokens, member.table),
   };

@@ -8,7 +8,7 @@ export interface Member {
   readonly budgetBlocks: number | undefined;
   /** The end of thinking was seen: from now on only the answer reads. */
   readonly isAnswering: boolean;
-  /** Its blocks are merged, not evicted: which of them give their places says nothing about what is kept. */
+  /** Its blocks are merged, not evicted: which blocks are freed says nothing about which tokens stay. */
   readonly merges: boolean;
   readonly ranking: Worth;
 }
@@ -16,13 +16,13 @@ export interface Member {
 /** What a request's blocks are worth. */
 export interface Worth {
   /**
-   * Writes the values of keeping the blocks that may leave now to `out`, from index `at` on, and returns how many there
-   * are; at most `table.liveCount`. In any order; they compare with those of other requests under the same policy.
+   * Writes the values of the blocks that may leave now to `out`, from index `at` on, in any order. Returns how many, at
+   * most `table.liveCount`. They compare with those of other requests under the same policy.
    */
   comparableValues(out: Float64Array, at: number): number;
   /**
    * The share of all blocks that ever were evictable, holes included, that it takes to hold `cover` of their value; 1
-   * before there are any. What a block was worth when it left still counts, so that giving blocks up lowers no demand.
+   * before there are any. What a block was worth when it left still counts, so evictions do not lower a demand.
    */
   demand(cover: number): number;
 }
@@ -31,30 +31,30 @@ export interface Pool {
   freeBlocks: number;
   totalBlocks: number;
   waiting: number;
-  /** Blocks of plans that are under way: they will be free. */
+  /** Blocks in plans without an answer yet: they will be free. */
   promisedBlocks: number;
 }
 
-/** How many blocks requests give up. One instance for each engine and group of requests; it may remember. */
+/** How many blocks requests lose. One instance for each engine and group of requests; it may remember. */
 export interface Controller {
   /**
-   * Sets `quotas[i]` to the number of blocks that `members[i]` should give up now, at least 0. It may be more than the
-   * request can give; the rest is asked for again at a later step.
+   * Sets `quotas[i]` to the number of blocks that `members[i]` should lose now, at least 0. It may be more than the
+   * request can lose; the rest is asked for again at a later step.
    */
   quotas(members: readonly Member[], pool: Pool, quotas: number[]): void;
-  /** Whether the request may have to give up blocks within its next `aheadTokens` tokens. */
+  /** Whether the request may have to lose blocks within its next `aheadTokens` tokens. */
   expectsEviction(member: Member, pool: Pool, aheadTokens: number): boolean;
 }
 
-/** One line of the registry. */
+/** One row of the registry. */
 export interface ControllerDefinition<S extends z.ZodType, O> {
   /** One sentence for people. */
   summary: string;
-  /** Whose requests one instance looks at together: everyone's, or those of one profile. */
+  /** Whose requests share one instance: all, or those of one profile. */
   group: 'all' | 'profile';
   /** The controller in a configuration file. */
   schema: S;
-  /** The same as the rest of the service uses it. */
+  /** Its options in the form that the service uses. */
   options(config: z.output<S>): O;
   create(options: O): Controller;
 }

@@ -8,12 +8,12 @@ export interface PressureOptions {
   lowFreeShare: number;
   highFreeShare: number;
   probeFreeShare: number;
-  /** A request never holds less than so many tokens of output, nor than this share of all that it ever had. */
+  /** Every request keeps at least this many output tokens, and at least this share of all that it ever had. */
   floorTokens: number;
   floorShare: number;
-  /** That share once it answers: what it thought is read for the last time. The tokens do not count any more. */
+  /** The share once it answers. Its reasoning is read for the last time, so the floor in tokens no longer applies. */
   answerFloorShare: number;
-  /** In the place of both while blocks are merged. */
+  /** The floors while its blocks are merged. */
   mergeFloorTokens: number;
   mergeFloorShare: number;
 }
@@ -61,8 +61,8 @@ export const pressure = defineController({
  * Nothing goes while memory is free. Below the low watermark, or while requests wait and the high watermark is not
  * reached, the least valuable blocks of all requests go until the high watermark is.
  *
- * Values are looked at when something has to go only, and selected without sorting: each request offers its least
- * valuable blocks down to its floor, and of all that are offered the lowest go.
+ * Values are computed only when something has to go, and selected without sorting: each request offers its least
+ * valuable blocks down to its floor, and the lowest of all offers go.
  */
 export function createPressureController(options: PressureOptions): Controller {
   let active = false;
@@ -92,7 +92,7 @@ export function createPressureController(options: PressureOptions): Controller {
     return Math.max(0, Math.min(table.liveEvictable - table.pending - table.virtual, ever - table.gone - floor));
   };
 
-  /** Puts the values that a request offers behind the first `at`; returns how many they are. */
+  /** Writes the values that a request offers from index `at` on; returns how many. */
   const offer = (member: Member, i: number, at: number): number => {
     const most = spare(member);
     if (most === 0) return 0;
@@ -101,13 +101,15 @@ export function createPressureController(options: PressureOptions): Controller {
     owners = grown(owners, end);
     const count = member.ranking.comparableValues(values, at);
     const offered = Math.min(most, count);
-    // until they are chosen from all, their places stand for nothing
+    // `owners` is only moved along here; it is filled in below.
     takeLowest(owners.subarray(at), values.subarray(at), count, offered);
     owners.fill(i, at, at + offered);
     return offered;
   };
 
-  /** A merge compares all keys of a request whatever it frees: few large ones are better than many small ones. */
+  /**
+   * A merge compares all keys of a request, however little it frees: a few large ones cost less than many small ones.
+   */
   const takeFromLongest = (members: readonly Member[], needed: number, quotas: number[]) => {
     const spares = members.map((member, i) => ({ i, blocks: spare(member) })).sort((a, b) => b.blocks - a.blocks);
     let left = needed;

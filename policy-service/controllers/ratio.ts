@@ -5,7 +5,7 @@ import { blocksOf, type Controller, defineController, type Member, outputBlocksE
 export interface RatioOptions {
   /** Of all output blocks that the request ever had, in (0, 1]. */
   share: number;
-  /** Never less than so many tokens of output. */
+  /** Output tokens that every request keeps. */
   floorTokens: number;
 }
 
@@ -24,7 +24,7 @@ export const ratio = defineController({
   create: createRatioController,
 });
 
-/** The budget grows with the request: nobody has to know beforehand how long it will think. */
+/** The budget grows with the request: nobody has to know in advance how long it will think. */
 export function createRatioController(options: RatioOptions): Controller {
   const excess = (member: Member, aheadTokens: number): number => {
     const { table } = member;

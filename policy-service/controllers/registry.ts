@@ -19,7 +19,7 @@ export type ControllerOptions = {
 type Schema = (typeof CONTROLLERS)[ControllerName]['schema'];
 export const CONTROLLER_SCHEMAS = Object.values(CONTROLLERS).map(({ schema }) => schema) as [Schema, ...Schema[]];
 
-/** A controller's options, as a file has them, as the service uses them. */
+/** A controller's options in the form that the service uses, from the form of the file. */
 export function controllerOptions(config: { type: ControllerName }): ControllerOptions {
   return { type: config.type, ...CONTROLLERS[config.type].options(config as never) } as ControllerOptions;
 }
@@ -29,8 +29,8 @@ export function createController(options: ControllerOptions): Controller {
 }
 
 /**
- * Requests that one instance looks at together. What shadow mode would evict stays in the pool, so that those requests
- * are looked at apart; canaries are not, since they stand for the requests around them.
+ * Names the requests that share one instance. What shadow mode would evict stays in the pool, so shadowed requests have
+ * an instance of their own; canaries do not, since they stand for the requests around them.
  */
 export function groupKey(profile: string, { type }: ControllerOptions, mode: EvictionMode): string {
   return CONTROLLERS[type].group === 'all' ? type : `${type} ${mode} ${profile}`;

@@ -1,11 +1,11 @@
 import type { RequestState } from '../request/request-state.ts';
 
-/** Tokens for which a block that the reasoning read counts as touched, and a young one too. */
+/** A block counts as touched for this many tokens after it was filled, and after each read by the reasoning. */
 const RECENT_TOKENS = 256;
 
 /**
- * After the end of thinking only what the answer reads matters: the blocks that may leave and that neither any probe nor
- * the newest reasoning read, ascending. None before a probe was taken in: then nothing is known of the answer.
+ * After the end of thinking only what the answer reads matters: the blocks that may leave and that neither any probe
+ * nor the newest reasoning read, ascending. None before the first probe: then nothing is known of the answer.
  */
 export function untouchedBlocks(state: RequestState): number[] {
   const { probe, reads, tokens, table, profile } = state;

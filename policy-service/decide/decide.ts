@@ -12,7 +12,7 @@ export interface DeciderDeps {
   negotiated: NegotiatedHello;
   requests: ReadonlyMap<number, RequestState>;
   settings: { current: Settings };
-  /** Some request keeps its whole cache so that head groups can be chosen by it: all are measured as if they would lose. */
+  /** Whether some request is a calibration sample: all are measured as often as if they would lose blocks. */
   isCalibrating?(): boolean;
 }
 
@@ -33,7 +33,7 @@ interface Group {
   quotas: number[];
 }
 
-/** What to ask of one engine after a step: controllers say how many, policies say which. */
+/** Decides what to ask of one engine after a step: controllers say how many blocks go, policies say which. */
 export function createDecider({ negotiated, requests, settings, isCalibrating }: DeciderDeps) {
   const { hello } = negotiated;
   const groups = new Map<string, Group>();
@@ -52,7 +52,7 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
     if (!negotiated.canProbe || !state.definition.needsProbe || !state.isThinking) return false;
     const options = state.profile.probe;
     if (!state.schedule.isDue(state.progress, options)) return false;
-    // A probe takes about one step for each of its tokens; it should have ended when the first block has to go.
+    // A probe takes about one step for each of its tokens, and should end before the first block has to go.
     const ahead = options.maxTokens + negotiated.probeSuffixTokens + hello.blockSize;
     return state.sample !== undefined || controller.expectsEviction(state, pool, ahead);
   };
@@ -60,7 +60,7 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
   /** No block that a probe reads can be merged: what has to go waits until the probe has ended. */
   const isHeld = (state: RequestState) => state.merges && state.schedule.isBusy(state.tokens, state.profile.probe);
 
-  /** Asks for blocks, or only says that it would have. */
+  /** Plans evictions, or in shadow mode only records them. */
   const planEviction = (
     state: RequestState,
     blocks: number[],
@@ -79,7 +79,7 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
     }
   };
 
-  /** Once, when a request has begun to answer and blocks are scarce: for it, or for all. */
+  /** Once, when a request begins to answer and blocks are scarce, for it or for all. */
   const releaseAtAnswer = (
     state: RequestState,
     controller: Controller,
@@ -95,7 +95,7 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
 
   const planGroup = (group: Group, planFor: PlanFor, shadowed: Map<RequestState, number>) => {
     const { controller, members, quotas } = group;
-    // To requests that are shadowed together, what they would have given is free. Canaries free nothing for the others.
+    // For requests that are shadowed together, what they would have lost is free. Canaries free nothing for the others.
     let virtual = 0;
     for (const { mode, canary, table } of members) if (mode === 'shadow' && !canary) virtual += table.virtual;
     pool.promisedBlocks += virtual;
@@ -116,7 +116,7 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
   };
 
   return {
-    /** Changed settings: controllers begin anew. */
+    /** Settings have changed: controllers start over. */
     forget(): void {
       groups.clear();
     },

@@ -1,13 +1,13 @@
 import type { Merge } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { RequestState } from '../request/request-state.ts';
 
-/** Blocks that one merge looks at, at most: an engine compares the keys in them pair by pair. */
+/** The most blocks in one merge: an engine compares their keys pair by pair. */
 export const MAX_MERGED_BLOCKS = 64;
 
 /**
- * The merge that frees `n` blocks, or as many as there are but one: the least valuable ones are freed, and all others
- * that may be merged hold what the engine keeps, the newest of them where there are too many. undefined: there are not
- * two blocks to merge.
+ * The merge that frees the `n` least valuable blocks, or all but one if there are not more. The other blocks that may
+ * be merged take what the engine keeps; if there are too many, only the newest do. undefined: there are fewer than two
+ * blocks.
  */
 export function planMerge(state: RequestState, n: number): Merge | undefined {
   const blocks = state.ranking.candidates();

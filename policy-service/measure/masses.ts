@@ -2,7 +2,7 @@ import { grown } from '../grown.ts';
 
 /** Groups whose evictable blocks hold less than this share of the attention say nothing about them. */
 const MIN_EVICTABLE_MASS = 0.02;
-/** The log code that stands for nothing. */
+/** The log code of no mass at all. */
 const NOTHING = 31;
 
 /**
@@ -40,7 +40,7 @@ export interface HitTest {
  * 1.4, to the block's favour). `nucleus`: the block belongs to the smallest set of columns of `[from, to)` with `share`
  * of what those columns hold; columns with the same code enter together, since nothing tells them apart.
  *
- * Codes have 32 values, so a nucleus takes counting and no sorting; four columns are looked at at once. `codes` holds
+ * Codes have 32 values, so a nucleus takes counting and no sorting; four columns are read at once. `codes` holds
  * `groups` rows of `columns` bytes. false, with `hits` undefined, when a byte in `[from, to)` is no log code.
  */
 export function findHits(
@@ -63,12 +63,9 @@ export function findHits(
     const start = group * columns + from;
     const tail = start + words * 4;
     const end = start + width;
-    let last = fixed ?? 0;
-    if (fixed === undefined) {
-      bits |= count(codes, bytes, start, tail, end);
-      last = lastCodeOfNucleus(test.share);
-      if (last < 0) continue;
-    }
+    if (fixed === undefined) bits |= count(codes, bytes, start, tail, end);
+    const last = fixed ?? lastCodeOfNucleus(test.share);
+    if (last === undefined) continue;
     // Codes have five bits: the sum has bit 7 exactly where the code is above `last`.
     const above = Math.imul(127 - last, EVERY_BYTE);
     for (let at = start, i = 0; at < tail; at += 4, i += 1) {
@@ -110,15 +107,18 @@ function count(codes: Uint8Array, bytes: DataView, start: number, tail: number, 
   return bits;
 }
 
-/** The largest code (least mass) of the nucleus that `counts` describes; below 0 when the group is to be ignored. */
-function lastCodeOfNucleus(share: number): number {
+/**
+ * The largest code (least mass) of the nucleus that `counts` describes; undefined: the group says nothing about these
+ * blocks.
+ */
+function lastCodeOfNucleus(share: number): number | undefined {
   let total = 0;
   for (let code = 0; code < NOTHING; code += 1) {
     const count = counts[code]! + counts[code + 32]! + counts[code + 64]! + counts[code + 96]!;
     counts[code] = count;
     total += count * LINEAR[code]!;
   }
-  if (total < MIN_EVICTABLE_MASS) return -1;
+  if (total < MIN_EVICTABLE_MASS) return undefined;
   const wanted = share * total;
   let covered = 0;
   for (let code = 0; code < NOTHING; code += 1) {
@@ -165,7 +165,9 @@ export function raisePeaks(
   }
 }
 
-/** `peaks[column * groups + group]` becomes at least what the group puts on the column, for the first `width` columns. */
+/**
+ * `peaks[column * groups + group]` becomes at least what the group puts on the column, for the first `width` columns.
+ */
 export function raiseGroupPeaks(
   codes: Uint8Array,
   groups: number,

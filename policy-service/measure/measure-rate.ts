@@ -1,16 +1,18 @@
-/** Steps without an expected eviction after which an engine measures seldom. */
+/** After this many steps without an expected eviction an engine measures less often. */
 const CALM_STEPS = 64;
-/** Tokens before an eviction from which on it is expected: history has to be there when it comes. */
+/** How many tokens ahead an eviction is expected: measurements have to be there when it comes. */
 export const WARM_UP_TOKENS = 256;
 
 export interface MeasureIntervals {
-  /** Decode steps from one measurement to the next. */
+  /** Steps from one measurement to the next. */
   measureEvery: number;
   /** The same while no eviction is expected. */
   measureEveryIdle: number;
 }
 
-/** How often an engine measures: seldom while memory is free and no request is near its budget, since it costs time. */
+/**
+ * How often an engine measures: less often while memory is free and no request is near its budget, since it costs time.
+ */
 export class MeasureRate {
   #calmSteps = CALM_STEPS;
 

@@ -1,6 +1,6 @@
 /** The head groups that one engine measures, as it was told last. Shared by all its requests. */
 export class MeasuredGroups {
-  /** Those that the model has. */
+  /** How many the model has. */
   readonly all: number;
   /** What Configure says; empty: all. */
   selected: readonly number[] = [];
@@ -20,8 +20,8 @@ export class MeasuredGroups {
   }
 
   /**
-   * The head groups in a measurement of `length` bytes with `columns` blocks; undefined: it does not fit. Steps that were
-   * under way when the selection changed still have the groups of before.
+   * The head groups in a measurement of `length` bytes with `columns` blocks; undefined: it does not fit. Steps in
+   * flight when the selection changed still hold the previous groups.
    */
   in(length: number, columns: number): number | undefined {
     if (length === this.count * columns) return this.count;

@@ -15,7 +15,7 @@ export function rejectLabel(reason: Reject): string {
 export const PLAN_OUTCOMES = ['applied', 'partial', 'rejected', 'stale', 'lost'] as const;
 export type PlanOutcome = (typeof PLAN_OUTCOMES)[number];
 
-/** What became of a probe that was asked for. `partial`: given up, but used. */
+/** What became of a probe that was asked for. `partial`: aborted, but used. */
 export const PROBE_OUTCOMES = ['finished', 'partial', 'dropped', 'no_room', 'unsupported', 'unanswered'] as const;
 export type ProbeOutcome = (typeof PROBE_OUTCOMES)[number];
 

@@ -3,7 +3,7 @@ import type { EngineSession } from '../session/attached-engine.ts';
 import { phaseLabel } from './labels.ts';
 import type { EngineReading, RequestGroup } from './state-metrics.ts';
 
-/** An engine as the metrics see it: one pass over its requests, which are added up by their labels. */
+/** What the metrics show of an engine: one pass over its requests adds them up by their labels. */
 export function readingOf({ negotiated, pool, requests }: EngineSession): EngineReading {
   const { engineId, model, bytesPerBlock } = negotiated.hello;
   const { freeBlocks, totalBlocks, waiting, running } = pool;
@@ -29,7 +29,7 @@ export function readingOf({ negotiated, pool, requests }: EngineSession): Engine
 function groupOf(groups: Map<string, RequestGroup>, request: RequestState): RequestGroup {
   const { modeLabel: mode, policyName: policy } = request;
   const profile = request.profile.name;
-  // a name of a profile holds no newline
+  // No label holds a newline.
   const key = `${profile}\n${policy}\n${mode}\n${request.phase}`;
   let group = groups.get(key);
   if (group === undefined) {

@@ -25,7 +25,7 @@ export interface EngineReading {
 /** Gauges whose values are read at scrape time, so that engines and requests that have left do not linger. */
 export function createStateMetrics(registry: Registry, readEngines: () => Iterable<EngineReading>): void {
   let read: readonly EngineReading[] | undefined;
-  /** All gauges of a scrape are collected in one turn: the requests are gone through once for all of them. */
+  /** All gauges of a scrape are collected in one turn, so that one pass over the requests serves them all. */
   const readings = (): readonly EngineReading[] => {
     if (read === undefined) {
       read = [...readEngines()];
@@ -59,13 +59,13 @@ export function createStateMetrics(registry: Registry, readEngines: () => Iterab
     ['engine', 'model'],
     (gauge, it) => gauge.set({ engine: it.engine, model: it.model }, 1),
   );
-  state('block_bytes', 'Bytes of keys and values in a KV block', ['engine'], (gauge, it) =>
+  state('block_bytes', 'Bytes of keys and values in one KV block', ['engine'], (gauge, it) =>
     gauge.set({ engine: it.engine }, it.blockBytes),
   );
-  state('blocks_resident', 'KV blocks in the cache', GROUP, (gauge, { engine, groups }) => {
+  state('blocks_resident', 'KV blocks that requests hold', GROUP, (gauge, { engine, groups }) => {
     for (const { profile, policy, phase, resident } of groups) gauge.inc({ engine, profile, policy, phase }, resident);
   });
-  state('blocks_full', 'KV blocks that full caches would hold', GROUP, (gauge, { engine, groups }) => {
+  state('blocks_full', 'KV blocks that requests would hold with full caches', GROUP, (gauge, { engine, groups }) => {
     for (const { profile, policy, phase, full } of groups) gauge.inc({ engine, profile, policy, phase }, full);
   });
   state('requests', 'Known requests', ['engine', 'profile', 'policy', 'mode'], (gauge, { engine, groups }) => {
@@ -78,8 +78,13 @@ export function createStateMetrics(registry: Registry, readEngines: () => Iterab
     gauge.set({ engine, state: 'free' }, pool.free);
     gauge.set({ engine, state: 'used' }, pool.total - pool.free);
   });
-  state('pool_requests', 'Requests as the engine counts them', ['engine', 'state'], (gauge, { engine, pool }) => {
-    gauge.set({ engine, state: 'running' }, pool.running);
-    gauge.set({ engine, state: 'waiting' }, pool.waiting);
-  });
+  state(
+    'pool_requests',
+    'Requests that the engine counts as running or waiting',
+    ['engine', 'state'],
+    (gauge, { engine, pool }) => {
+      gauge.set({ engine, state: 'running' }, pool.running);
+      gauge.set({ engine, state: 'waiting' }, pool.waiting);
+    },
+  );
 }

@@ -3,9 +3,9 @@ import type { PolicyDefinition } from './policy.ts';
 
 /**
  * Combined recency and frequency. With rate = ln 2 / half-life, a hit makes C <- C * exp(-rate * dt) + 1, and the value
- * is log C + rate * t_last. Written out, that is the logarithm of the sum of exp(rate * t) over the hits: a miss changes
- * nothing, and no power of the decay can vanish. A block counts as hit when it leaves the protected window: its life
- * in the ranking begins there.
+ * is log C + rate * t_last. Written out, that is the logarithm of the sum of exp(rate * t) over the hits: a miss
+ * changes nothing, and no power of the decay can vanish. A block counts as hit when it leaves the protected window: its
+ * life in the ranking begins there.
  */
 export const crf: PolicyDefinition = {
   summary: 'Keeps what was read often and recently: hits that lose half of their weight every half-life.',

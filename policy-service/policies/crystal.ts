@@ -2,18 +2,21 @@ import { h2oNorm } from './h2o-norm.ts';
 import { halves, type KeepStages } from './keep.ts';
 import type { PolicyDefinition } from './policy.ts';
 
-/** What is left of a block's value when its segment has a better one. Swept: 0.65 to 0.8 are alike, 0.2 is too little. */
+/**
+ * What is left of a block's value when its segment has a better one. Swept: 0.65 to 0.8 are alike, 0.2 is too little.
+ */
 const SECOND_SHARE = 0.75;
 
 /**
- * Where the engine can merge, tokens are kept, by `stages`. What follows is for engines that cannot, for profiles without
- * merging, and for the order in which blocks give way.
+ * Engines that can merge keep tokens, by `stages`. The values of blocks serve engines that cannot merge, profiles
+ * without merging, and the order in which blocks are freed.
  *
- * Answer first: what a probed answer reads is worth `answerWeight` times its attention. What the answer does not ask for
- * may still be an operand of the reasoning, and is worth the attention that it receives on average since its birth.
+ * Answer first: what a probed answer reads is worth `answerWeight` times its attention. What the answer does not ask
+ * for may still be an operand of the reasoning, and is worth the attention that it receives on average since its birth.
  * Both are shares of a head group's attention: the most at one step of a probe, the mean over groups and steps.
  *
- * A step of the reasoning is rarely needed as a whole: the best block of a segment keeps its value, the others lose some.
+ * A step of the reasoning is rarely needed as a whole: the best block of a segment keeps its value, the others lose
+ * some.
  */
 export const crystal: PolicyDefinition = {
   summary:
@@ -46,9 +49,9 @@ export const crystal: PolicyDefinition = {
 };
 
 /**
- * Most of the room goes by attention, the rest to what was once read hard and is repeated by nothing: history alone loses
- * what was said once, distinctness alone loses what is in use. What an answer would read now comes before both; without
- * a probe its share goes by attention. The shares: docs/experiments.md.
+ * Most of the room goes by attention, the rest to what was once read hard and is repeated by nothing: history alone
+ * loses what was said once, distinctness alone loses what is in use. What an answer would read now comes before both;
+ * without a probe its share goes by attention. The shares: docs/experiments.md.
  */
 const stages = (probed: boolean): KeepStages => [
   ...(probed ? [{ share: 0.35, terms: [{ statistic: 'answer' as const }] }] : []),

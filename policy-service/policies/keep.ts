@@ -22,8 +22,8 @@ export interface KeepStage {
 }
 
 /**
- * How a policy values tokens when an engine merges blocks: the stages fill the room of each layer and KV head one after the
- * other. What the words mean is in the contract (`Statistic`, `KeepRule`).
+ * How a policy values tokens when an engine merges blocks: the stages fill the room of each layer and KV head one after
+ * the other. What the words mean is in the contract (`Statistic`, `KeepRule`).
  */
 export type KeepStages = readonly KeepStage[];
 

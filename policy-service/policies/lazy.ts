@@ -3,7 +3,7 @@ import type { PolicyDefinition } from './policy.ts';
 
 /**
  * With t the time, TS that of the last hit and MRI the longest gap between two hits, the value is
- * 2 sigmoid(-(t - TS) / MRI) + 2 sigmoid(-1 / MRI): a block is not given up before its longest gap has passed. A block
+ * 2 sigmoid(-(t - TS) / MRI) + 2 sigmoid(-1 / MRI): a block is not evicted before its longest gap has passed. A block
  * that was never hit again has the shortest gap there is, one token.
  */
 export const lazy: PolicyDefinition = {

@@ -11,15 +11,17 @@ export interface Measurement {
   evictable: number;
   /** 1 where the block was read, by the hit rule that the policy asked for. */
   hits: Uint8Array;
-  /** Attention mass of each of `blocks`, mean over all head groups, not renormalised. Only when `mass` was asked for. */
+  /**
+   * Attention mass of each of `blocks`, mean over all head groups, not renormalised. Only when `mass` was asked for.
+   */
   mass: Float64Array;
 }
 
 /** What answer probes found so far. */
 export interface ProbeReading {
-  /** Probes that were taken in. 0: nothing below means anything. */
+  /** Probes so far. 0: the other fields mean nothing. */
   count: number;
-  /** Blocks below this index were looked at by at least one probe. */
+  /** Blocks below this index were seen by at least one probe. */
   seen: number;
   /**
    * The most attention that one head group put on each block at one step of a probed answer: running maximum, decayed
@@ -35,7 +37,7 @@ export interface RequestFacts {
   tokens: number;
   probe: ProbeReading;
   /**
-   * The segment that the middle of each admitted block lies in, ascending; undefined: the engine tells no segments.
+   * The segment that the middle of each admitted block lies in, ascending; undefined: the engine names no segments.
    * Index: logical block.
    */
   segments: Int32Array | undefined;
@@ -46,9 +48,9 @@ export interface PolicyParameters {
   /** Tokens after which a hit counts half. */
   halfLifeTokens: number;
   seed: number;
-  /** What attention of a probed answer counts beside that of the reasoning. */
+  /** Weight of attention in probed answers; that of the reasoning weighs 1. */
   answerWeight: number;
-  /** Whether the best block of a segment goes before its others. */
+  /** Whether the best block of a segment is worth more than its others. */
   segments: boolean;
   /** Whether what the reasoning reads counts. */
   recurrence: boolean;
@@ -69,7 +71,9 @@ export interface Policy {
   score(blocks: Int32Array, count: number, request: RequestFacts, out: Float64Array): void;
 }
 
-/** Whether a policy asks for hits, and for which: those of the profile's test, or the better half of the blocks by mass. */
+/**
+ * Whether a policy asks for hits, and for which: those of the profile's test, or the upper half of the blocks by mass.
+ */
 export type HitRule = 'none' | 'profile' | 'top_half';
 
 /** How the values of requests under the same policy compare with each other. */
@@ -86,7 +90,7 @@ export interface Comparison {
   shift?(now: { tokens: number; blockSize: number }, parameters: PolicyParameters): number;
 }
 
-/** One line of the registry. */
+/** One row of the registry. */
 export interface PolicyDefinition {
   /** One sentence for people. */
   summary: string;
@@ -96,7 +100,10 @@ export interface PolicyDefinition {
   hits: HitRule;
   /** Whether `observe` reads `mass`. */
   mass: boolean;
-  /** Whether blocks are merged rather than evicted, where the engine can and the profile does not say otherwise; needs `keep`. */
+  /**
+   * Whether blocks are merged rather than evicted, where the engine can and the profile does not say otherwise; needs
+   * `keep`.
+   */
   merges: boolean;
   /** Whether answer probes are worth their tokens. */
   needsProbe: boolean;

@@ -4,7 +4,7 @@ import type { PolicyDefinition } from './policy.ts';
 /** Measured steps that make the observation window. */
 const WINDOW = 16;
 
-/** A block that was not in the cache at one of the steps counts with nothing there. */
+/** A step at which a block was not in the cache counts as 0. */
 export const snapkv: PolicyDefinition = {
   summary: `Keeps what was read recently: the mean attention mass of a block over the last ${WINDOW} measured steps.`,
   source: 'SnapKV, arXiv 2404.14469, with the newest tokens as observation window',

@@ -4,7 +4,7 @@ import { grown } from '../grown.ts';
 const RESIDENT = 0;
 /** The engine said that it is gone. */
 const HOLE = 1;
-/** In a plan that was not acknowledged yet: gone for every decision, still in the cache for every measurement. */
+/** In a plan without an answer yet: decisions treat it as gone, measurements still hold a column for it. */
 const PENDING = 2;
 /** Shadow mode would have evicted it. It stays in the cache. */
 const VIRTUAL = 3;
@@ -38,7 +38,7 @@ export class BlockTable {
 
   readonly #geometry: BlockGeometry;
   #states = new Uint8Array(32);
-  /** Tokens before which a block that the engine refused is not asked for again. */
+  /** The engine refused the block: it is not asked for again before the request has this many tokens. */
   #refusedUntil = new Uint32Array(32);
   #tokens = 0;
   /** Holes below `first`. An engine should have none, but its word is the truth. */
@@ -74,7 +74,7 @@ export class BlockTable {
     return Math.min(this.blocks, this.first) - this.#headHoles;
   }
 
-  /** Blocks that are gone as far as decisions go. */
+  /** Blocks that decisions treat as gone. */
   get gone(): number {
     return this.holes + this.pending + this.virtual;
   }
@@ -159,7 +159,7 @@ export class BlockTable {
     return fresh;
   }
 
-  /** Takes blocks of an acknowledged plan that are still pending back. */
+  /** Makes those of an answered plan that are still pending resident again. */
   restore(blocks: readonly number[]): void {
     for (const block of blocks) {
       if (this.#states[block] !== PENDING) continue;
@@ -168,7 +168,7 @@ export class BlockTable {
     }
   }
 
-  /** Does not ask for these again before another block was filled. */
+  /** The engine refused these: they are not asked for again before another block is filled. */
   refuse(blocks: readonly number[]): void {
     for (const block of blocks) if (block < this.blocks) this.#refusedUntil[block] = this.#tokens + this.blockSize;
   }
@@ -182,7 +182,7 @@ export class BlockTable {
     this.virtual = 0;
   }
 
-  /** The cache was thrown away: everything will be computed again, without holes. */
+  /** The engine dropped the cache: everything will be computed again, without holes. */
   reset(): void {
     this.#states.fill(RESIDENT);
     this.#refusedUntil.fill(0);

@@ -19,15 +19,15 @@ export interface Governed {
   options: RequestOptions | undefined;
   /** Decides whether the request is a canary: the gateway's id, so that it stays one after a reconnect. */
   canaryKey: string;
-  /** It is to keep its whole cache, so that head groups can be chosen by it. */
+  /** It keeps its whole cache as a calibration sample. */
   calibrates?: boolean;
 }
 
 /**
- * What governs a request: its profile, or the default one when it names none or an unknown one; its own mode before the
- * profile's; its own budget, clamped to the service's bounds, before the profile's controller. The switch of the whole
- * service comes before everything. Of the requests that leave enforcing to their profile, its share of canaries is shadowed,
- * and those that calibrate.
+ * Decides what governs a request. Profile: the one that it names, or else the default. Mode: its own, or else the
+ * profile's; always `off` while the service is disabled. Budget: its own, within the service's bounds, or else the
+ * profile's controller. Of the requests that are enforced by their profile, canaries and calibration samples are
+ * shadowed.
  */
 export function governanceOf(
   { options, canaryKey, calibrates = false }: Governed,
@@ -53,7 +53,7 @@ export function governanceOf(
   return { profile, mode, canary, controller: { type: 'fixed', budgetTokens: clamp(controller.budgetTokens) } };
 }
 
-/** The same for every request with this key, and for a larger share all those of a smaller one. */
+/** Depends on the key alone; the canaries of a share are among those of every larger share. */
 export function isCanary(key: string, share: number): boolean {
   if (share <= 0) return false;
   return createHash('sha256').update(key).digest().readUInt32BE(0) < share * 2 ** 32;

@@ -1,17 +1,17 @@
 export interface ProbeOptions {
   /** Tokens between probes; rounded to whole blocks. */
   everyTokens: number;
-  /** The request has to have generated this many times what it had at its last probe; 1: `everyTokens` alone decides. */
+  /** A probe waits until the output has grown by this factor since the last one; 1: `everyTokens` alone decides. */
   growth: number;
   /** Most tokens between probes while the request loses blocks. */
   pressureEveryTokens: number;
   /** Most tokens that a probe generates. */
   maxTokens: number;
-  /** A probe is stopped after so many steps in which it read no further block; 0: it writes to its end. */
+  /** A probe is stopped after this many steps in which it read no new block; 0: it runs to its end. */
   stopAfter: number;
-  /** What is known keeps this share at each probe. */
+  /** Earlier findings keep this share at each probe. */
   decay: number;
-  /** Age in tokens from which on what a probe reads of a block counts in full; 0: always. */
+  /** From this age in tokens on, what a probe reads of a block counts in full; 0: always. */
   ageTokens: number;
   /** Most tokens that probes may cost, as a share of the tokens that the request itself has generated. */
   maxExtraShare: number;
@@ -19,7 +19,7 @@ export interface ProbeOptions {
   creditTokens: number;
 }
 
-/** Where a request stands. */
+/** How far a request has come. */
 export interface Progress {
   /** In the cache, prompt included. */
   tokens: number;
@@ -27,7 +27,7 @@ export interface Progress {
   generated: number;
   /** Full blocks of output, holes included. */
   completedBlocks: number;
-  /** Blocks that are gone as far as decisions go. */
+  /** Blocks that decisions treat as gone. */
   goneBlocks: number;
   blockSize: number;
 }
@@ -38,7 +38,7 @@ type ProbeState =
   | { kind: 'asked'; atTokens: number }
   | { kind: 'running'; atTokens: number };
 
-/** When a request is probed: one at a time, every few blocks, within its cost bound. */
+/** Decides when a request is probed: one probe at a time, every few blocks, within its cost limit. */
 export class ProbeSchedule {
   /** Tokens that the engine has computed for probes of this request. */
   spentTokens = 0;
@@ -92,7 +92,7 @@ export class ProbeSchedule {
     this.#state = { kind: 'running', atTokens: tokens };
   }
 
-  /** The engine did not start it. The next try is not made before another block was filled. */
+  /** The engine did not start the probe. The next attempt waits until another block is filled. */
   declined(tokens: number, blockSize: number): void {
     if (this.#state.kind !== 'asked') return;
     this.#state = { kind: 'idle' };

@@ -14,8 +14,9 @@ export class ProbeMemory implements ProbeReading {
   strongest = new Float64Array(64);
 
   /**
-   * Takes a probe in: everything known loses `1 - decay`, then the maximum with what the probe found. A block that was
-   * younger than `ageTokens` at the probe counts in proportion: an answer looks at what is near whatever it needs.
+   * Adds a probe: earlier findings keep the share `decay`, then the maximum with the new ones is taken. A block that
+   * was younger than `ageTokens` at the probe counts in proportion to its age: an answer reads what is near, needed or
+   * not.
    */
   fold(run: ProbeRun, { decay, ageTokens }: Pick<ProbeOptions, 'decay' | 'ageTokens'>): void {
     this.masses = grown(this.masses, run.shared);
@@ -43,10 +44,10 @@ export class ProbeRun {
   readonly columns: number;
   /** The most attention that one head group put on each of them at one step. */
   readonly peaks: Float64Array;
-  /** The same for each head group, `groups` numbers for each of them, where somebody wants to know. */
+  /** The same for each head group, `groups` numbers a block; for calibration samples only. */
   readonly groupPeaks: Float64Array | undefined;
   steps = 0;
-  /** Steps since the blocks that it read became more; 0 as long as it has read none. */
+  /** Steps since it last read a new block; 0 until it has read one. */
   unchangedSteps = 0;
   #readBlocks = 0;
   readonly #readShare: number;

@@ -27,7 +27,7 @@ const profileSchema = z
       .strictObject({ rule: z.enum(HIT_RULES), share: z.number().gt(0).max(1) })
       .default({ rule: 'mass', share: 0.1 }),
     seed: z.int().min(0).max(0xffff_ffff).default(0),
-    /** What the policy crystal weighs; parts of it can be switched off, to see what they are worth. */
+    /** Weights of the policy crystal. Parts of it can be switched off to see what they contribute. */
     crystal: z
       .strictObject({
         answer_weight: z.number().min(0).max(1000).default(0.3),
@@ -35,13 +35,16 @@ const profileSchema = z
         recurrence: z.boolean().default(true),
       })
       .prefault({}),
-    /** Blocks are not evicted but merged, where the engine can: it keeps tokens by the policy's rule. Default: as the policy. */
+    /**
+     * Blocks are not evicted but merged, where the engine can: it keeps tokens by the policy's rule. Default: as the
+     * policy.
+     */
     merge: z.boolean().optional(),
     /** What attention weighs beside redundancy for the policy rkv. */
     rkv_lambda: share.default(0.1),
-    /** At the end of thinking, blocks that neither probes nor the newest reasoning read go at once. */
+    /** When the thinking ends, blocks that neither probes nor the newest reasoning read leave at once. */
     answer_release: z.boolean().default(false),
-    /** What a request thought leaves the prefix cache when it ends; default: if the policy evicts nothing. */
+    /** The reasoning of a request leaves the prefix cache when it ends. Default: if the policy evicts nothing. */
     release_thinking: z.boolean().optional(),
     probe: z
       .strictObject({
@@ -81,7 +84,7 @@ export const profilesSchema = z
   .record(z.string().regex(PROFILE_NAME, PROFILE_NAME_RULE), profileSchema)
   .transform((profiles) => (Object.keys(profiles).length === 0 ? builtIn() : profiles));
 
-/** A named set of options, as the rest of the service uses it. */
+/** A named set of options, in the form that the service uses. */
 export interface Profile {
   name: string;
   /** Name of the policy, for people and metrics. */
@@ -89,9 +92,9 @@ export interface Profile {
   definition: PolicyDefinition;
   controller: ControllerOptions;
   mode: EvictionMode;
-  /** Share of the requests in mode `enforce` that run in shadow mode, to say what evictions would cost. */
+  /** Share of the requests in mode `enforce` that run in shadow mode, to show what evictions would cost. */
   canaryShare: number;
-  /** What counts as having read a block. */
+  /** What counts as a read of a block. */
   hits: HitTest;
   parameters: PolicyParameters;
   probe: ProbeOptions;

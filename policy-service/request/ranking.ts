@@ -82,7 +82,9 @@ export class Ranking implements Worth {
     return worth;
   }
 
-  /** Fills `blocks` with those that may leave, ascending, makes room for their values, and returns how many they are. */
+  /**
+   * Fills `blocks` with those that may leave, ascending, makes room for their values, and returns how many they are.
+   */
   #candidates(): number {
     const { table } = this.#deps;
     blocks = grown(blocks, table.liveCount);

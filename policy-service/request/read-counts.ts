@@ -1,16 +1,16 @@
 import { grown } from '../grown.ts';
 
 /**
- * How often each block was read, and when it last was, for people who look. Counted wherever a hit test is made anyway;
- * `wanted` asks for one at every measured step, which costs what the test costs.
+ * How often each block was read, and when last. Counted wherever hits are tested anyway; `wanted` has them tested at
+ * every measured step, which costs time.
  */
 export class ReadCounts {
-  /** Somebody looks at the request, and has its hits tested from now on. */
+  /** Hits are tested at every measured step from now on. */
   wanted = false;
   #hits = new Uint32Array(0);
   #lastTokens = new Uint32Array(0);
 
-  /** Takes one measured step in: `hits[i]` says whether `blocks[i]` was read, for the first `count`, ascending. */
+  /** Adds one measured step: `hits[i]` says whether `blocks[i]` was read, for the first `count`, ascending. */
   add(blocks: Int32Array, count: number, hits: Uint8Array, tokens: number): void {
     if (count === 0) return;
     const length = blocks[count - 1]! + 1;
@@ -29,7 +29,9 @@ export class ReadCounts {
     return this.#lastTokens[block] ?? 0;
   }
 
-  /** For each of `blocks` logical blocks; both empty while nothing was counted. Tokens: those in the cache at the read. */
+  /**
+   * For each of `blocks` logical blocks; both empty while nothing was counted. Tokens: those in the cache at the read.
+   */
   counts(blocks: number): { hits: number[]; lastTokens: number[] } {
     if (this.#hits.length === 0) return { hits: [], lastTokens: [] };
     const upTo = (array: Uint32Array) => Array.from({ length: blocks }, (_, block) => array[block] ?? 0);

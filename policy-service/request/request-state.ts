@@ -18,7 +18,7 @@ import { ReadCounts } from './read-counts.ts';
 import { Segmentation } from './segmentation.ts';
 import { ShadowReads } from './shadow.ts';
 
-/** What an engine says of a request when it begins, and what its engine is like. */
+/** What is known of a request at its start, and of its engine. */
 export interface RequestStart {
   handle: number;
   crystalkvId: string;
@@ -31,7 +31,7 @@ export interface RequestStart {
   sinkTokens: number;
   recentTokens: number;
   headGroups: number;
-  /** What is measured of them, where that may change. */
+  /** The head groups that are measured, if that may change. */
   measured?: MeasuredGroups;
   /** Tokens of the longest end-of-thinking sequence: part of what a probe costs. */
   probeSuffixTokens: number;
@@ -55,19 +55,20 @@ export class RequestState implements Member, RequestFacts {
   readonly schedule: ProbeSchedule;
   readonly shadow = new ShadowReads();
   readonly reads = new ReadCounts();
-  /** What its head groups say of its blocks, where it is looked at to choose head groups. */
+  /** What each head group says of its blocks, if the request is a calibration sample. */
   sample: CalibrationSample | undefined;
   epoch: number;
   phase: Phase = Phase.PHASE_UNSPECIFIED;
+  /** The most blocks that it held. */
   peakResident = 0;
-  /** Blocks that a full cache held at its largest. */
+  /** The most blocks that it would have held with a full cache. */
   peakFull = 0;
   measuredSteps = 0;
-  /** What the answer does not need was given up. */
+  /** The blocks that the answer does not need were released. */
   answerReleased = false;
   /** The engine was told what becomes of the request's blocks when it ends. */
   releaseAsked = false;
-  /** Nothing is asked of the request before it has this many tokens: the engine refused it as a whole. */
+  /** The engine refused a plan for the whole request: nothing is asked of it before it has this many tokens. */
   backOffUntil = 0;
   group = '';
   budgetBlocks: number | undefined;
@@ -187,7 +188,7 @@ export class RequestState implements Member, RequestFacts {
     if (mode !== 'off' && profile.answerRelease) this.reads.wanted = true;
   }
 
-  /** The cache was thrown away. Scores and probes stay: the indices will mean the same tokens again. */
+  /** The engine dropped the cache. Scores and probes stay: the same blocks will hold the same tokens again. */
   preempt(epoch: number): void {
     this.epoch = epoch;
     this.table.reset();

@@ -3,7 +3,10 @@ import { grown } from '../grown.ts';
 /** Segments beyond this many are forgotten, oldest first. */
 const MAX_STARTS = 4096;
 
-/** The segments of one request's reasoning: the engine says at which tokens they start, a block lies where its middle is. */
+/**
+ * The segments of one request's reasoning: the engine says at which tokens they start, and a block
+ * belongs to the segment of its middle.
+ */
 export class Segmentation {
   /** Ascending, in tokens. */
   starts: number[] = [];

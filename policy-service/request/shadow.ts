@@ -13,8 +13,8 @@ export class ShadowReads {
   #regretted = new Set<number>();
 
   /**
-   * `hits` and the columns of `mass` from `from` on belong to `table.live`; `mass` covers all resident blocks. undefined:
-   * the step holds no mass.
+   * `hits` and the columns of `mass` from `from` on belong to `table.live`; `mass` covers all resident blocks.
+   * undefined: the step holds no mass.
    */
   observe(
     table: BlockTable,

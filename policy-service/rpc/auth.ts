@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js';
 
-/** Health checks come from orchestrators that know no token; they tell nothing but whether the service is up. */
+/** Orchestrators check health without a token; the answer only says whether the service is up. */
 const OPEN_SERVICE = '/grpc.health.v1.Health/';
 
 /** Refuses calls without `authorization: Bearer <token>` as UNAUTHENTICATED. */
@@ -24,7 +24,7 @@ export function requireToken(token: string): ServerInterceptor {
     });
 }
 
-/** Equal lengths, as `timingSafeEqual` wants them. */
+/** Equal lengths, as `timingSafeEqual` requires. */
 function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();
 }

@@ -30,7 +30,7 @@ export function decodeAttachRequest(bytes: Uint8Array): AttachRequest {
   }
 }
 
-/** What the generated decoder does, except for the copies: a step carries megabytes of masses. */
+/** Does what the generated decoder does, without its copies: a step carries megabytes of masses. */
 function decodeStep(reader: BinaryReader, end: number): Step {
   const step: Step = { step: 0n, pool: undefined, requests: [], more: false };
   while (reader.pos < end) {
@@ -72,7 +72,7 @@ function decodeRow(reader: BinaryReader, end: number): RequestStep {
   return row;
 }
 
-/** The generated service, except that bytes which are no message do not end an engine's stream. */
+/** The generated service, except that undecodable bytes do not end an engine's stream. */
 export const tolerantService = {
   ...KvPolicyService,
   attach: { ...KvPolicyService.attach, requestDeserialize: decodeAttachRequest },

@@ -1,6 +1,6 @@
 import type { RequestState as RequestMessage } from '../../proto/gen/crystalkv/v1/policy.ts';
 
-/** A gateway asks within a moment; people a little later. */
+/** Gateways ask at once, people a little later. */
 const KEEP_MS = 30_000;
 const MAX_REQUESTS = 2_048;
 
@@ -17,7 +17,7 @@ export function createEndedRequests(now: () => number = () => performance.now())
   return {
     add(state) {
       const key = keyOf(state.crystalkvId, state.choiceIndex);
-      // Inserted anew, so that the order is that of age.
+      // Inserted again, so that the order is by age.
       ended.delete(key);
       ended.set(key, { state: { ...state, keepValues: [], probeMasses: [], ended: true }, until: now() + KEEP_MS });
       for (const [oldest, { until }] of ended) {

@@ -5,15 +5,15 @@ import type { Server, ServerCredentials } from '@grpc/grpc-js';
 const GRACE_MS = 1000;
 
 export interface GrpcListener {
-  /** The port it got, also when 0 was asked for. */
+  /** The port in use, also when 0 was requested. */
   port: number;
   /** Stops accepting, ends calls, and resolves when no connection is left: after the grace period they are cut. */
   close(): Promise<void>;
 }
 
 /**
- * Listens for a gRPC server on sockets of its own, because those that grpc-js opens cannot be cut: a peer that is frozen
- * or that never closes its half of a connection would keep the service from ending. Rejects with the address.
+ * Listens for a gRPC server on its own sockets, because those that grpc-js opens cannot be cut: a peer that is frozen,
+ * or that never closes its half of a connection, would keep the service from ending. Rejects with the address.
  */
 export function listenGrpc(
   server: Server,
@@ -26,7 +26,7 @@ export function listenGrpc(
   const listener = createServer({ noDelay: true }, (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
-    // A connection that breaks ends its calls; there is nothing else to do about it.
+    // A broken connection ends its calls; there is nothing else to do.
     socket.on('error', () => {});
     injector.injectConnection(socket);
   });

@@ -11,8 +11,8 @@ type SegmentFacts = Pick<RequestState, 'segmentStarts' | 'tokens'> & {
 };
 
 /**
- * A request for people. Blocks outside the evictable range carry the highest value of those inside. From the first time
- * on, the reads of its blocks are counted.
+ * What people are shown of a request. Blocks outside the evictable range have the highest value of those inside. From
+ * the first call on, the reads of its blocks are counted.
  */
 export function requestMessage(engineId: string, request: RequestState): RequestMessage {
   request.reads.wanted = true;
@@ -56,7 +56,7 @@ export function requestMessage(engineId: string, request: RequestState): Request
   };
 }
 
-/** The probe masses of each segment's blocks; a block that lies in several is shared out by tokens. */
+/** The probe masses of each segment's blocks; a block in several segments counts by its tokens in each. */
 export function segmentMasses({ segmentStarts, probe, table, tokens }: SegmentFacts): number[] {
   const { blockSize } = table;
   return segmentStarts.map((start, i) => {

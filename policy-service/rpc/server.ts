@@ -20,7 +20,7 @@ import { createService } from './service.ts';
 
 const PROTO_FILE = fileURLToPath(new URL('../../proto/crystalkv/v1/policy.proto', import.meta.url));
 const SERVICE_NAME = 'crystalkv.v1.KvPolicy';
-/** An engine or watcher that answers no ping is gone: after this many milliseconds, plus the time for an answer. */
+/** A silent peer is pinged after the first time and gone without an answer within the second; in milliseconds. */
 const KEEPALIVE = { 'grpc.keepalive_time_ms': 20_000, 'grpc.keepalive_timeout_ms': 10_000 };
 
 export interface PolicyServer {
@@ -30,11 +30,11 @@ export interface PolicyServer {
   metricsUrl: string;
   readonly registry: Registry;
   /**
-   * Takes over what may change while running: the switch, profiles, limits, what is measured. Throws ConfigError, and
+   * Applies what may change while running: the switch, profiles, limits, what is measured. Throws ConfigError, and
    * changes nothing, when the sections do not fit together.
    */
   reload(config: Config): void;
-  /** Says that a configuration could not be read; the old one stays. */
+  /** Reports that the new configuration is invalid; the old one stays in use. */
   reloadFailed(error: Error): void;
   /** Ends streams, timers and sockets. */
   close(): Promise<void>;

@@ -14,7 +14,7 @@ import type { Refusal } from '../session/hello.ts';
 import { createEndedRequests } from './ended-requests.ts';
 import { engineMessage, profileMessage, requestMessage } from './messages.ts';
 
-/** Requests that have ended since the last message of a Watch, and are told in the next; more are not told. */
+/** The most ended requests that one message of a Watch reports; more are left out. */
 const MAX_ENDED = 256;
 /** Milliseconds between two messages of a Watch. */
 export const WATCH_INTERVAL = { min: 50, max: 10_000, fallback: 250 } as const;
@@ -61,7 +61,7 @@ export function createService({ engines, settings }: { engines: Engines; setting
       found ??= ended.get(crystalkvId, choiceIndex);
       if (found !== undefined) return callback(null, { request: found });
       const wanted = `request ${JSON.stringify(crystalkvId.slice(0, 128))}, choice ${choiceIndex}`;
-      return refuse(callback, status.NOT_FOUND, `${wanted} is unknown or ended a while ago`);
+      return refuse(callback, status.NOT_FOUND, `${wanted} is unknown, or ended too long ago`);
     },
 
     listRequests({ request: { engineId } }, callback) {

@@ -24,7 +24,7 @@ const REFUSED_PROBES: ReadonlyMap<number, ProbeOutcome> = new Map<number, ProbeO
 ]);
 
 /**
- * Takes over what the engine did with a plan. Its word is the truth: blocks that it did not evict are resident again,
+ * Applies what the engine did with a plan. Its word is the truth: blocks that it did not evict are resident again,
  * and blocks that it calls holes are holes, whoever asked for them.
  */
 export function createAckReader({ negotiated, requests, ledger, counts }: AckReaderDeps) {

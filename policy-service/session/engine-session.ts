@@ -41,7 +41,7 @@ export function createEngineSession(deps: SessionDeps) {
         else attached.receive(message);
       } catch (error) {
         bad('internal_error');
-        logger.error({ err: error, kind: message?.$case }, 'a message could not be handled');
+        logger.error({ err: error, kind: message?.$case }, 'cannot handle a message');
       }
     },
     /** The stream is over; returns what was attached. */

@@ -2,13 +2,13 @@ import { status } from '@grpc/grpc-js';
 import { PROTOCOL } from '../../common/protocol.ts';
 import { Capability, type Hello, type Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 
-/** Why a stream ends, as the engine reads it. */
+/** Why a stream ends, as the engine is told. */
 export interface Refusal {
   code: status;
   details: string;
 }
 
-/** A Hello that can be worked with. */
+/** An accepted Hello, and what follows from it. */
 export interface NegotiatedHello {
   readonly protocol: number;
   readonly hello: Hello;

@@ -9,7 +9,10 @@ export interface PlannedRequest {
   probe: boolean;
 }
 
-/** Plans without an answer yet. The engine answers in the order of sending, so an answer means that older plans are lost. */
+/**
+ * Plans without an answer yet. The engine answers in the order of sending, so an answer means that older plans are
+ * lost.
+ */
 export class PlanLedger {
   #outstanding = new Map<bigint, PlannedRequest[]>();
   #next = 1n;

@@ -69,8 +69,8 @@ export class RunningProbes {
   }
 
   /**
-   * false: no such fork. A probe that ended by itself counts with whatever it read. One that was aborted counts from half
-   * of its tokens on: with fewer, blocks that the rest of the answer reads would count as seen and unread.
+   * false: no such fork. A probe that ended by itself counts with whatever it read. One that was aborted counts from
+   * half of its tokens on: with fewer, blocks that the rest of the answer reads would count as seen and unread.
    */
   finish({ handle, probeTokens, reason }: Finished): boolean {
     if (!this.#runs.has(handle)) return false;

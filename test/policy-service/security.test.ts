@@ -14,7 +14,7 @@ const token = 'a-shared-token-of-some-length';
 test('beyond loopback the service refuses to start without TLS and token, and says what it needs', async () => {
   await assert.rejects(startService({ host: '0.0.0.0' }), (error) => {
     assert.ok(error instanceof ConfigError);
-    return /policy_service.host is "0.0.0.0": beyond loopback .* tls.cert and tls.key, or auth_token/.test(
+    return /policy_service.host is "0.0.0.0": to listen on a public address, set tls.cert and tls.key, or auth_token/.test(
       error.message,
     );
   });

@@ -72,7 +72,7 @@ suite('for people and the gateway', () => {
   test('an unknown request, choice or engine is NOT_FOUND, an empty id INVALID_ARGUMENT', async () => {
     await assert.rejects(get('abc', 0), (error: ServiceError) => {
       assert.equal(error.code, status.NOT_FOUND);
-      return /request "abc", choice 0 is unknown or ended a while ago/.test(error.details);
+      return /request "abc", choice 0 is unknown, or ended too long ago/.test(error.details);
     });
     await assert.rejects(get('', 0), { code: status.INVALID_ARGUMENT });
     const list = promisify(engine.client.listRequests.bind(engine.client) as never) as (
