@@ -33,7 +33,7 @@ const schema = z
     answer_floor_share: share.default(0.5),
     /** The same where blocks are merged, which loses far less. */
     merge_floor_tokens: tokenCount.default(128),
-    merge_floor_share: share.default(0.2),
+    merge_floor_share: share.default(0.5),
   })
   .refine((value) => value.low_free_share <= value.high_free_share, {
     message: 'low_free_share must not be above high_free_share',
