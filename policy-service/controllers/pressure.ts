@@ -31,7 +31,7 @@ const schema = z
     floor_tokens: tokenCount.default(256),
     floor_share: share.default(0.75),
     answer_floor_share: share.default(0.5),
-    /** The same where blocks are merged, which loses far less. */
+    /** The same where blocks are merged. */
     merge_floor_tokens: tokenCount.default(128),
     merge_floor_share: share.default(0.5),
   })
