@@ -31,7 +31,7 @@ const options = z.strictObject({
     .default('127.0.0.1')
     .describe('Address to listen on; any other than loopback needs API keys')
     .meta(FIXED),
-  port: whole(0, 65_535).default(8080).describe('Port to listen on, 0 for any free one').meta(FIXED),
+  port: whole(0, 65_535).default(8080).describe('Port to listen on; 0 picks a free one').meta(FIXED),
   ...fleetOptions,
   keys: keysSchema.meta(FIXED),
   redis: redisSchema.meta(FIXED),
@@ -98,7 +98,7 @@ const options = z.strictObject({
       enabled: z
         .enum(UI_SWITCH)
         .default('auto')
-        .describe(`The live page at /ui, one of ${UI_SWITCH.join(', ')}; auto: when the gateway listens on loopback`),
+        .describe(`Serve the live page at /ui: ${UI_SWITCH.join(', ')}; auto: only on a loopback address`),
     })
     .prefault({})
     .meta(FIXED),

@@ -85,12 +85,12 @@ export function responseHead(raw: readonly (Buffer | string)[]): ResponseHead {
   return { headers, eventStream, framed, retryAfter };
 }
 
-/** Plain loops: this runs twice for each request, and a generator of triples cost several times as much. */
 /** A body's headers with another length. */
 export function withLength(headers: readonly string[], length: number): FlatHeaders {
   return [...without(headers, CONTENT_LENGTH), 'content-length', String(length)];
 }
 
+/** Plain loops: this runs twice for each request, and a generator of triples cost several times as much. */
 function without(raw: readonly string[], own: ReadonlySet<string>): FlatHeaders {
   let named: Set<string> | undefined;
   const kept: FlatHeaders = [];
@@ -116,9 +116,9 @@ function withoutNamed(headers: FlatHeaders, named: ReadonlySet<string>): FlatHea
   return kept;
 }
 
-function* pairs(flat: readonly string[]): Generator<[name: string, value: string, original: string]> {
+/** Names in lower case, with their values. */
+function* pairs(flat: readonly string[]): Generator<[name: string, value: string]> {
   for (let i = 0; i + 1 < flat.length; i += 2) {
-    const original = flat[i] as string;
-    yield [original.toLowerCase(), flat[i + 1] as string, original];
+    yield [(flat[i] as string).toLowerCase(), flat[i + 1] as string];
   }
 }

@@ -8,10 +8,10 @@ import type { Logger } from '../common/logger.ts';
 /** The part `gateway.tls` of the configuration. */
 export const tlsSchema = z
   .strictObject({
-    cert: z.string().min(1).optional().describe('PEM file of the certificate chain; with key, the listener speaks TLS'),
+    cert: z.string().min(1).optional().describe('PEM file of the certificate chain; with key, it turns TLS on'),
     key: z.string().min(1).optional().describe('PEM file of its private key'),
   })
-  .refine(({ cert, key }) => (cert === undefined) === (key === undefined), 'cert and key go together')
+  .refine(({ cert, key }) => (cert === undefined) === (key === undefined), 'set both cert and key, or neither')
   .prefault({});
 export type TlsConfig = z.output<typeof tlsSchema>;
 
@@ -27,7 +27,7 @@ export function readTls({ cert, key }: TlsConfig): TlsFiles | undefined {
   try {
     createSecureContext(files);
   } catch (error) {
-    throw new Error(`gateway.tls: ${cert} and ${key} cannot be used: ${(error as Error).message}`);
+    throw new Error(`gateway.tls: cannot use ${cert} with ${key}: ${(error as Error).message}`);
   }
   return files;
 }

@@ -8,7 +8,7 @@ export const retriesSchema = z
     max: whole(0, 10)
       .default(2)
       .describe(
-        'Retries of one request before the first byte of its answer: after a lost connection, 408, 429, 502, 503 and 504 (0 to 10)',
+        'Most retries of one request, before the first byte of its response, after a lost connection or a 408, 429, 502, 503 or 504 (0 to 10)',
       ),
     same_backend: z
       .enum(SAME_BACKEND)
@@ -18,7 +18,7 @@ export const retriesSchema = z
       ),
     budget_share: share()
       .default(0.2)
-      .describe('Most retries as a share of the requests of the last 10 to 20 s (0 to 1)'),
+      .describe('Most retries, as a share of the requests of the last 10 to 20 s (0 to 1)'),
     budget_min: whole(0, 100_000).default(10).describe('Retries in that time that are always allowed (0 to 100000)'),
     backoff_ms: whole(1, 60_000)
       .default(100)

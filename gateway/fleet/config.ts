@@ -84,7 +84,7 @@ export const fleetOptions = {
     .string()
     .min(1)
     .optional()
-    .describe('PEM file of the authority that signed their certificates; turns TLS on')
+    .describe('PEM file of the certificate authority of the policy services; turns TLS on')
     .meta({ fixed: true }),
   models: z
     .strictObject({
@@ -106,7 +106,7 @@ export const fleetOptions = {
       rule: z
         .enum(BALANCE_RULES)
         .default('least_outstanding')
-        .describe(`Which of several backends gets a request: ${BALANCE_RULES.join(', ')}`),
+        .describe(`Rule that picks one of several backends: ${BALANCE_RULES.join(', ')}`),
       prefix_bytes: whole(16, 1_048_576)
         .default(2_048)
         .describe('prefix_affinity: bytes of the start of a conversation that are compared (16 to 1048576)'),
@@ -116,7 +116,9 @@ export const fleetOptions = {
         .max(10)
         .default(1.25)
         .describe('prefix_affinity: most requests at a backend, as a multiple of the average (1 to 10)'),
-      room_share: share().default(0.1).describe('kv_headroom: share of free KV blocks that counts as room (0 to 1)'),
+      room_share: share()
+        .default(0.1)
+        .describe('kv_headroom: share of free KV blocks above which a backend has room (0 to 1)'),
       headroom_interval_ms: whole(100, 600_000)
         .default(1_000)
         .describe('kv_headroom: time between two checks of the pools (100 to 600000)'),

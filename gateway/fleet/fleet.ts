@@ -93,10 +93,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
   });
   const onChange = (backend: Backend) => {
     const { url } = backend;
-    logger.info(
-      { backend: url, healthy: backend.health.unhealthySince === undefined },
-      'the state of a backend changed',
-    );
+    logger.info({ backend: url, healthy: backend.health.unhealthySince === undefined }, 'backend state changed');
     routing = createRouting(all);
     tellRoom();
   };
@@ -138,7 +135,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
       for (const backend of before.values()) void remove(backend);
       if (added.length > 0 || before.size > 0) {
         const removed = [...before.keys()];
-        logger.info({ added: added.map(({ url }) => url), removed, total: all.length }, 'the list of backends changed');
+        logger.info({ added: added.map(({ url }) => url), removed, total: all.length }, 'backend list changed');
       }
       tellRoom();
     },

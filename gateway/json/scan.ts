@@ -74,7 +74,7 @@ export function scanObject(json: Buffer, start: number): ObjectRange {
   let at = skipSpace(json, start + 1);
   if (json[at] === CLOSE_BRACE) return { start, end: at + 1, members };
   for (;;) {
-    if (members.length === MAX_MEMBERS) throw new JsonSyntaxError(`more than ${MAX_MEMBERS} members`, at);
+    if (members.length === MAX_MEMBERS) throw new JsonSyntaxError(`an object has more than ${MAX_MEMBERS} members`, at);
     const keyEnd = skipKey(json, at);
     const valueStart = skipColon(json, keyEnd);
     const end = skipValue(json, valueStart);
@@ -208,7 +208,7 @@ function decodeKey(json: Buffer, start: number, end: number): string {
 
 function unexpected(json: Buffer, at: number, wanted: string): JsonSyntaxError {
   const byte = json[at];
-  if (byte === undefined) return new JsonSyntaxError(`the body ends where ${wanted} was expected`, at);
+  if (byte === undefined) return new JsonSyntaxError(`expected ${wanted}, found the end of the body`, at);
   const shown = byte > 0x20 && byte < 0x7f ? `'${String.fromCharCode(byte)}'` : `byte 0x${byte.toString(16)}`;
-  return new JsonSyntaxError(`${shown} where ${wanted} was expected`, at);
+  return new JsonSyntaxError(`expected ${wanted}, found ${shown}`, at);
 }

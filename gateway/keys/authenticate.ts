@@ -58,7 +58,7 @@ function refusal({ headers }: IncomingMessage): GatewayError {
   const shown = headers.authorization !== undefined || headers['x-api-key'] !== undefined;
   return new GatewayError('invalid_api_key', {
     message: shown
-      ? 'the API key is not valid: it is unknown or was revoked'
+      ? 'the API key is not valid: it is unknown or has been revoked'
       : 'an API key is required: send it as Authorization: Bearer, or as x-api-key',
     headers: { 'www-authenticate': 'Bearer' },
   });

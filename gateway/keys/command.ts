@@ -45,7 +45,7 @@ export function readArguments(args: readonly string[]): KeysArguments {
   if (values['help'] === true || verb === undefined) return { command: { kind: 'help' }, config };
   if (more.length > 0) throw new KeyError(`unexpected argument ${more.join(' ')}; see --help`);
   const given = GRANTS.filter((grant) => values[dashed(grant)] !== undefined);
-  if (verb !== 'create' && given.length > 0) throw new KeyError(`--${dashed(given[0] as string)} is for create only`);
+  if (verb !== 'create' && given.length > 0) throw new KeyError(`--${dashed(given[0] as string)} is only for create`);
   switch (verb) {
     case 'create': {
       if (subject === undefined) throw new KeyError('create needs a name for the key');
@@ -95,7 +95,7 @@ export async function runCommand(
           null,
           2,
         )}\n`;
-      return entries.length === 0 ? `no keys in ${store.place}\n` : `${table(entries)}\n`;
+      return entries.length === 0 ? `there are no keys in ${store.place}\n` : `${table(entries)}\n`;
     }
     case 'revoke': {
       const { name, id } = await store.remove(command.idOrName);

@@ -29,7 +29,7 @@ export function exposureProblem(config: {
 }): string | undefined {
   if (LOOPBACK.test(config.host) || config.keys.store !== 'off' || config.allow_unauthenticated) return undefined;
   return (
-    `the gateway does not listen on ${config.host}, beyond this machine, without API keys: set gateway.keys.store ` +
+    `the gateway refuses to listen on ${config.host}, which other machines can reach, without API keys: set gateway.keys.store ` +
     'to file or redis, or gateway.allow_unauthenticated to true'
   );
 }

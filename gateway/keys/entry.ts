@@ -67,13 +67,13 @@ export class KeyError extends Error {
 
 /** Checks what a store holds. `place` is for messages. Throws KeyError. */
 export function readEntries(value: unknown, place: string): KeyEntry[] {
-  if (!Array.isArray(value)) throw new KeyError(`${place} must hold a list of keys`);
-  if (value.length > MAX_KEYS) throw new KeyError(`${place} holds ${value.length} keys; at most ${MAX_KEYS} are read`);
+  if (!Array.isArray(value)) throw new KeyError(`${place} must be a list of keys`);
+  if (value.length > MAX_KEYS) throw new KeyError(`${place} has ${value.length} keys; the maximum is ${MAX_KEYS}`);
   const entries = value.map((item: unknown, index) => readEntry(item, `${place}, key ${index + 1}`));
   for (const field of ['id', 'name'] as const) {
     const seen = new Set<string>();
     for (const entry of entries) {
-      if (seen.has(entry[field])) throw new KeyError(`${place} holds the ${field} ${entry[field]} twice`);
+      if (seen.has(entry[field])) throw new KeyError(`${place} has the ${field} ${entry[field]} twice`);
       seen.add(entry[field]);
     }
   }

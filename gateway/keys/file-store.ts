@@ -25,14 +25,14 @@ export function createFileStore(path: string): KeyStore {
       locked(path, async () => {
         const entries = await read(path);
         const taken = entries.find(({ name, id }) => name === entry.name || id === entry.id);
-        if (taken !== undefined) throw new KeyError(`the name ${entry.name} is taken by the key ${taken.id}`);
+        if (taken !== undefined) throw new KeyError(`the name ${entry.name} is already used by the key ${taken.id}`);
         await write(path, readEntries([...entries, entry], path));
       }),
     remove: (idOrName) =>
       locked(path, async () => {
         const entries = await read(path);
         const found = entries.find(({ id, name }) => id === idOrName || name === idOrName);
-        if (found === undefined) throw new KeyError(`${path} holds no key with the id or name ${idOrName}`);
+        if (found === undefined) throw new KeyError(`${path} has no key with the id or name ${idOrName}`);
         await write(
           path,
           entries.filter((entry) => entry !== found),
@@ -96,9 +96,9 @@ async function locked<T>(path: string, change: () => Promise<T>): Promise<T> {
       break;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
-        throw new KeyError(`cannot write beside ${path}: ${(error as Error).message}`);
+        throw new KeyError(`cannot create ${lock}: ${(error as Error).message}`);
       }
-      if (tries === LOCK_TRIES) throw new KeyError(`${lock} is there: another process changes the keys`);
+      if (tries === LOCK_TRIES) throw new KeyError(`cannot change ${path}: another process holds ${lock}`);
       const age = await stat(lock).then(
         ({ mtimeMs }) => Date.now() - mtimeMs,
         () => 0,

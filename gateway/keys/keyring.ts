@@ -35,18 +35,22 @@ export async function createKeyring(
     if (loaded === undefined) return;
     mark = loaded.mark;
     byId = new Map(loaded.entries.map((entry) => [entry.id, entry]));
-    deps.logger.info({ keys: byId.size, store: store.place }, 'keys loaded');
+    deps.logger.info({ keys: byId.size, store: store.place }, 'API keys loaded');
   };
   await load();
 
   const refresh = async () => {
     try {
       await load();
-      if (failing) deps.logger.info({ store: store.place }, 'keys can be read again');
+      if (failing) deps.logger.info({ store: store.place }, 'API keys can be loaded again');
       failing = false;
     } catch (error) {
       deps.onFailure();
-      if (!failing) deps.logger.warn({ store: store.place, reason: (error as Error).message }, 'keys cannot be read');
+      if (!failing)
+        deps.logger.warn(
+          { store: store.place, reason: (error as Error).message },
+          'cannot load the API keys; the last ones stay valid',
+        );
       failing = true;
     }
   };

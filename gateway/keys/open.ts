@@ -13,7 +13,7 @@ const CONNECT_MS = 5_000;
  */
 export async function openKeyStore(keys: KeysConfig, redis: RedisLink | undefined): Promise<KeyStore> {
   if (keys.store !== 'redis') return createFileStore(keys.file);
-  if (redis === undefined) throw new KeyError('gateway.keys.store is redis, and gateway.redis.url is missing');
+  if (redis === undefined) throw new KeyError('gateway.keys.store is redis, but gateway.redis.url is missing');
   await redis.reached(CONNECT_MS).catch((error: Error) => {
     throw new KeyError(`cannot reach the keys in ${redis.place}: ${error.message}`);
   });

@@ -45,11 +45,11 @@ export function createRedisStore({ client, prefix, place }: Pick<RedisLink, 'cli
     },
     async add(entry) {
       const added = await run(ADD, entry.id, JSON.stringify(entry));
-      if (added === 0) throw new KeyError(`the name ${entry.name} is taken`);
+      if (added === 0) throw new KeyError(`the name ${entry.name} is already used`);
     },
     async remove(idOrName) {
       const text = (await run(REMOVE, idOrName)) as string | null;
-      if (text === null) throw new KeyError(`${place} holds no key with the id or name ${idOrName}`);
+      if (text === null) throw new KeyError(`${place} has no key with the id or name ${idOrName}`);
       return JSON.parse(text) as KeyEntry;
     },
   };

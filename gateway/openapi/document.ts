@@ -86,7 +86,7 @@ function operation(route: Route, body: z.ZodType | undefined): Json {
     }),
     responses: {
       200: {
-        description: 'The backend’s answer',
+        description: 'The response of the backend',
         content: {
           'application/json': { schema: {} },
           // vLLM's /ping answers with nothing
@@ -104,9 +104,9 @@ function operation(route: Route, body: z.ZodType | undefined): Json {
 
 const SUMMARIES: Readonly<Record<Route['body'], string>> = {
   generation: 'Generates; streams if the body asks for it',
-  option: 'Passed on',
-  raw: 'Passed on',
-  upload: 'Passed on while it arrives',
+  option: 'Passed on to a backend',
+  raw: 'Passed on to a backend',
+  upload: 'Passed on to a backend while it arrives',
 };
 
 function errorResponse(description: string): Json {

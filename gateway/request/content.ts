@@ -158,7 +158,7 @@ function wantedOutput(json: JsonBody): WantedOutput {
 function checkResponseId(json: JsonBody): void {
   if (json.text('request_id') === undefined) return;
   throw new GatewayError('invalid_option', {
-    message: 'request_id must be left out: with API keys on, the server chooses response ids',
+    message: 'request_id is not allowed with API keys: the server chooses the ids of responses',
     param: 'request_id',
   });
 }

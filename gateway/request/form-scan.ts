@@ -92,7 +92,7 @@ export class FieldFinder {
       case 'value': {
         const end = bytes.indexOf(this.#delimiter, at);
         if (this.#wanted && (end === -1 ? bytes.length - this.#delimiter.length : end) - at > MAX_VALUE_BYTES) {
-          throw fail(`the field ${this.#field} has more than ${MAX_VALUE_BYTES} bytes`);
+          throw fail(`the field ${this.#field} exceeds ${MAX_VALUE_BYTES} bytes`);
         }
         if (end === -1) return undefined;
         if (this.#wanted) {

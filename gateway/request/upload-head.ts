@@ -36,7 +36,7 @@ export async function readUploadHead(
   let model: FormField | undefined;
   const find = (chunk: Buffer): void => {
     for (const field of found(finder, chunk)) {
-      if (model !== undefined) throw malformed('the form has the field model more than once');
+      if (model !== undefined) throw malformed('the form has more than one field model');
       model = field;
     }
   };
@@ -45,7 +45,7 @@ export async function readUploadHead(
     find(chunk);
     if (model !== undefined && model !== before && mustBeFirst(model.value)) {
       throw malformed(
-        `the form has the field model, ${JSON.stringify(model.value)}, after more than ${MAX_BYTES} bytes: an alias must come before the file`,
+        `the form names the model ${JSON.stringify(model.value)}, an alias, after its first ${MAX_BYTES} bytes: put the field model before the file`,
       );
     }
   };

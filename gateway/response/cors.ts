@@ -15,7 +15,7 @@ export const corsSchema = z
       )
       .max(64, 'must name at most 64 origins')
       .default([])
-      .describe('Web pages of these origins may call the gateway from a browser; *: all'),
+      .describe('Origins whose web pages may call the gateway from a browser; *: all'),
   })
   .prefault({});
 export type CorsConfig = z.output<typeof corsSchema>;

@@ -67,7 +67,7 @@ export async function startWorkers(count: number, logger: Logger): Promise<Worke
     worker.on('exit', (code, signal) => {
       const served = ready.delete(worker);
       if (stopping || (initial && !served)) {
-        onFailed(reason ?? `a worker ended with ${signal ?? `code ${code}`} before it served`);
+        onFailed(reason ?? `a worker exited with ${signal ?? `code ${code}`} before it was ready`);
         return;
       }
       deaths = performance.now() - startedAt > STEADY_MS ? 0 : deaths;

@@ -64,7 +64,7 @@ export function workerRole(): WorkerRole | undefined {
           return new Promise((resolve, reject) => {
             const timer = setTimeout(() => {
               waiting.delete(id);
-              reject(new Error(`the parent process did not give metrics within ${ANSWER_MS} ms`));
+              reject(new Error(`no metrics from the parent process within ${ANSWER_MS} ms`));
             }, ANSWER_MS);
             waiting.set(id, {
               resolve(text) {

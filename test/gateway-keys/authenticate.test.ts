@@ -94,7 +94,7 @@ describe('with keys on', () => {
       'two reads have failed',
     );
     assert.equal((await chat(gateway, BODY, bearer(key))).status, 200);
-    assert.equal(log.filter(({ msg }) => msg === 'keys cannot be read').length, 1);
+    assert.equal(log.filter(({ msg }) => msg === 'cannot load the API keys; the last ones stay valid').length, 1);
   });
 
   it('no key, and no credential of a backend, is in logs or metrics; the name of the key is', async (t) => {

@@ -55,7 +55,7 @@ describe('npm run keys', () => {
     const file = join(folder(t), 'keys.json');
     const { code, problem } = await run(file, 'revoke', 'nobody');
     assert.equal(code, 1);
-    assert.match(problem, /^keys: .*keys\.json holds no key with the id or name nobody\n$/);
+    assert.match(problem, /^keys: .*keys\.json has no key with the id or name nobody\n$/);
   });
 
   it('names what is wrong with its arguments', () => {
@@ -63,7 +63,7 @@ describe('npm run keys', () => {
     refuses(['create'], /create needs a name/);
     refuses(['create', 'a', 'b'], /unexpected argument b/);
     refuses(['create', 'a', '--request-per-minute', '5'], /'--request-per-minute'/);
-    refuses(['list', '--models', 'm'], /--models is for create only/);
+    refuses(['list', '--models', 'm'], /--models is only for create/);
   });
 
   it('helps, with every limit there is', () => {

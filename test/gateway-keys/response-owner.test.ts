@@ -86,7 +86,7 @@ describe('a response and the key that it was made for', () => {
     const { gateway, upstreams } = await start(t, 1);
     const response = await make(gateway, other, { request_id: 'resp_a0' });
     assert.equal(response.status, 400);
-    assert.match(((await response.json()) as ErrorAnswer).error.message, /request_id must be left out/);
+    assert.match(((await response.json()) as ErrorAnswer).error.message, /request_id is not allowed/);
     assert.equal(upstreams[0]!.received.length, 0);
   });
 

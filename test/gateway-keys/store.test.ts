@@ -30,7 +30,7 @@ function behaves(name: string, skip: string | false, open: () => () => KeyStore)
     it('refuses a name twice', async () => {
       const store = open()();
       await store.add(newKey('one').entry);
-      await assert.rejects(store.add(newKey('one').entry), refusal(/the name one is taken/));
+      await assert.rejects(store.add(newKey('one').entry), refusal(/the name one is already used/));
     });
 
     it('removes by id and by name, and says when there is none', async () => {
@@ -77,7 +77,7 @@ describe('the file of keys', () => {
 
   for (const [text, pattern] of [
     ['{', /keys\.json is not valid JSON/],
-    ['[]', /keys\.json: keys must hold a list of keys/],
+    ['[]', /keys\.json: keys must be a list of keys/],
     ['{"keys":[{"id":"zz"}]}', /key 1: id is "zz": must be 12 hexadecimal digits/],
     ['{"keys":[{"priority":900}]}', /key 1: priority is 900: must be an integer from -100 to 100/],
   ] as const) {
@@ -91,7 +91,7 @@ describe('the file of keys', () => {
   it('with one name twice is refused', async (t) => {
     const path = join(folder(t), 'keys.json');
     writeFileSync(path, JSON.stringify({ keys: [newKey('one').entry, newKey('one').entry] }));
-    await assert.rejects(createFileStore(path).load(), refusal(/holds the name one twice/));
+    await assert.rejects(createFileStore(path).load(), refusal(/has the name one twice/));
   });
 
   it('does not show a digest that is malformed', async (t) => {

@@ -77,7 +77,7 @@ describe('checklist 10: bodies', () => {
     assert.equal(response.status, 400);
     const { error } = (await response.json()) as ErrorAnswer;
     assert.equal(error.type, 'gateway_malformed_json');
-    assert.match(error.message, /^'}' where a value was expected \(byte 26, line 2, column 13\)$/);
+    assert.match(error.message, /^expected a value, found '}' \(byte 26, line 2, column 13\)$/);
     assert.equal(upstream.received.length, 0);
   });
 

@@ -90,8 +90,8 @@ describe('a field of a form', () => {
     [field('x', 'a').replace('--xY', '--xY  '), /there is text after a boundary/],
     [`${field('x', 'a')}--xYz\r\n${field('model', 'a')}`, /there is text after a boundary/],
     [`--xY\r\nA: ${'x'.repeat(MAX_HEAD_BYTES)}`, /the headers of a part have more than 8192 bytes/],
-    [field('model', 'x'.repeat(MAX_VALUE_BYTES + 1)) + END, /the field model has more than 1024 bytes/],
-    [field('model', 'x'.repeat(2 * MAX_VALUE_BYTES)).slice(0, -2), /the field model has more than 1024 bytes/],
+    [field('model', 'x'.repeat(MAX_VALUE_BYTES + 1)) + END, /the field model exceeds 1024 bytes/],
+    [field('model', 'x'.repeat(2 * MAX_VALUE_BYTES)).slice(0, -2), /the field model exceeds 1024 bytes/],
   ] as const) {
     it(`is not looked for in ${JSON.stringify(text.slice(0, 60))}`, () => {
       assert.throws(

@@ -78,7 +78,7 @@ describe('rewriting a request body', () => {
       (error: unknown) =>
         error instanceof GatewayError &&
         error.code === 'malformed_json' &&
-        error.message === "'x' where a value was expected (byte 13, line 2, column 6)",
+        error.message === "expected a value, found 'x' (byte 13, line 2, column 6)",
     );
   });
 });

@@ -119,7 +119,7 @@ describe('a form whose model cannot be replaced', () => {
     const { gateway, upstream } = await setup(t, json('{"text":"x"}'), CONFIG);
     await refused(
       await send(gateway, form(file(FILE), field('model', 'whisper'))),
-      /the field model, "whisper", after more than 65536 bytes: an alias must come before the file/,
+      /the model "whisper", an alias, after its first 65536 bytes: put the field model before the file/,
     );
     await until(() => upstream.arriving[0]!.aborted, 'the backend sees it break off');
     assert.equal(upstream.received.length, 0);
@@ -137,7 +137,7 @@ describe('a form whose model cannot be replaced', () => {
     it(`is a 400 when it names a model twice, ${where}`, async (t) => {
       const { gateway, upstream } = await setup(t, json('{}'), CONFIG);
       const twice = form(field('model', 'a'), file(bytes), field('model', 'a'));
-      await refused(await send(gateway, twice), /the field model more than once/);
+      await refused(await send(gateway, twice), /more than one field model/);
       assert.equal(upstream.received.length, 0);
     });
   }

@@ -184,7 +184,7 @@ describe('the live page on the gateway', () => {
     assert.ok(viewers.every(({ response }) => response.status === 200));
     const refused = await fetch(`${url}/ui/api/events`);
     assert.equal(refused.status, 503);
-    assert.match(((await refused.json()) as ErrorAnswer).error.message, /32 pages are looking already/);
+    assert.match(((await refused.json()) as ErrorAnswer).error.message, /32 live pages are open already/);
     viewers[0]?.stop();
     await until(async () => {
       const next = await look(url);
