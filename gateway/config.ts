@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { whole } from '../common/bounds.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
 import { PROFILE_NAME, PROFILE_NAME_RULE } from '../common/profile-name.ts';
 import { admissionSchema } from './admission/config.ts';
 import { retriesSchema } from './attempts/config.ts';
-import { whole } from './bounds.ts';
 import { fleetOptions } from './fleet/config.ts';
 import { exposureProblem, keysSchema, LOOPBACK } from './keys/config.ts';
 import { limitsSchema } from './limits/config.ts';

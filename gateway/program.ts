@@ -23,7 +23,7 @@ export function gatewayProgram(): Program<Config> {
   const worker = workerRole();
   return {
     name: 'gateway',
-    summary: 'an OpenAI endpoint in front of one or several servers',
+    summary: 'OpenAI-compatible endpoint in front of one or more servers',
     sections: {
       gateway: { section: 'gateway', schema: gatewaySchema },
       profiles: { section: 'profiles', schema: profilesSchema },

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis';
 import { z } from 'zod';
+import { whole } from '../common/bounds.ts';
 import { backoffMs, within } from '../common/time.ts';
-import { whole } from './bounds.ts';
 
 /** What a gateway does with a request whose limits cannot be counted in Redis. */
 export const ON_FAILURE = ['local', 'deny'] as const;

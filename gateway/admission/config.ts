@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { whole } from '../bounds.ts';
+import { whole } from '../../common/bounds.ts';
 
 /** The options `gateway.admission`. */
 export const admissionSchema = z

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { share, whole } from '../bounds.ts';
+import { share, whole } from '../../common/bounds.ts';
 import { SAME_BACKEND } from './retry.ts';
 
 /** The options `gateway.retries`. */

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { share, whole } from '../bounds.ts';
+import { share, whole } from '../../common/bounds.ts';
 import { BALANCE_RULES } from './balance.ts';
 
 const modelName = z.string().min(1, 'must not be empty').max(256, 'must have at most 256 characters');

@@ -1,7 +1,7 @@
 import { z } from 'zod';
+import { whole } from '../../common/bounds.ts';
 import { PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/profile-name.ts';
 import { MODES } from '../../common/protocol.ts';
-import { whole } from '../bounds.ts';
 
 export const KEY_NAME = /^[A-Za-z0-9._-]{1,64}$/;
 export const KEY_NAME_RULE = 'must be 1 to 64 of A-Z a-z 0-9 . _ -';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { whole } from '../bounds.ts';
+import { whole } from '../../common/bounds.ts';
 
 /** The part `gateway.limits` of the configuration: how tokens of running requests are counted before they are known. */
 export const limitsSchema = z

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { whole } from '../bounds.ts';
+import { whole } from '../../common/bounds.ts';
 
 export const METERING = ['off', 'passive', 'full'] as const;
 
