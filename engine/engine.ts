@@ -12,11 +12,11 @@ import { PolicyClient } from './policy-client.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, Submission } from './types.ts';
 import type { FromWorker, ToWorker } from './worker-protocol.ts';
 
-/** Turns a text of the configuration into token ids. */
+/** Turns text from the configuration into token ids. */
 export type Encode = (text: string) => number[];
 
 /**
- * Starts the worker thread with the model and, where an address is configured, the stream to the policy service.
+ * Starts the worker thread with the model and, if an address is configured, the stream to the policy service.
  * Rejects when the model cannot be loaded or does not fit the pool.
  */
 export async function createEngine(config: EngineConfig, encode: Encode, logger: Logger): Promise<Engine> {
@@ -81,7 +81,7 @@ export async function createEngine(config: EngineConfig, encode: Encode, logger:
   };
   worker.on('error', fail);
   const exited = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
-  worker.on('exit', (code) => fail(new Error(`the worker ended with code ${code}`)));
+  worker.on('exit', (code) => fail(new Error(`the worker exited with code ${code}`)));
 
   const info: EngineInfo = {
     model: config.served_model_name,
@@ -131,8 +131,8 @@ function coreOptions(config: EngineConfig, model: ModelConfig, encode: Encode): 
   const maxModelLength = config.max_model_length ?? longest;
   if (maxModelLength > longest) {
     throw new RangeError(
-      `engine.max_model_length is ${maxModelLength}: at most ${longest} (the model has ${model.maxPositions} positions, ` +
-        `the pool of ${config.pool_blocks} blocks holds ${poolTokens} tokens)`,
+      `engine.max_model_length is ${maxModelLength}: at most ${longest} is possible (the model has ` +
+        `${model.maxPositions} positions, the pool of ${config.pool_blocks} blocks holds ${poolTokens} tokens)`,
     );
   }
   return {
@@ -181,10 +181,9 @@ function helloOf(config: EngineConfig, model: ModelConfig, options: CoreOptions,
 function checkPrompt(request: GenerateRequest, info: EngineInfo): void {
   const { promptTokenIds } = request;
   if (promptTokenIds.length === 0 || promptTokenIds.length >= info.maxModelLength) {
-    throw new RangeError(
-      `the prompt has ${promptTokenIds.length} tokens: between 1 and ${info.maxModelLength - 1} fit`,
-    );
+    throw new RangeError(`the prompt has ${promptTokenIds.length} tokens: 1 to ${info.maxModelLength - 1} are allowed`);
   }
   const unknown = promptTokenIds.find((id) => !Number.isInteger(id) || id < 0 || id >= info.vocabSize);
-  if (unknown !== undefined) throw new RangeError(`token id ${unknown} is not between 0 and ${info.vocabSize - 1}`);
+  if (unknown !== undefined)
+    throw new RangeError(`token id ${unknown} is not in the vocabulary: ids are 0 to ${info.vocabSize - 1}`);
 }

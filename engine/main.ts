@@ -14,13 +14,13 @@ const packageJson = JSON.parse(readFileSync(new URL('../package.json', import.me
   version: string;
 };
 
-/** A relative folder is looked for where the engine was started, then beside the engine, where crystal-mini is. */
+/** A relative folder is looked up in the working directory, then next to the engine, where crystal-mini is. */
 function findModel(folder: string): string {
   const own = fileURLToPath(new URL(`../${folder}`, import.meta.url));
   return !existsSync(folder) && existsSync(own) ? own : folder;
 }
 
-/** How long streams may go on after the first signal. */
+/** How long running requests may take after the first signal. */
 const DRAIN_MS = 10_000;
 
 await runProgram<{ engine: EngineConfig }>({

@@ -1,13 +1,13 @@
 import type { Report } from './types.ts';
 
-/** Steps that wait before the oldest is dropped. This and the next are the protocol's bounds. */
+/** So many steps may wait before the oldest is dropped. This bound and the next are set by the protocol. */
 export const MAX_STEPS = 64;
-/** Messages that wait before the stream is given up. */
+/** So many messages may wait before the stream is closed. */
 export const MAX_MESSAGES = 4096;
 
 /**
- * Messages that wait for the stream to the policy service, in order. Only steps are dropped, the oldest first; a step in
- * several messages counts once.
+ * Messages that wait for the stream to the policy service, in order. Only steps are dropped, the oldest first. A step
+ * in several messages counts as one and is dropped whole.
  */
 export class Outbox {
   #messages: Report[] = [];
@@ -15,7 +15,7 @@ export class Outbox {
   #steps = 0;
   droppedSteps = 0;
 
-  /** false: too many messages wait, this one was not taken. */
+  /** @returns false when too many messages wait; the message was not queued then */
   put(message: Report): boolean {
     if (message.$case !== 'step') {
       if (this.#messages.length >= MAX_MESSAGES) return false;

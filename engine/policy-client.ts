@@ -15,19 +15,19 @@ export interface PolicyClientOptions {
   logger: Logger;
 }
 
-/** What the engine does with what the service says. */
+/** What the engine does with the service's messages. */
 export interface PolicyListener {
   /** The stream is up: send a snapshot, then report everything. Called again when the configuration changes. */
   onConfigure(configure: Configure, first: boolean): void;
   onPlan(plan: Plan): void;
-  /** The stream is gone: stock behaviour until `onConfigure` comes again. */
+  /** The stream is lost: stock behaviour until `onConfigure` is called again. */
   onDetached(): void;
 }
 
 type Stream = ClientDuplexStream<AttachRequest, AttachResponse>;
 
 const BACKOFF: BackoffBounds = { firstMs: 100, maxMs: 5000 };
-/** A service that speaks another protocol will not speak ours soon. */
+/** A service that speaks another version of the protocol will not speak ours soon. */
 const INCOMPATIBLE_BACKOFF_MS = 30_000;
 
 /**
@@ -103,7 +103,7 @@ export class PolicyClient {
     stream.on('data', (response: AttachResponse) => this.#receive(stream, response));
     stream.on('drain', () => this.#flush(stream));
     stream.on('error', (error: ServiceError) => this.#lose(stream, error.details, error.code));
-    stream.on('end', () => this.#lose(stream, 'the service ended the stream'));
+    stream.on('end', () => this.#lose(stream, 'the policy service ended the stream'));
     stream.write({ message: { $case: 'hello', value: this.#options.hello } });
   }
 
@@ -117,12 +117,23 @@ export class PolicyClient {
         const first = !this.#attached;
         this.#attached = true;
         if (first) this.#options.logger.info({ address: this.#options.address }, 'attached to the policy service');
+        this.#checkHeadGroups(response.message.value);
         this.#listener.onConfigure(response.message.value, first);
         break;
       }
       case 'plan':
         this.#listener.onPlan(response.message.value);
     }
+  }
+
+  #checkHeadGroups({ headGroups }: Configure): void {
+    const last = Math.max(-1, ...headGroups);
+    const { hello, logger } = this.#options;
+    if (last < hello.headGroups) return;
+    logger.error(
+      { headGroup: last, headGroups: hello.headGroups },
+      'the policy service asks for a head group that does not exist: nothing is measured',
+    );
   }
 
   #lose(stream: Stream, reason: string, code?: status): void {

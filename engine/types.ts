@@ -6,7 +6,7 @@ export type Report = NonNullable<AttachRequest['message']>;
 
 /** How the next token is chosen. */
 export interface Sampling {
-  /** Most tokens to generate, at least 1. */
+  /** Limit of generated tokens, at least 1. */
   maxTokens: number;
   /** 0 is greedy. */
   temperature: number;
@@ -18,7 +18,7 @@ export interface Sampling {
   seed: number | undefined;
   /** Go on after the end-of-sequence token. */
   ignoreEos: boolean;
-  /** Token ids that end the output beside the end-of-sequence token; the stop token itself is reported. */
+  /** Token ids that end the output, besides the end-of-sequence token. The stop token itself is reported. */
   stopTokenIds: readonly number[];
   /** How many alternatives to report with each token; undefined: no log probabilities. */
   logprobs: number | undefined;
@@ -34,9 +34,9 @@ export interface CacheOptions {
   mode: EvictionMode | undefined;
 }
 
-/** One sequence to generate. `n` choices of an API request are `n` of them, with the same prompt. */
+/** One sequence to generate. An API request for `n` choices becomes `n` sequences with the same prompt. */
 export interface GenerateRequest {
-  /** Unique among the live ones. */
+  /** Unique among live sequences. */
   id: string;
   choiceIndex: number;
   promptTokenIds: readonly number[];
@@ -52,7 +52,7 @@ export interface TokenLogprob {
   top: readonly { tokenId: number; logprob: number }[];
 }
 
-/** Why a sequence that a client asked for ended: such a one is never `dropped`. */
+/** Why a client's sequence ended; only probes are `dropped`. */
 export type FinishReason = Exclude<EndReason, 'dropped'>;
 export const FINISH_REASONS: readonly FinishReason[] = FINISHES.words.filter((reason) => reason !== 'dropped');
 
@@ -61,7 +61,7 @@ export type GenerateEvent =
   | { type: 'token'; tokenId: number; logprob: TokenLogprob | undefined }
   | { type: 'finished'; reason: FinishReason; promptTokens: number; cachedTokens: number; generatedTokens: number };
 
-/** Counters since the start and states of the moment. Blocks are KV blocks of `EngineInfo.blockSize` tokens. */
+/** Counts since the start, and current states. Blocks are KV blocks of `EngineInfo.blockSize` tokens. */
 export interface EngineStats {
   step: number;
   running: number;
@@ -79,13 +79,13 @@ export interface EngineStats {
   merges: number;
   probes: number;
   probeTokens: number;
-  /** Sequences of steps whose attention was measured. */
+  /** How often a sequence's attention was measured in a step. */
   measuredRows: number;
   finished: Record<FinishReason, number>;
   policy: PolicyStats;
 }
 
-/** What became of the policy service's decisions. */
+/** What happened to the policy service's decisions. */
 export interface PolicyStats {
   connected: boolean;
   /** Steps for which a lockstep engine got no plan in time, or that were computed without a stream. */
@@ -111,15 +111,15 @@ export interface EngineInfo {
 export interface Engine {
   readonly info: EngineInfo;
   /**
-   * Queues a sequence. Events arrive on the event loop, in order, also when `abort` was called (then the end says
-   * `abort`). Throws RangeError, and queues nothing, when the prompt is empty, holds an unknown token id, or leaves no
-   * room for one token in `maxModelLength`.
+   * Queues a sequence. Events arrive on the event loop, in order. After `abort`, the end says `abort`. Throws
+   * RangeError, and queues nothing, when the prompt is empty, contains an unknown token id, or leaves no room for one
+   * token in `maxModelLength`.
    */
   submit(request: GenerateRequest, onEvent: (event: GenerateEvent) => void): Submission;
   stats(): EngineStats;
-  /** Called when the worker has died; everything that was running got an `abort` first. */
+  /** The listener is called after the worker has died and all running sequences have ended with `abort`. */
   onFailure(listener: (error: Error) => void): void;
-  /** Aborts what runs, stops the worker and the policy stream. */
+  /** Aborts running sequences, then stops the worker and the stream to the policy service. */
   close(): Promise<void>;
 }
 

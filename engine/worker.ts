@@ -75,7 +75,7 @@ function flush(): void {
   events = [];
 }
 
-/** Waits for the plan of the last step, as long as the stream is there, but not longer than the bound. */
+/** Waits for the plan of the last step while the stream is up, but not longer than the timeout. */
 async function awaitPlan(timeoutMs: number): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!closed && core.expectsPlan && lastPlanned < core.lastStep) {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-/** Block 0: stands for a hole in a block table. Never allocated, never read, never written. */
+/** Block 0 marks a hole in a block table. It is never allocated, read or written. */
 export const NULL_BLOCK = 0;
 
 /**
@@ -10,7 +10,7 @@ export const NULL_BLOCK = 0;
 export class BlockPool {
   /** Blocks in the pool, the null block not counted. */
   readonly total: number;
-  /** Tokens of a block. */
+  /** Tokens per block. */
   readonly blockSize: number;
   readonly #refs: Int32Array;
   /** Free queue as a doubly linked list; index 0, the null block, is its head and tail. */
@@ -33,12 +33,12 @@ export class BlockPool {
     return this.#free;
   }
 
-  /** Blocks that so many tokens take, the last one not necessarily full. */
+  /** How many blocks hold this many tokens; the last one may not be full. */
   blocksFor(tokens: number): number {
     return Math.ceil(tokens / this.blockSize);
   }
 
-  /** Blocks that so many tokens fill. */
+  /** How many blocks this many tokens fill completely. */
   filledBy(tokens: number): number {
     return Math.floor(tokens / this.blockSize);
   }
@@ -51,7 +51,7 @@ export class BlockPool {
     return count <= this.#free;
   }
 
-  /** Takes the `count` blocks that were free the longest; ask `canAllocate` first. Their hashes are forgotten. */
+  /** Takes the `count` blocks that have been free the longest and forgets their hashes; ask `canAllocate` first. */
   allocate(count: number): number[] {
     if (!this.canAllocate(count)) throw new RangeError(`${count} blocks asked for, ${this.#free} are free`);
     return Array.from({ length: count }, () => {
@@ -70,8 +70,8 @@ export class BlockPool {
   }
 
   /**
-   * Gives one reference of each block back; holes are skipped. Blocks without references join the free queue in the
-   * given order (the first is reused first), those without a hash before all others.
+   * Returns one reference to each block; holes are skipped. Blocks that have no references left join the free queue in
+   * the given order (the first is reused first), and those without a hash go to its front.
    */
   release(blocks: readonly number[]): void {
     for (const block of blocks) {
@@ -83,7 +83,7 @@ export class BlockPool {
     }
   }
 
-  /** Publishes a block's content to the prefix cache; of two blocks with one hash the first stays. */
+  /** Publishes a block's content to the prefix cache. Of two blocks with the same hash, the first stays. */
   publish(block: number, hash: string): void {
     if (this.#hashOf[block] !== undefined || this.#byHash.has(hash)) return;
     this.#hashOf[block] = hash;

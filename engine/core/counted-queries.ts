@@ -4,8 +4,8 @@ import type { StatisticsOptions } from '../model/token-statistics.ts';
 import type { Sequence } from './sequence.ts';
 
 /**
- * Which queries of a sequence count for the statistics of tokens: those beyond its prompt, for its output; of an answer
- * probe those of the end of thinking and of the answer, for the blocks that it shares with its request.
+ * Which queries of a sequence count in the statistics of tokens. Of a request: those after its prompt, for its output.
+ * Of an answer probe: those of the end of thinking and of the answer, for the blocks that it shares with its request.
  */
 export function countedQueries(sequence: Sequence, blockSize: number): CountedChunk | undefined {
   const { fork, promptTokens, request } = sequence;
@@ -27,7 +27,7 @@ export function countedQueries(sequence: Sequence, blockSize: number): CountedCh
   };
 }
 
-/** What the policy service wants to be kept of each token. */
+/** The statistics that the policy service wants to be kept. */
 export function statisticsOf({ statistics }: Configure): StatisticsOptions | undefined {
   if (statistics === undefined || statistics.statistics.length === 0) return undefined;
   const { attentionHalfLifeTokens, peakHalfLifeTokens } = statistics;

@@ -24,7 +24,7 @@ interface Ended {
   reason: FinishReason;
 }
 
-/** The engine without threads and sockets: queues, cache, model and plans, moved on by `step`. */
+/** The engine without threads and sockets: its queues, cache, model and plans. `step` moves it forward. */
 export class EngineCore {
   readonly #options: CoreOptions;
   readonly #model: StepModel;
@@ -76,12 +76,12 @@ export class EngineCore {
     return this.#scheduler.running.length + this.#scheduler.waiting.length > 0;
   }
 
-  /** The plan of the last step is to be waited for. */
+  /** Whether to wait for the plan of the last step. */
   get expectsPlan(): boolean {
     return this.#options.lockstepTimeoutMs !== undefined && this.#reporter.attached;
   }
 
-  /** Everything that is alive, probes included. */
+  /** All live sequences, probes included. */
   get sequences(): readonly Sequence[] {
     return this.#live.all;
   }
@@ -120,14 +120,14 @@ export class EngineCore {
     this.#reporter.configure(configure);
   }
 
-  /** The stream is gone: nothing is reported any more, and plans that wait are void. */
+  /** The stream is lost: nothing is reported any more, and waiting plans are void. */
   detach(): void {
     this.#queuedPlans = [];
     this.#reporter.detach();
     for (const sequence of this.sequences) if (sequence.fork !== undefined) this.#probes.end(sequence, 'abort');
   }
 
-  /** Is applied before the next step. */
+  /** Queues a plan; it is applied before the next step. */
   plan(plan: Plan): void {
     if (this.#reporter.attached) this.#queuedPlans.push(plan);
   }
@@ -137,7 +137,7 @@ export class EngineCore {
     this.#totals.missedSteps += 1;
   }
 
-  /** Applies plans, schedules, computes, samples, reports. Does nothing when there is nothing to do. */
+  /** Applies plans, schedules, computes, samples and reports. Does nothing when there is nothing to do. */
   step(): void {
     this.#applyPlans();
     const scheduled = this.#scheduler.schedule();
@@ -177,7 +177,7 @@ export class EngineCore {
     };
   }
 
-  /** Takes note of what was computed and appends the next tokens. @returns the sequences that end with them */
+  /** Records what was computed and appends the next tokens. @returns the sequences that end with them */
   #advance(scheduled: readonly Scheduled[], results: readonly ChunkResult[]): Ended[] {
     return scheduled.flatMap(({ sequence, count }, i) => {
       sequence.computed += count;

@@ -2,7 +2,7 @@ import type { RejectReason } from '../../common/protocol.ts';
 import { type BlockPool, NULL_BLOCK } from './block-pool.ts';
 import type { Sequence } from './sequence.ts';
 
-/** What no plan may touch, beside the prompt and the unfilled tail. In tokens. */
+/** What no plan may touch besides the prompt and the unfilled tail, in tokens. */
 export interface Protection {
   /** The first tokens of a sequence (attention sinks, StreamingLLM 2309.17453). */
   sinkTokens: number;
@@ -10,7 +10,7 @@ export interface Protection {
   recentTokens: number;
 }
 
-/** Logical blocks that were refused, by reason. */
+/** Logical blocks that were rejected, by reason. */
 export type Rejected = Map<RejectReason, number[]>;
 
 export interface Eviction {
@@ -38,8 +38,8 @@ export function evictableRange(
 }
 
 /**
- * Turns blocks of a sequence into holes and frees them. A block that may not go stays, with the reason; the others go
- * all the same. A block that only the sequence's own probe shares leaves the table now and the pool when the probe ends.
+ * Turns blocks of a sequence into holes and frees them. A block that must not go is rejected with a reason; the others
+ * still go. A block that only the sequence's own probe shares leaves the table now, and is freed when the probe ends.
  */
 export function evict(
   sequence: Sequence,

@@ -1,12 +1,12 @@
 import type { Sequence } from './sequence.ts';
 
-/** Everything that is alive: requests, found by handle and by id, and probes, found by handle. */
+/** All live sequences: requests, found by handle or id, and probes, found by handle. */
 export class LiveSequences {
   readonly #byHandle = new Map<number, Sequence>();
   readonly #byId = new Map<string, Sequence>();
   #lastHandle = 0;
 
-  /** A handle that no sequence of this engine had before. */
+  /** A handle that this engine has never used before. */
   newHandle(): number {
     this.#lastHandle += 1;
     return this.#lastHandle;

@@ -4,7 +4,7 @@ import { type BlockPool, NULL_BLOCK } from './block-pool.ts';
 import { evictableRange, type Protection, type Rejected, reject } from './evict.ts';
 import type { Sequence } from './sequence.ts';
 
-/** Why a merge cannot be carried out: the blocks in its way, by reason. Empty: it can. */
+/** Why a merge cannot be carried out: the blocks that prevent it, by reason. Empty: it can. */
 export function objections(
   sequence: Sequence,
   { into, from }: Merge,
@@ -23,13 +23,13 @@ export function objections(
     if (block === undefined) reject(rejected, 'out_of_range', index);
     else if (index < range.from || index >= range.to) reject(rejected, 'protected', index);
     else if (block === NULL_BLOCK) reject(rejected, 'not_resident', index);
-    // a probe reads the blocks as they were when it was forked
+    // a probe still reads the blocks as they were when it was forked
     else if (pool.references(block) > 1) reject(rejected, 'shared', index);
   }
   return rejected;
 }
 
-/** The blocks of a merge that nothing objects to, in the pool, with the sequence's other full output blocks beside. */
+/** The pool's blocks for a merge without objections; `beside` are the sequence's other full output blocks. */
 export function blocksOf(sequence: Sequence, { into, from }: Merge, pool: BlockPool): MergeBlocks {
   const named = new Set([...into, ...from]);
   const firstOutput = pool.blocksFor(sequence.promptTokens);
@@ -44,7 +44,7 @@ export function blocksOf(sequence: Sequence, { into, from }: Merge, pool: BlockP
   };
 }
 
-/** Turns the blocks whose tokens have gone elsewhere into holes and frees them. */
+/** Turns blocks whose tokens were moved elsewhere into holes and frees them. */
 export function release(sequence: Sequence, from: readonly number[], pool: BlockPool): void {
   for (const index of from) {
     pool.release([sequence.blocks[index]!]);

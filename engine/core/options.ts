@@ -1,6 +1,6 @@
 import type { Protection } from './evict.ts';
 
-/** What the engine's core is started with: plain data, so that it can be sent to the worker thread. */
+/** Options of the engine's core: plain data, so that it can be sent to the worker thread. */
 export interface CoreOptions {
   modelFolder: string;
   blockSize: number;
@@ -13,10 +13,10 @@ export interface CoreOptions {
   endOfThinking: readonly (readonly number[])[];
   /** Tokens after which a new reasoning step begins. */
   segmentMarkers: readonly number[];
-  /** Evictions may be applied at all (the switch that turns the project off). */
+  /** Whether evictions may be applied at all. */
   enabled: boolean;
-  /** Wait for the plan of step N, at most so long, before step N + 1 is scheduled; undefined: never wait. */
+  /** Longest wait for the plan of step N before step N + 1 is scheduled; undefined: no lockstep, no wait. */
   lockstepTimeoutMs: number | undefined;
-  /** A policy service is expected: steps without one count as missed. */
+  /** Whether a policy service is expected. Steps without one count as missed. */
   managed: boolean;
 }

@@ -15,7 +15,7 @@ import { blocksOf, objections, release } from './merge.ts';
 import type { CoreOptions } from './options.ts';
 import type { Sequence } from './sequence.ts';
 
-/** What applying plans needs of the engine. */
+/** The parts of the engine that plans are applied to. */
 export interface PlanTarget {
   options: CoreOptions;
   pool: BlockPool;
@@ -24,16 +24,16 @@ export interface PlanTarget {
   startProbe(sequence: Sequence): ProbeAnswer;
   /** Moves tokens between blocks of the pool. */
   merge(blocks: MergeBlocks, rule: KeepRule | undefined): void;
-  /** Whether a merge can go by the rule. */
+  /** Whether the model can follow the rule of a merge. */
   canFollow(rule: KeepRule): boolean;
 }
 
-/** Applies plans between two steps. Nothing in a plan is trusted; what was refused is counted by reason. */
+/** Applies plans between steps. Nothing in a plan is trusted; what is refused is counted by reason. */
 export class PlanApplier {
   readonly #target: PlanTarget;
   readonly rejected = noneOf(REJECTS.words);
   applied = 0;
-  /** Blocks that became holes, those that merges freed too. */
+  /** Blocks that became holes, including those that merges freed. */
   evictedBlocks = 0;
   merges = 0;
 
@@ -41,7 +41,7 @@ export class PlanApplier {
     this.#target = target;
   }
 
-  /** @returns what to acknowledge, one entry for each of the plan's requests */
+  /** @returns the acknowledgement, with one entry per request of the plan */
   apply(plan: Plan): RequestAck[] {
     this.applied += 1;
     const future = plan.basedOnStep > BigInt(this.#target.step());
@@ -68,7 +68,7 @@ export class PlanApplier {
     return { handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged: told };
   }
 
-  /** @returns whether it was carried out; else `rejected` says what was in the way */
+  /** @returns whether it was carried out; if not, `rejected` says why */
   #merge(sequence: Sequence, merge: Merge, rejected: Rejected): boolean {
     const { options, pool } = this.#target;
     const against = objections(sequence, merge, pool, options.protection);

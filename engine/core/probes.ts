@@ -7,7 +7,7 @@ import type { Reporter } from './reporter.ts';
 import type { Scheduler } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
 
-/** What probes need of the engine. */
+/** The parts of the engine that probes use. */
 export interface ProbeParts {
   options: CoreOptions;
   pool: BlockPool;
@@ -16,7 +16,7 @@ export interface ProbeParts {
   reporter: Reporter;
 }
 
-/** The answer probes of an engine, from their start to their end, and what they have cost. */
+/** The answer probes of an engine, from start to end, and what they cost. */
 export class Probes {
   readonly #parts: ProbeParts;
   /** Probes that were started. */
@@ -28,7 +28,7 @@ export class Probes {
     this.#parts = parts;
   }
 
-  /** Starts a probe of a request's answer, which runs from the next step on, or says why not. */
+  /** Starts an answer probe of a request, which runs from the next step on, or says why not. */
   start(parent: Sequence): ProbeAnswer {
     const { options, pool, live, scheduler, reporter } = this.#parts;
     const suffix = options.endOfThinking[0];
@@ -49,13 +49,13 @@ export class Probes {
     return ProbeAnswer.PROBE_ANSWER_STARTED;
   }
 
-  /** Ends a probe and gives its blocks back. */
+  /** Ends a probe and frees its blocks. */
   end(probe: Sequence, reason: EndReason): void {
     this.forget(probe, reason);
     this.#parts.scheduler.remove(probe);
   }
 
-  /** The same for a probe whose blocks the scheduler gives back itself. */
+  /** Ends a probe whose blocks are freed by the caller. */
   forget(probe: Sequence, reason: EndReason): void {
     if (probe.fork !== undefined) probe.fork.parent.probe = undefined;
     this.#parts.live.delete(probe);
@@ -65,12 +65,12 @@ export class Probes {
 }
 
 /**
- * An answer probe: a fork of a running request that is told to stop thinking, and whose answer nobody sees. What its
- * first tokens attend to is what the answer would need now.
+ * An answer probe: a fork of a running request that is told to stop thinking. Nobody sees its answer. What its first
+ * tokens attend to is what the answer would need now.
  *
  * @param sharedTokens leading tokens whose blocks it takes over from its parent, holes included
  * @param suffix the token sequence that ends thinking
- * @param tokens most tokens of answer to generate
+ * @param tokens limit of generated tokens
  */
 function forkForProbe(
   handle: number,

@@ -4,16 +4,16 @@ import { Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Report } from '../types.ts';
 import type { Sequence } from './sequence.ts';
 
-/** Below gRPC's 4 MiB by a margin: a step with more mass bytes is split. */
+/** A step with more bytes of masses is split into messages; gRPC's limit is 4 MiB. */
 const MAX_MASS_BYTES = 3 << 20;
 
-/** Tells the policy service what happens, while a stream is attached; says nothing otherwise. */
+/** Reports to the policy service while a stream is attached; does nothing otherwise. */
 export class Reporter {
   readonly #send: (message: Report) => void;
   readonly #groups: number;
   readonly #lockstep: boolean;
   #configure: Configure | undefined;
-  /** False: the configuration names head groups that the model has not; nothing is measured then. */
+  /** False when the configuration names a head group that the model does not have: nothing is measured then. */
   #measurable = false;
 
   /** @param groups head groups that the model measures */
@@ -27,12 +27,12 @@ export class Reporter {
     return this.#configure !== undefined;
   }
 
-  /** Most tokens that a probe may generate. */
+  /** Limit of tokens that a probe generates. */
   get probeTokens(): number {
-    return this.#configure?.probeTokens ?? 0;
+    return this.#measurable ? (this.#configure?.probeTokens ?? 0) : 0;
   }
 
-  /** From now on everything is reported; what is alive already goes first. */
+  /** From now on everything is reported, beginning with a snapshot of what is alive. */
   attach(configure: Configure, alive: readonly Sequence[]): void {
     this.#adopt(configure);
     this.#send({ $case: 'snapshot', value: { requests: alive.filter((s) => s.fork === undefined).map(describe) } });
@@ -52,8 +52,8 @@ export class Reporter {
   }
 
   /**
-   * Whether to measure what a sequence attends to when it computes its next token in this step. What `measure_every`
-   * counts is written in the protocol.
+   * Whether to measure what a sequence attends to when it computes its next token in this step. The protocol says what
+   * `measure_every` counts.
    */
   wantsMasses(sequence: Sequence, step: number): boolean {
     if (this.#configure === undefined || !this.#measurable) return false;
@@ -87,7 +87,7 @@ export class Reporter {
     if (this.attached) this.#send({ $case: 'ack', value: { planSequence, appliedAtStep: BigInt(step), requests } });
   }
 
-  /** @param entries sequences that were computed in this step, with the masses of those that were measured */
+  /** @param entries the sequences that were computed in this step, with masses if they were measured */
   step(
     step: number,
     pool: PoolState,
@@ -117,7 +117,7 @@ export class Reporter {
     this.#send({ $case: 'step', value: { step: BigInt(step), pool, requests, more: false } });
   }
 
-  /** The head groups that were asked for, in the order in which they were asked for. */
+  /** The masses of the configured head groups, in the configured order. */
   #select(masses: Uint8Array): Uint8Array {
     const groups = this.#configure?.headGroups ?? [];
     if (groups.length === 0) return masses;

@@ -8,7 +8,7 @@ export interface Sampled {
   logprob: TokenLogprob | undefined;
 }
 
-/** Chooses next tokens for one sequence. Its random state goes on through preemptions. */
+/** Chooses the next tokens of one sequence. Its random state survives preemptions. */
 export class Sampler {
   readonly #sampling: Sampling;
   readonly #random: RandomGenerator;
@@ -18,7 +18,7 @@ export class Sampler {
     this.#random = xoroshiro128plus(sampling.seed ?? Math.floor(Math.random() * 2 ** 32));
   }
 
-  /** @param logits [vocab]; not changed, not kept */
+  /** @param logits [vocab]; neither changed nor kept */
   sample(logits: Float32Array): Sampled {
     const { temperature, logprobs } = this.#sampling;
     const tokenId = temperature === 0 ? argmax(logits) : this.#draw(logits);

@@ -3,13 +3,13 @@ import { type BlockPool, prefixHashes } from './block-pool.ts';
 import type { Sequence } from './sequence.ts';
 
 export interface SchedulerLimits {
-  /** Sequences that are computed at the same time, probes included. */
+  /** Limit of concurrent sequences, probes included. */
   maxSequences: number;
-  /** Tokens of one step; longer prompts are prefilled in chunks. */
+  /** Limit of tokens per step; longer prompts are prefilled in chunks. */
   maxTokens: number;
 }
 
-/** The next `count` tokens of a sequence are to be computed in this step. */
+/** This step computes the next `count` tokens of a sequence. */
 export interface Scheduled {
   sequence: Sequence;
   count: number;
@@ -22,9 +22,9 @@ export interface SchedulerCounters {
 }
 
 /**
- * Continuous batching as in vLLM's scheduler: running sequences first, in order of arrival, then as many waiting ones as
- * fit. When blocks run out, first probes are dropped, then the sequence that came last is preempted: it loses its cache
- * and goes to the head of the queue, to be computed anew.
+ * Continuous batching as in vLLM's scheduler: running sequences first, in order of arrival, then as many waiting ones
+ * as fit. When blocks run out, probes are dropped first. After that, the sequence that started last is preempted: it
+ * loses its cache and goes to the head of the queue, to be computed again.
  */
 export class Scheduler {
   readonly running: Sequence[] = [];
@@ -33,8 +33,9 @@ export class Scheduler {
   readonly #pool: BlockPool;
   readonly #limits: SchedulerLimits;
   readonly #hashes = new WeakMap<Sequence, string[]>();
-  /** Called after the cache of a sequence was thrown away, and before a probe is dropped. */
+  /** Called after a sequence has lost its cache. */
   readonly #onPreempted: (sequence: Sequence) => void;
+  /** Called before the blocks of a dropped probe are freed. */
   readonly #onDropped: (probe: Sequence) => void;
 
   constructor(
@@ -49,7 +50,7 @@ export class Scheduler {
     this.#onDropped = onDropped;
   }
 
-  /** How full pool and queues are; probes are not counted as running. */
+  /** The state of pool and queues. Probes do not count as running. */
   get poolState(): PoolState {
     return {
       freeBlocks: this.#pool.free,
@@ -73,7 +74,7 @@ export class Scheduler {
         preempted = true;
         if (victim === sequence) break;
       }
-      // the sequence itself was the last one, or a probe before it went and moved it
+      // the sequence was preempted itself, or it moved up because a probe before it was dropped
       if (preempted) i = this.running.indexOf(sequence);
       if (i === -1) break;
       scheduled.push({ sequence, count });
@@ -92,9 +93,10 @@ export class Scheduler {
   }
 
   /**
-   * Starts a probe at once or not at all: it needs a running slot and every block that it will ever use, so that it
-   * never preempts anyone. False: there is no room.
-   * @param tokens most tokens that the probe will have in its cache
+   * Starts a probe at once or not at all. It needs a running slot and all blocks that it will ever use, so it never
+   * preempts anyone.
+   * @param tokens limit of the tokens that the probe will have in its cache
+   * @returns false when there is no room
    */
   startProbe(probe: Sequence, shared: readonly number[], tokens: number): boolean {
     const missing = this.#pool.blocksFor(tokens) - shared.length;
@@ -108,7 +110,7 @@ export class Scheduler {
     return true;
   }
 
-  /** Takes a sequence out of both queues and gives its blocks back. */
+  /** Removes a sequence from both queues and frees its blocks. */
   remove(sequence: Sequence): void {
     for (const queue of [this.running, this.waiting]) {
       const at = queue.indexOf(sequence);
@@ -117,7 +119,7 @@ export class Scheduler {
     this.#release(sequence);
   }
 
-  /** Offers prompt blocks that are computed to the prefix cache. A probe publishes nothing. */
+  /** Publishes computed prompt blocks to the prefix cache. A probe publishes nothing. */
   publish(sequence: Sequence): void {
     if (sequence.fork !== undefined) return;
     const full = this.#pool.filledBy(Math.min(sequence.computed, sequence.promptTokens));
@@ -127,7 +129,7 @@ export class Scheduler {
     }
   }
 
-  /** A waiting sequence gets the blocks for all tokens it has, those of its prompt from the prefix cache where possible. */
+  /** Gives a waiting sequence blocks for all its tokens, from the prefix cache where possible. False: no room. */
   #admit(sequence: Sequence): boolean {
     // the last token is always computed: its logits are needed
     const usable = this.#pool.filledBy(sequence.tokenIds.length - 1);
@@ -155,7 +157,7 @@ export class Scheduler {
     return true;
   }
 
-  /** Frees what the least important sequence holds, and returns it: a probe if there is one, else the last that came. */
+  /** Frees the blocks of the least important sequence and returns it: a probe if there is one, else the last to start. */
   #makeRoom(): Sequence {
     const probe = this.running.findLast((sequence) => sequence.fork !== undefined);
     if (probe !== undefined) {
@@ -172,7 +174,7 @@ export class Scheduler {
     return victim;
   }
 
-  /** Tail first, so that the head of a shared prefix stays cached the longest. */
+  /** Frees the tail first, so that the head of a shared prefix stays cached longest. */
   #release(sequence: Sequence): void {
     this.#pool.release(sequence.blocks.toReversed());
     sequence.blocks = [];

@@ -2,7 +2,7 @@ import type { RequestPhase } from '../../common/protocol.ts';
 import type { GenerateRequest } from '../types.ts';
 import { NULL_BLOCK } from './block-pool.ts';
 
-/** What a fork knows of the request whose answer it tries. */
+/** How a probe was forked. */
 export interface ForkOf {
   parent: Sequence;
   /** Tokens whose blocks it shares with its parent. */
@@ -11,29 +11,29 @@ export interface ForkOf {
   ownFrom: number;
 }
 
-/** One sequence of tokens with its block table: a request's choice, or a fork of one that probes its answer. */
+/** One sequence of tokens with its block table: a choice of a request, or an answer probe that was forked from one. */
 export class Sequence {
   readonly handle: number;
   readonly request: GenerateRequest;
   readonly fork: ForkOf | undefined;
-  /** Prompt, then what was generated. The last one is not in the cache yet. */
+  /** The prompt and what was generated. The last token is not in the cache yet. */
   readonly tokenIds: number[];
   readonly promptTokens: number;
   /** Logical order; NULL_BLOCK is a hole. */
   blocks: number[] = [];
-  /** Leading tokens whose keys and values are in the cache, holes counted. */
+  /** Leading tokens whose keys and values were computed and stored; tokens in holes count. */
   computed = 0;
-  /** Counts preemptions: the cache of another epoch is gone. */
+  /** Number of preemptions. Each one throws the cache away. */
   epoch = 0;
-  /** Prompt tokens that the prefix cache had at the first admission. */
+  /** Prompt tokens found in the prefix cache when the sequence was first admitted. */
   cachedTokens = 0;
-  /** Tokens computed for it in all. */
+  /** All tokens computed for it, including those computed again. */
   computedInAll = 0;
   /** Length of `tokenIds` at which the end of thinking was complete; undefined while thinking. */
   thinkingEnd: number | undefined;
-  /** Positions at which segments began and that were not reported yet. */
+  /** Positions at which segments began, as far as not reported yet. */
   segmentStarts: number[] = [];
-  /** The fork that probes this one's answer now. */
+  /** The answer probe of this sequence that is running. */
   probe: Sequence | undefined;
   /** Prompt blocks already offered to the prefix cache in this epoch. */
   published = 0;
@@ -50,7 +50,7 @@ export class Sequence {
     return this.tokenIds.length - this.promptTokens;
   }
 
-  /** Tokens that are known and not in the cache yet: more than one while prefilling, also after a preemption. */
+  /** Known tokens that are not in the cache yet: more than one during a prefill, also after a preemption. */
   get pending(): number {
     return this.tokenIds.length - this.computed;
   }
@@ -65,7 +65,7 @@ export class Sequence {
     return this.blocks.flatMap((block, index) => (block === NULL_BLOCK ? [index] : []));
   }
 
-  /** Everything that the cache held of it is gone; the blocks must have been released. */
+  /** Call this after its blocks were released by a preemption. */
   resetCache(): void {
     this.blocks = [];
     this.computed = 0;

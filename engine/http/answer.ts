@@ -4,15 +4,15 @@ import type { Generation } from './generation.ts';
 import { SseWriter } from './sse-writer.ts';
 import type { Usage } from './usage.ts';
 
-/** The shape of an answer: what differs between chat and text completions. */
+/** What differs between the responses of chat and text completions. */
 export interface AnswerFormat {
-  /** The chunk that opens a choice, before anything of it; undefined where there is none. */
+  /** The first chunk of a choice, before its content; undefined: there is none. */
   opening(choice: Choice): object | undefined;
-  /** Undefined when the delta holds nothing that the client is to see. */
+  /** Undefined when the delta contains nothing for the client. */
   chunk(choice: Choice, delta: Delta): object | undefined;
-  /** The last chunk of a stream that was asked for usage. */
+  /** The last chunk of a stream, if usage was requested. */
   usageChunk(usage: Usage): object;
-  /** The whole answer; `deltas` holds everything of each choice. */
+  /** The complete response; `deltas` holds all output of each choice. */
   full(choices: readonly Choice[], deltas: readonly Delta[], usage: Usage): object;
   usage(choices: readonly Choice[]): Usage;
 }
@@ -20,7 +20,7 @@ export interface AnswerFormat {
 export interface AnswerOptions {
   response: ServerResponse;
   format: AnswerFormat;
-  /** Starts generating. What it throws becomes the answer's status. */
+  /** Starts generating. What it throws decides the status of the response. */
   start(onUpdate: () => void): Generation;
   stream: boolean;
   includeUsage: boolean;
@@ -31,8 +31,8 @@ export interface AnswerOptions {
 }
 
 /**
- * Answers a request from what is being generated. When the client leaves, all its sequences are aborted at once.
- * Rejects with an ApiError while the status can still tell of the failure; later ones go into the stream.
+ * Answers a request with what is being generated. When the client leaves, all its sequences are aborted at once.
+ * Rejects with an ApiError as long as the status can still report a failure; later failures go into the stream.
  */
 export function answer(options: AnswerOptions): Promise<void> {
   const { response, start, stream, onClientGone, onFinished } = options;
@@ -54,7 +54,7 @@ export function answer(options: AnswerOptions): Promise<void> {
       resolve();
     });
     pump = stream ? streamer(generation, options, reject) : collector(generation, options, reject);
-    // The engine may have been faster than this line, and the client may be gone already.
+    // The engine may already have produced something, and the client may already be gone.
     if (response.destroyed) generation.abort();
     else pump();
   });
@@ -74,8 +74,8 @@ function collector(generation: Generation, options: AnswerOptions, reject: (erro
 }
 
 /**
- * Writes what there is as long as the socket takes it. Meanwhile the choices collect what comes, so that a slow reader
- * gets fewer and longer chunks, and costs no more memory than its answer.
+ * Writes what is available while the socket takes it. Otherwise the choices collect new output, so that a slow reader
+ * gets fewer, longer chunks and costs no more memory than its response.
  */
 function streamer(generation: Generation, options: AnswerOptions, reject: (error: Error) => void): () => void {
   const { response, format, includeUsage } = options;

@@ -16,15 +16,15 @@ import type { ChatTokenizer } from './tokenizer.ts';
 export interface EngineHttpOptions {
   engine: Engine;
   tokenizer: ChatTokenizer;
-  /** The name that requests use. */
+  /** The model's name in requests. */
   modelName: string;
-  /** Answered by `/version`. */
+  /** Returned by `/version`. */
   version: string;
   logger: Logger;
   defaults?: SamplingDefaults;
-  /** Whether `usage` tells how many prompt tokens were cached. */
+  /** Whether `usage` says how many prompt tokens were cached. */
   promptTokensDetails?: boolean;
-  /** Bytes that a request body may have. */
+  /** Largest request body, in bytes. */
   bodyLimit?: number;
 }
 
@@ -32,15 +32,15 @@ export interface EngineHttp {
   /** For `listen` of `common/http.ts`. */
   readonly handler: express.Express;
   readonly registry: Registry;
-  /** Refuses new requests with 503, and resolves when what runs has been answered. */
+  /** Refuses new requests with 503, and resolves when all running ones have been answered. */
   drain(): Promise<void>;
-  /** Refuses new requests, ends what runs with an error, and resolves when that has been sent, at most a second later. */
+  /** Refuses new requests, ends running ones with an error, and resolves when that was sent, or after a second. */
   close(): Promise<void>;
 }
 
 const DEFAULT_BODY_LIMIT = 4 * 2 ** 20;
 
-/** The OpenAI API of the engine, as vLLM answers it. */
+/** The OpenAI API of the engine, with vLLM's responses. */
 export function createEngineHttp(options: EngineHttpOptions): EngineHttp {
   const { engine, modelName, logger } = options;
   const metrics = createMetrics(engine, modelName);

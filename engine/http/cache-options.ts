@@ -11,7 +11,7 @@ const name = z
 const modes = new Intl.ListFormat('en-GB', { type: 'disjunction' }).format(MODES.words.map((word) => `"${word}"`));
 const mode = z.enum(MODES.words, { error: `must be ${modes}` });
 
-/** The keys of `vllm_xargs` that are ours. Bounds are those of the wire; the policy service clamps to its own. */
+/** Our keys in `vllm_xargs`. The bounds are those of the protocol; the policy service clamps values to its own. */
 const KEYS = {
   crystalkv_id: name,
   crystalkv_profile: name,
@@ -20,8 +20,8 @@ const KEYS = {
 } as const;
 
 /**
- * What `vllm_xargs` says about the cache. As in vLLM, values are strings, numbers or lists of them, booleans count as
- * 0 and 1, and anything else is refused, under other keys too. Throws an `invalid` ApiError.
+ * The cache options in `vllm_xargs`. As in vLLM, values are strings, numbers or lists of them, and booleans count as 0
+ * and 1. Throws an `invalid` ApiError for anything else, even under keys that are not ours.
  */
 export function parseCacheOptions(xargs: Readonly<Record<string, unknown>> | null | undefined): CacheOptions {
   const values = Object.fromEntries(Object.entries(xargs ?? {}).map(([key, value]) => [key, toXarg(key, value)]));

@@ -5,14 +5,14 @@ import type { ChatRequest } from './requests.ts';
 import type { Serving } from './serving.ts';
 import { continuousUsage, runningUsage, usageOf } from './usage.ts';
 
-/** vLLM's shapes of chat completions: in chunks only what is set, in whole answers every field. */
+/** Chat completions in vLLM's shape: chunks have only the fields that are set, complete responses have all fields. */
 export function createChatFormat(serving: Serving, fields: ChatRequest, id: string): AnswerFormat {
   const { tokenizer, modelName } = serving;
   const created = Math.floor(Date.now() / 1000);
   const n = fields.n ?? 1;
   const continuous = continuousUsage(fields);
   const hidden = fields.include_reasoning === false;
-  // Token texts would tell the reasoning that is to be hidden.
+  // The texts of tokens would reveal reasoning that is to be hidden.
   const withLogprobs = fields.logprobs === true && !hidden;
   const withTokenIds = fields.return_token_ids === true && !hidden;
   const usageOptions = { promptTokensDetails: serving.promptTokensDetails, reasoning: true };

@@ -48,7 +48,7 @@ export const templateFields = {
 
 const shape = z.object(templateFields);
 
-/** The variables of the template beside the messages. */
+/** The variables of the template, apart from the messages. */
 export function templateVariables(fields: z.output<typeof shape>): Record<string, unknown> {
   return { ...fields.chat_template_kwargs, add_generation_prompt: fields.add_generation_prompt ?? true };
 }

@@ -15,7 +15,7 @@ export interface ChoiceEnd {
   stopReason: string | number | null;
 }
 
-/** What a choice has produced since it was last asked. */
+/** The output of a choice since the last time it was taken. */
 export interface Delta {
   pieces: readonly TextPiece[];
   tokens: readonly EmittedToken[];
@@ -24,13 +24,13 @@ export interface Delta {
 
 export interface TokenCounts {
   prompt: number;
-  /** Prompt tokens whose cache was already there. */
+  /** Prompt tokens that were already in the cache. */
   cached: number;
   completion: number;
   reasoning: number;
 }
 
-/** One of the sequences of a request: collects what the engine produces until somebody takes it. */
+/** One sequence of a request. It collects the engine's output until it is taken. */
 export class Choice {
   readonly index: number;
   readonly promptTokenIds: readonly number[];
@@ -46,8 +46,8 @@ export class Choice {
   #cachedTokens = 0;
 
   /**
-   * @param eosTokenId undefined: the sequence goes on after it
-   * @param stopTokenIds end the sequence too; no end token adds text
+   * @param eosTokenId undefined: the sequence goes on after the end-of-sequence token
+   * @param stopTokenIds they end the sequence too; a token that ends it adds no text
    */
   constructor(
     index: number,
@@ -63,7 +63,7 @@ export class Choice {
     this.#endTokenIds = new Set(eosTokenId === undefined ? stopTokenIds : [...stopTokenIds, eosTokenId]);
   }
 
-  /** Whether a stop string was found: tokens after it do not count. */
+  /** Whether a stop string was found. Later tokens are ignored. */
   get stopped(): boolean {
     return this.#text.stoppedBy !== undefined;
   }
@@ -72,7 +72,7 @@ export class Choice {
     return this.#end !== undefined;
   }
 
-  /** Whether everything was taken, the end included. */
+  /** Whether all output was taken, including the end. */
   get exhausted(): boolean {
     return this.#endTaken;
   }
@@ -97,7 +97,7 @@ export class Choice {
   finish(reason: 'stop' | 'length', cachedTokens: number): void {
     this.#cachedTokens = cachedTokens;
     this.#pieces.push(...this.#text.flush());
-    // The text that was held back may complete a stop string.
+    // Text that was held back may complete a stop string.
     const stopString = this.#text.stoppedBy;
     const last = this.#lastTokenId;
     const stopToken = reason === 'stop' && last !== undefined && this.#stopTokenIds.has(last) ? last : null;
@@ -107,7 +107,7 @@ export class Choice {
     };
   }
 
-  /** Empties it. Undefined when nothing is new. */
+  /** Takes the new output; undefined when there is none. */
   take(): Delta | undefined {
     const end = this.#endTaken ? undefined : this.#end;
     if (this.#pieces.length === 0 && this.#tokens.length === 0 && end === undefined) return undefined;

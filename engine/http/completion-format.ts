@@ -6,7 +6,7 @@ import type { CompletionRequest } from './requests.ts';
 import type { Serving } from './serving.ts';
 import { continuousUsage, runningUsage, usageOf } from './usage.ts';
 
-/** vLLM's shapes of text completions. The choices of prompt p are p * n to p * n + n - 1. */
+/** Text completions in vLLM's shape. The choices of prompt p are numbers p * n to p * n + n - 1. */
 export function createCompletionFormat(
   serving: Serving,
   fields: CompletionRequest,
@@ -25,7 +25,7 @@ export function createCompletionFormat(
   const begun = new Set<Choice>();
 
   const head = { id, object: 'text_completion', created, model: modelName };
-  /** The prompt, where it is echoed: it stands before the first text of its choice. */
+  /** The prompt if it is echoed: it precedes the first text of its choice. */
   const echoOf = (choice: Choice) =>
     fields.echo === true && !begun.has(choice) ? (prompts[Math.floor(choice.index / n)]?.text ?? '') : '';
   const describe = (choice: Choice, delta: Delta) => {

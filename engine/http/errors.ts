@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type OpenAiErrorBody, openAiError } from '../../common/openai-error.ts';
 
-/** Every way in which a request can fail: the status and vLLM's `type`. */
+/** Every error of this API, with its status and vLLM's `type`. */
 const TABLE = {
   invalid: { status: 400, type: 'BadRequestError' },
   unknown_model: { status: 404, type: 'NotFoundError' },
@@ -46,7 +46,7 @@ export class ApiError extends Error {
 const MAX_PROBLEMS = 5;
 const MAX_VALUE_LENGTH = 80;
 
-/** The parsed body. Throws an `invalid` ApiError whose message names fields, values and bounds. */
+/** Parses a body. Throws an `invalid` ApiError whose message names fields, values and bounds. */
 export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.output<S> {
   const result = schema.safeParse(body);
   if (result.success) return result.data;

@@ -11,8 +11,8 @@ const generationConfig = z.object({
 });
 
 /**
- * The defaults of a model, from `generation_config.json` of its folder; greedy without that file, and where it says
- * `do_sample: false`. Throws when the file is not understood.
+ * The defaults of a model, from `generation_config.json` in its folder. Greedy without that file, or when it says
+ * `do_sample: false`. Throws when the file is not valid.
  */
 export function loadSamplingDefaults(folder: string): SamplingDefaults {
   const path = join(folder, 'generation_config.json');

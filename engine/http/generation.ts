@@ -15,15 +15,15 @@ export interface SequenceRequest {
 export interface GenerationOptions {
   engine: Engine;
   metrics: LatencyMetrics;
-  /** Of the answer. Clients can choose it, so the engine's ids have a random end. */
+  /** Id of the response. Clients can choose it, so the engine's ids get a random suffix. */
   id: string;
   sequences: readonly SequenceRequest[];
   cache: CacheOptions;
-  /** Called on the event loop when a choice has something new, or everything has failed. */
+  /** Called on the event loop when a choice has new output, or the request has failed. */
   onUpdate(): void;
 }
 
-/** All sequences of one request, from their submission to their end. */
+/** All sequences of one request, from submission to end. */
 export class Generation {
   readonly choices: readonly Choice[];
   readonly #options: GenerationOptions;
@@ -33,7 +33,7 @@ export class Generation {
   #aborted = false;
   #running: number;
 
-  /** Submits. Throws an `invalid` ApiError, and leaves nothing running, when the engine refuses a sequence. */
+  /** Submits all sequences. If the engine refuses one: throws an `invalid` ApiError and leaves nothing running. */
   constructor(options: GenerationOptions) {
     const { engine, id, sequences, cache } = options;
     this.#options = options;
@@ -61,23 +61,23 @@ export class Generation {
     }
   }
 
-  /** Why it cannot be finished. */
+  /** Why the request failed; undefined: it did not. */
   get failure(): ApiError | undefined {
     return this.#failure;
   }
 
-  /** Whether all sequences have come to their end, good or not. */
+  /** Whether all sequences have ended, well or not. */
   get settled(): boolean {
     return this.#failure !== undefined || this.#running === 0;
   }
 
-  /** Stops all sequences; nobody is told any more. */
+  /** Stops all sequences and reports nothing more. */
   abort(): void {
     this.#aborted = true;
     for (const submission of this.#submissions) submission.abort();
   }
 
-  /** Stops all sequences, and reports the failure. Does nothing when all have ended, or are not wanted any more. */
+  /** Stops all sequences and reports the failure. Does nothing when all have ended or were aborted. */
   fail(error: ApiError): void {
     if (this.#aborted || this.settled) return;
     this.#fail(error);

@@ -1,17 +1,16 @@
 /** Turns token ids into text. */
 export type Decode = (ids: readonly number[]) => string;
 
-/** The end of a text that stops inside a UTF-8 character. */
+/** How a text ends that stops inside a UTF-8 character. */
 const INCOMPLETE = '\uFFFD';
 
 /**
- * Text of a growing sequence, piece by piece: the pieces joined are what decoding the whole would give. Each step
- * decodes only the last few tokens: what a token adds depends on those before it (a space between words, the rest of
- * a character).
+ * Decodes a growing sequence piece by piece; the joined pieces equal the decoded whole. Each step decodes only the last
+ * few tokens, because what a token adds depends on those before it (a space between words, the rest of a character).
  */
 export class IncrementalDecoder {
   readonly #decode: Decode;
-  /** The tokens that the next piece depends on; the text of those before `#read` was given out. */
+  /** The tokens that the next piece depends on; the text of those before `#read` was already returned. */
   #window: number[];
   #read: number;
 
@@ -22,7 +21,7 @@ export class IncrementalDecoder {
     this.#read = before.length;
   }
 
-  /** The text that this token adds: empty while it ends inside a character. */
+  /** The text that this token adds; empty while it ends inside a character. */
   push(tokenId: number): string {
     this.#window.push(tokenId);
     const text = this.#pending();
@@ -31,7 +30,7 @@ export class IncrementalDecoder {
     return text;
   }
 
-  /** What was held back, at the end of the sequence. */
+  /** At the end of the sequence: the text that was held back. */
   flush(): string {
     const text = this.#pending();
     this.#advance();

@@ -3,7 +3,7 @@ import type { EmittedToken } from './choice.ts';
 /** How tokens are written; `token_id:N` when a client asks for ids. */
 export type TokenText = (tokenId: number) => string;
 
-/** The least that is reported: JSON has no minus infinity. */
+/** The lowest value that is reported: JSON has no minus infinity. */
 const LEAST = -9999;
 const atLeast = (logprob: number) => Math.max(logprob, LEAST);
 
@@ -21,7 +21,7 @@ export function chatLogprobs(tokens: readonly EmittedToken[], textOf: TokenText)
   };
 }
 
-/** `logprobs` of a text completion: parallel lists. `top_logprobs` holds the likeliest tokens and the chosen one. */
+/** `logprobs` of a text completion: parallel lists. `top_logprobs` has the likeliest tokens and the chosen one. */
 export function completionLogprobs(tokens: readonly EmittedToken[], textOf: TokenText): object {
   return {
     text_offset: tokens.map((token) => token.textOffset),

@@ -2,17 +2,17 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { REJECTS } from '../../common/protocol.ts';
 import { type Engine, type EngineInfo, type EngineStats, FINISH_REASONS, type FinishReason } from '../types.ts';
 
-/** Times that are measured where the answers are made, in seconds. */
+/** Times that are measured where responses are made, in seconds. */
 export interface LatencyMetrics {
   observeFirstToken(seconds: number): void;
   observeNextToken(seconds: number): void;
-  /** The end of a sequence; the reason as the client sees it: a stop string is `stop`. */
+  /** The end of a sequence, with the reason that the client sees: `stop` for a stop string. */
   observeEnd(reason: FinishReason, seconds: number): void;
 }
 
 export interface EngineMetrics extends LatencyMetrics {
   readonly registry: Registry;
-  /** A client left before the end of its answer. */
+  /** A client left before the end of its response. */
   countClientGone(): void;
 }
 
@@ -23,7 +23,7 @@ interface Reading {
   read(stats: EngineStats, info: EngineInfo): number;
 }
 
-/** What the engine counts, read at scrape time. vLLM's names where vLLM's meaning holds. */
+/** The engine's counts, read at scrape time. They have vLLM's names where they mean the same. */
 const READINGS: readonly Reading[] = [
   gauge('vllm:num_requests_running', 'Sequences in the running batch.', (s) => s.running),
   gauge('vllm:num_requests_waiting', 'Sequences waiting to be scheduled.', (s) => s.waiting),
@@ -58,13 +58,13 @@ const READINGS: readonly Reading[] = [
 const FIRST_TOKEN_BUCKETS = [
   0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160,
 ];
-// vLLM begins at 10 ms; this engine is faster than that.
+// vLLM's buckets begin at 10 ms; this engine is faster.
 const NEXT_TOKEN_BUCKETS = [
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10,
 ];
 const REQUEST_BUCKETS = [0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480];
 
-/** The metrics of one engine, in a registry of their own. Labels as in vLLM: `model_name` and `engine`. */
+/** The metrics of one engine, in a registry of their own. Labels are those of vLLM: `model_name` and `engine`. */
 export function createMetrics(engine: Pick<Engine, 'info' | 'stats'>, modelName: string): EngineMetrics {
   const registry = new Registry();
   registry.setDefaultLabels({ model_name: modelName, engine: '0' });

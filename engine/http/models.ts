@@ -2,7 +2,7 @@ import type { Request, Response } from 'express';
 import { ApiError } from './errors.ts';
 import type { Serving } from './serving.ts';
 
-/** Throws an `unknown_model` ApiError. No name means the one model there is. */
+/** Throws an `unknown_model` ApiError for another model's name. Without a name, the only model is meant. */
 export function checkModel(serving: Pick<Serving, 'modelName'>, model: string | null | undefined): void {
   if (model === undefined || model === null || model === '' || model === serving.modelName) return;
   throw new ApiError('unknown_model', `The model \`${model}\` does not exist.`, 'model');

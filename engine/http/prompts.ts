@@ -7,7 +7,7 @@ export interface Prompt {
   ids: readonly number[];
 }
 
-/** Runs an encoding; a word outside the vocabulary, or what the chat template raises, becomes an `invalid` ApiError. */
+/** Encodes a prompt. An unknown word or an error of the chat template becomes an `invalid` ApiError. */
 export function encodePrompt(field: string, encode: () => number[]): number[] {
   try {
     return encode();
@@ -17,7 +17,7 @@ export function encodePrompt(field: string, encode: () => number[]): number[] {
   }
 }
 
-/** Throws an `invalid` ApiError when a prompt is empty or holds an id that the model does not have. */
+/** Throws an `invalid` ApiError when a prompt is empty or contains an id outside the vocabulary. */
 export function checkPrompt(field: string, ids: readonly number[], info: EngineInfo): void {
   if (ids.length === 0) throw new ApiError('invalid', `${field} is empty: it must have at least 1 token`, field);
   checkTokenIds(field, ids, info);

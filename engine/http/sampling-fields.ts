@@ -1,12 +1,12 @@
 import { z } from 'zod';
 import { ApiError } from './errors.ts';
 
-/** Sequences that one request may ask for: `n`, and prompts times `n`. */
+/** Limit of sequences per request: `n`, and prompts times `n`. */
 export const MAX_CHOICES = 128;
 const MAX_STOP_STRINGS = 4;
 const MAX_LOGPROBS = 20;
 
-/** An integer field; one message for everything that can be wrong with it. */
+/** An integer field, with one message for everything that can be wrong with it. */
 export function integer(min: number, max: number, bounds = `from ${min} to ${max}`) {
   const error = `must be an integer ${max === Infinity ? `of at least ${min}` : bounds}`;
   return z.number({ error }).refine((value) => Number.isInteger(value) && value >= min && value <= max, { error });
@@ -21,7 +21,7 @@ const temperature = { error: 'must be a number of at least 0' };
 const stop = { error: `must be a string or up to ${MAX_STOP_STRINGS} strings, each of at least 1 character` };
 const stopString = z.string().min(1);
 
-/** What chat and text completions have in common. Null means absent, unknown fields are ignored. */
+/** The fields that chat and text completions share. Null means absent; unknown fields are ignored. */
 export const samplingFields = {
   model: z.string({ error: 'must be a string' }).nullish(),
   n: integer(1, MAX_CHOICES).nullish(),

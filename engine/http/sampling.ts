@@ -2,7 +2,7 @@ import type { EngineInfo, Sampling } from '../types.ts';
 import { ApiError } from './errors.ts';
 import type { SamplingFields } from './sampling-fields.ts';
 
-/** What holds when a request does not say. */
+/** Used where a request does not say. */
 export interface SamplingDefaults {
   /** 0 is greedy. */
   temperature: number;
@@ -11,10 +11,10 @@ export interface SamplingDefaults {
   topK: number;
 }
 
-/** crystal-mini computes rather than writes: greedy unless asked. vLLM would take 1.0 without a generation config. */
+/** Greedy, because crystal-mini computes rather than writes. vLLM's default without a generation config is 1.0. */
 export const GREEDY: SamplingDefaults = Object.freeze({ temperature: 0, topP: 1, topK: 0 });
 
-/** `wanted` was asked for and must fit; without it, `fallback` or what is left of the model's length. */
+/** `wanted` was requested and must fit. Without it: `fallback`, or what is left of the model's length. */
 export interface OutputLength {
   wanted: number | undefined;
   fallback: number;
@@ -56,13 +56,13 @@ function resolveMaxTokens(length: OutputLength, promptTokens: number, maxModelLe
   return length.wanted ?? Math.min(length.fallback, room);
 }
 
-/** Choice 0 of a seeded request repeats whatever `n` is; the others differ from it and from each other. */
+/** Choice 0 of a seeded request is the same for every `n`; the others differ from it and from each other. */
 export function forChoice(sampling: Sampling, choice: number): Sampling {
   return sampling.seed === undefined ? sampling : { ...sampling, seed: mixSeed(sampling.seed, choice) };
 }
 
 /**
- * 32 bits from a seed of up to 64 and a choice. Mixed (the finalizer of MurmurHash3), because the generators of
+ * A 32-bit seed from a 64-bit seed and a choice. The bits are mixed (MurmurHash3's finaliser), because generators with
  * neighbouring seeds start almost alike.
  */
 function mixSeed(seed: number, choice: number): number {

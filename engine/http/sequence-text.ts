@@ -4,7 +4,7 @@ import type { ChatTokenizer } from './tokenizer.ts';
 
 export interface TextOptions {
   tokenizer: ChatTokenizer;
-  /** Apart: `reasoning` and `content` are told apart at the think tokens. Together: everything is content, as it is. */
+  /** Apart: the think tokens separate `reasoning` from `content`. Together: everything is content, unchanged. */
   thinking: 'apart' | 'together';
   promptTokenIds: readonly number[];
   stop: readonly string[];
@@ -27,7 +27,7 @@ export class SequenceText {
     this.#options = options;
     this.#stops = new StopStrings(options.stop, options.includeStop);
     this.#channel = thinking === 'apart' && isThinking(tokenizer, promptTokenIds) ? 'reasoning' : 'content';
-    // A completion goes on where its prompt ends, so that its text can be appended to the prompt's.
+    // A completion continues its prompt, so that its text can be appended to the prompt's.
     const before = thinking === 'together' ? promptTokenIds.slice(-CONTEXT_TOKENS) : [];
     this.#decoder = tokenizer.createDecoder(skipSpecialTokens, before);
   }
@@ -37,7 +37,7 @@ export class SequenceText {
     return this.#stops.matched;
   }
 
-  /** Characters so far, held back ones included. */
+  /** Characters so far, including those that are held back. */
   get length(): number {
     return this.#length;
   }
@@ -46,7 +46,7 @@ export class SequenceText {
     return this.#reasoningTokens;
   }
 
-  /** The text that this token lets out. */
+  /** The text that can be shown after this token. */
   push(tokenId: number): TextPiece[] {
     const { tokenizer, thinking } = this.#options;
     if (thinking === 'apart') {
@@ -62,7 +62,7 @@ export class SequenceText {
     return this.#emit(this.#channel, this.#decoder.push(tokenId));
   }
 
-  /** What was held back, at the end of the sequence. */
+  /** At the end of the sequence: the text that was held back. */
   flush(): TextPiece[] {
     return [...this.#emit(this.#channel, this.#decoder.flush()), ...this.#stops.flush()];
   }
@@ -81,7 +81,7 @@ export class SequenceText {
   }
 }
 
-/** Enough for a decoder to know what the next token joins onto. */
+/** Enough tokens for a decoder to join the next one to the text. */
 const CONTEXT_TOKENS = 6;
 
 /** Whether a prompt ends inside a chain of thought: the chat template may open it. */

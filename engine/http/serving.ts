@@ -17,24 +17,24 @@ export interface Serving {
   readonly lifecycle: Lifecycle;
 }
 
-/** How long closing waits for readers that are slow. */
+/** How long closing waits for slow readers. */
 const CLOSE_MS = 1000;
 
-/** Which requests run, and whether new ones are taken. */
+/** The running requests, and whether new ones are accepted. */
 export class Lifecycle {
   readonly #running = new Set<Generation>();
   readonly #idle: (() => void)[] = [];
   #failed = false;
   #draining = false;
 
-  /** Why nothing new is taken; undefined while all is well. */
+  /** Why new requests are refused; undefined: they are accepted. */
   get refusal(): ApiError | undefined {
     if (this.#failed) return new ApiError('unavailable', 'The engine has failed; this server must be restarted.');
     if (this.#draining) return new ApiError('unavailable', 'This server is shutting down.');
     return undefined;
   }
 
-  /** Throws an `unavailable` ApiError when nothing new is taken, and what `Generation` throws. */
+  /** Throws an `unavailable` ApiError when new requests are refused, and what `Generation` throws. */
   start(options: GenerationOptions): Generation {
     if (this.refusal !== undefined) throw this.refusal;
     const generation = new Generation(options);
@@ -42,19 +42,19 @@ export class Lifecycle {
     return generation;
   }
 
-  /** The answer of a generation has left, or its client has. */
+  /** Call this when the response was sent or the client has left. */
   finish(generation: Generation): void {
     this.#running.delete(generation);
     if (this.#running.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** The engine is gone: what runs gets an error, what comes is refused. */
+  /** The engine has failed: running requests get an error, new ones are refused. */
   failAll(): void {
     this.#failed = true;
     this.#abortAll('The engine has failed.');
   }
 
-  /** Takes nothing new, and resolves when everything that runs has been answered. */
+  /** Refuses new requests, and resolves when all running ones have been answered. */
   drain(): Promise<void> {
     this.#draining = true;
     if (this.#running.size === 0) return Promise.resolve();
@@ -63,7 +63,7 @@ export class Lifecycle {
     });
   }
 
-  /** Takes nothing new, ends what runs with an error, and resolves when that has been sent: a second is enough. */
+  /** Refuses new requests, ends running ones with an error, and resolves when that was sent, or after a second. */
   async close(): Promise<void> {
     const drained = this.drain();
     this.#abortAll('This server is shutting down.');

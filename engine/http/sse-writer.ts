@@ -1,8 +1,8 @@
 import type { ServerResponse } from 'node:http';
 
 /**
- * Server-sent events on a response. After a write that the socket could not take, `writable` is false until it has
- * drained: whoever writes on regardless grows memory.
+ * Server-sent events on a response. After a write that filled the socket's buffer, `writable` is false until the buffer
+ * has drained; writing meanwhile costs memory.
  */
 export class SseWriter {
   readonly #response: ServerResponse;
@@ -29,7 +29,7 @@ export class SseWriter {
     this.#write(`data: ${JSON.stringify(data)}\n\n`);
   }
 
-  /** The end of a stream, good or not. */
+  /** Ends the stream, after success or failure. */
   done(): void {
     this.#write('data: [DONE]\n\n');
     this.#response.end();

@@ -1,4 +1,4 @@
-/** `marker` is text between the two that is never shown. */
+/** `marker` is the text between the two; it is never shown. */
 export type Channel = 'reasoning' | 'content' | 'marker';
 
 export interface TextPiece {
@@ -7,9 +7,9 @@ export interface TextPiece {
 }
 
 /**
- * Looks for stop strings in a text that comes in pieces. What could be the start of a stop string is held back until
- * the next pieces decide; at most one character less than the longest stop string. The earliest match counts, and of
- * two at the same place the one that was named first.
+ * Finds stop strings in a text that comes in pieces. Text that may be the start of a stop string is held back until the
+ * next pieces decide; that is at most one character less than the longest stop string. The earliest match counts. Of two
+ * matches at the same place, the one listed first counts.
  */
 export class StopStrings {
   readonly #stops: readonly string[];
@@ -24,12 +24,12 @@ export class StopStrings {
     this.#include = include;
   }
 
-  /** The stop string that was found; nothing is released after it. */
+  /** The stop string that was found; no text is returned after it. */
   get matched(): string | undefined {
     return this.#matched;
   }
 
-  /** Takes the next piece, and returns the text that no stop string can touch any more. */
+  /** Takes the next piece, and returns the text that cannot belong to a stop string any more. */
   push(piece: TextPiece): TextPiece[] {
     if (this.#matched !== undefined || piece.text === '') return [];
     if (this.#stops.length === 0) return [piece];
@@ -47,12 +47,12 @@ export class StopStrings {
     return this.#release(this.#text.length - this.#undecided());
   }
 
-  /** What was held back, when the text has ended. */
+  /** At the end of the text: what was held back. */
   flush(): TextPiece[] {
     return this.#matched === undefined ? this.#release(this.#text.length) : [];
   }
 
-  /** Length of the longest end of the text that some stop string begins with. */
+  /** Length of the longest suffix of the text that is the start of a stop string. */
   #undecided(): number {
     const longest = Math.max(...this.#stops.map((stop) => stop.length)) - 1;
     for (let length = Math.min(longest, this.#text.length); length > 0; length--) {

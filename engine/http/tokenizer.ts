@@ -10,7 +10,7 @@ export interface ChatMessage {
 }
 
 export interface TokenizerOptions {
-  /** The words around the chain of thought; each has to be one token. */
+  /** The words around the chain of thought; each must be one token. */
   thinkStart?: string;
   thinkEnd?: string;
   /** Added to the error about words outside the vocabulary. */
@@ -20,19 +20,19 @@ export interface TokenizerOptions {
 /** Text to token ids and back, for one model. */
 export interface ChatTokenizer {
   readonly vocabSize: number;
-  /** Undefined: the model has no such token, and nothing is separated from `content`. */
+  /** Undefined: the model has no such token, and everything is `content`. */
   readonly thinkStartId: number | undefined;
   readonly thinkEndId: number | undefined;
   readonly thinkStart: string;
   readonly thinkEnd: string;
   /** Throws UnknownWordsError. */
   encode(text: string, addSpecialTokens: boolean): number[];
-  /** Through the chat template, whose variables `variables` adds to. Throws UnknownWordsError, or what the template raises. */
+  /** Renders the chat template with `variables`. Throws UnknownWordsError, or what the template raises. */
   encodeChat(messages: readonly ChatMessage[], variables: Readonly<Record<string, unknown>>): number[];
   decode(ids: readonly number[], skipSpecialTokens: boolean): string;
   /** One token as text. */
   tokenText(id: number): string;
-  /** The text of a growing sequence; `before` are tokens it joins onto. */
+  /** Decodes a growing sequence; `before` are the tokens before it. */
   createDecoder(skipSpecialTokens: boolean, before?: readonly number[]): IncrementalDecoder;
 }
 
@@ -43,7 +43,7 @@ interface Config {
 
 /**
  * Reads `tokenizer.json`, `tokenizer_config.json` and the chat template (`chat_template.jinja`, or in the config) of a
- * Hugging Face folder. Throws when one is missing or not understood.
+ * Hugging Face folder. Throws when one is missing or not valid.
  */
 export function loadTokenizer(folder: string, options: TokenizerOptions = {}): ChatTokenizer {
   const config = readJson(join(folder, 'tokenizer_config.json')) as Config;
@@ -107,7 +107,7 @@ function readTemplate(folder: string, config: Config): string {
 const MAX_WORDS = 3;
 const MAX_WORD_LENGTH = 40;
 
-/** Said when a prompt holds words that crystal-mini does not know. */
+/** Shown when a prompt contains words that crystal-mini does not know. */
 const CRYSTAL_MINI_HINT =
   'crystal-mini is a tiny model that knows one task: it runs register programs, whose lines count down to L1 and give ' +
   'a register the sum of two registers or digits, modulo 10, and then answers what was asked. Try the prompt ' +

@@ -9,8 +9,8 @@ const equals =
 const empty: Neutral = (value) => typeof value === 'object' && value !== null && Object.keys(value).length === 0;
 
 /**
- * Fields of vLLM that this engine cannot honour, and the values with which they mean nothing. Silently ignoring one of
- * them would give a wrong answer, so other values are refused. Null is neutral everywhere.
+ * Fields of vLLM that this engine does not support, and the values that have no effect. Other values are refused, because
+ * ignoring them would give wrong results. Null never has an effect.
  */
 const FIELDS: Readonly<Record<string, Neutral>> = Object.freeze({
   frequency_penalty: equals(0),
@@ -38,7 +38,7 @@ const FIELDS: Readonly<Record<string, Neutral>> = Object.freeze({
   suffix: equals(''),
 });
 
-/** Throws an `invalid` ApiError that names the first field of `body` that this engine cannot honour. */
+/** Throws an `invalid` ApiError that names the first field of `body` that this engine does not support. */
 export function refuseUnsupported(body: Readonly<Record<string, unknown>>): void {
   for (const [field, neutral] of Object.entries(FIELDS)) {
     const value = body[field];

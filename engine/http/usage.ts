@@ -11,15 +11,15 @@ export interface Usage {
 }
 
 export interface UsageOptions {
-  /** Whether cached prompt tokens are told (vLLM: `--enable-prompt-tokens-details`). */
+  /** Whether to report cached prompt tokens (vLLM: `--enable-prompt-tokens-details`). */
   promptTokensDetails: boolean;
-  /** Whether reasoning tokens are told: where reasoning is separated from content. */
+  /** Whether to report reasoning tokens: only where reasoning is separated from content. */
   reasoning: boolean;
 }
 
 /**
- * Usage of a whole request. A prompt counts once, however many choices it has; its choices are `n` in a row. Of its
- * cached tokens the first choice's count, since the others find the prompt there in any case.
+ * Usage of a whole request. Each prompt counts once; its `n` choices follow each other. Only the cached tokens of its
+ * first choice count, because the other choices always find the prompt in the cache.
  */
 export function usageOf(choices: readonly Choice[], n: number, options: UsageOptions): Usage {
   const counts = choices.map((choice) => choice.counts);
@@ -36,7 +36,7 @@ export function usageOf(choices: readonly Choice[], n: number, options: UsageOpt
   );
 }
 
-/** Whether every chunk tells the usage so far. As in vLLM, only where usage was asked for. */
+/** Whether every chunk reports the usage so far. As in vLLM, only if usage was requested. */
 export function continuousUsage(fields: SamplingFields): boolean {
   const options = fields.stream_options;
   return options?.include_usage === true && options.continuous_usage_stats === true;

@@ -91,7 +91,7 @@ const PAGE = 65536;
 const ALIGN = 64;
 const MAX_PAGES = 65536;
 
-/** Memory for weights, cache and activations: handed out once, never freed. */
+/** Memory for weights, cache and activations. It is reserved once and never freed. */
 export class Arena {
   readonly memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES });
   #next = ALIGN;
@@ -105,13 +105,13 @@ export class Arena {
       try {
         this.memory.grow(missing);
       } catch {
-        throw new RangeError(`the model and its KV cache need ${this.#next} bytes; at most 4 GiB can be had`);
+        throw new RangeError(`the model and its KV cache need ${this.#next} bytes; at most 4 GiB is possible`);
       }
     }
     return at;
   }
 
-  /** Views become stale when a later `reserve` grows the memory: make them last. */
+  /** Views become stale when a later `reserve` grows the memory, so create them last. */
   floats(at: number, count: number): Float32Array {
     return new Float32Array(this.memory.buffer, at, count);
   }

@@ -40,7 +40,7 @@ export interface ModelConfig {
   ropeTheta: number;
 }
 
-/** Reads `folder`/config.json. Throws Error that names file and field when the model is of a kind that is not supported. */
+/** Reads `folder`/config.json. Throws an Error that names file and field when the model is not supported. */
 export function readModelConfig(folder: string): ModelConfig {
   const path = join(folder, 'config.json');
   const parsed = HfConfig.safeParse(JSON.parse(readFileSync(path, 'utf8')));

@@ -6,17 +6,17 @@ export interface Candidates {
   positions: ArrayLike<number>;
   /** Number of the head group, layer * KV heads + KV head. */
   group: number;
-  /** A figure of each. POSITION and RANDOM are not asked for. */
+  /** A figure of each candidate. Never called for POSITION and RANDOM. */
   figures(statistic: Statistic): ArrayLike<number>;
 }
 
 const KNOWN = new Set<number>(Object.values(Statistic).filter((value) => value > 0));
 const SCALES = new Set<number>(Object.values(Scale).filter((value) => value >= 0));
-/** Kept from a value of 0 and a draw of 0. */
+/** They keep the logarithms finite when a value or a draw is 0. */
 const LEAST_VALUE = 1e-9;
 const LEAST_DRAW = 2 ** -25;
 
-/** Whether a rule means something, and needs nothing but `available`. */
+/** Whether a rule is well-formed and needs only statistics in `available`. */
 export function isFollowable({ stages }: KeepRule, available: (statistic: Statistic) => boolean): boolean {
   return (
     stages.length > 0 &&
@@ -36,7 +36,7 @@ export function isFollowable({ stages }: KeepRule, available: (statistic: Statis
   );
 }
 
-/** Which `room` of the candidates stay; 1 for those. */
+/** Marks the `room` candidates that stay with 1. */
 export function keptBy({ stages, seed }: KeepRule, candidates: Candidates, room: number): Uint8Array {
   const { positions } = candidates;
   const count = positions.length;

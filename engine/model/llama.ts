@@ -5,10 +5,10 @@ import { BlockMerger, type MergeBlocks } from './merge.ts';
 import { type StatisticsOptions, TokenStatistics } from './token-statistics.ts';
 import { loadWeights, type Weights } from './weights.ts';
 
-/** A run of consecutive tokens of one sequence, to be computed in this step. */
+/** Consecutive tokens of one sequence that are computed in one step. */
 export interface Chunk {
   tokenIds: readonly number[];
-  /** Position of the first of them. */
+  /** Position of the first token. */
   position: number;
   /** Block table, logical order; 0 (the null block) is a hole. It covers the chunk's last position. */
   blocks: readonly number[];
@@ -16,7 +16,7 @@ export interface Chunk {
   logits: boolean;
   /** Measure what the last token attends to. */
   measure: boolean;
-  /** Which of the queries count for the statistics of the tokens that they read; undefined: none. */
+  /** Which queries count in the statistics of the tokens that they read; undefined: none. */
   counts?: CountedChunk | undefined;
 }
 
@@ -38,19 +38,19 @@ export interface ChunkResult {
   masses: Uint8Array | undefined;
 }
 
-/** What the engine's core needs of a model. */
+/** The model, as the engine's core uses it. */
 export interface StepModel {
   readonly config: Pick<ModelConfig, 'layers' | 'kvHeads' | 'eosTokenId'>;
   /** One pass over all chunks; results in their order. */
   forward(chunks: readonly Chunk[]): ChunkResult[];
   /**
-   * Puts the tokens of full blocks together; each layer and KV head keeps its own, by the rule. Without one, those that later
-   * tokens repeat least.
+   * Puts the tokens of full blocks into fewer blocks. Each layer and KV head keeps its own choice, by the rule; without
+   * one, the tokens that later tokens repeat least.
    */
   merge(blocks: MergeBlocks, rule?: KeepRule): void;
-  /** Whether `merge` can go by a rule. */
+  /** Whether `merge` can follow a rule. */
   canFollow(rule: KeepRule): boolean;
-  /** What is kept of each token from now on; undefined: nothing. */
+  /** The statistics of each token that are kept from now on; undefined: none. */
   keepStatistics(options: StatisticsOptions | undefined): void;
 }
 
@@ -338,7 +338,7 @@ export class LlamaModel implements StepModel {
   }
 }
 
-/** Blocks below a logical index that are no holes. */
+/** The number of resident blocks below a logical index. */
 function countResident(blocks: readonly number[], end: number): number {
   let count = 0;
   for (let i = 0; i < Math.min(end, blocks.length); i++) if (blocks[i] !== 0) count++;

@@ -6,11 +6,11 @@ import { KEPT_STATISTICS, type TokenStatistics } from './token-statistics.ts';
 
 /** Blocks of one sequence, all full, by their number in the pool. */
 export interface MergeBlocks {
-  /** Hold the tokens that are kept, afterwards. */
+  /** They hold the tokens that are kept. */
   into: readonly number[];
-  /** Are given up. */
+  /** They are freed. */
   from: readonly number[];
-  /** Other blocks of the sequence: repetitions in them count, and nothing in them changes. */
+  /** Other blocks of the sequence: repetitions in them count, but they do not change. */
   beside: readonly number[];
 }
 
@@ -20,7 +20,7 @@ export interface CacheLayout {
   kvHeads: number;
   headDim: number;
   blockSize: number;
-  /** Blocks, the null block counted. */
+  /** Blocks, including the null block. */
   blocks: number;
   maxPositions: number;
   keys: number;
@@ -32,7 +32,7 @@ export interface CacheLayout {
   sin: number;
 }
 
-/** Without a rule of the policy service: what later tokens repeat the most goes. */
+/** Used without a rule from the policy service: the tokens that later tokens repeat most are dropped. */
 const DEFAULT_RULE: KeepRule = {
   stages: [
     {
@@ -45,8 +45,7 @@ const DEFAULT_RULE: KeepRule = {
 };
 
 /**
- * Merges KV blocks: each layer and KV head keeps, of the tokens in them, those that a rule values most, and moves them
- * together.
+ * Merges KV blocks. Each layer and KV head keeps the tokens that a rule values most and moves them together.
  */
 export class BlockMerger {
   readonly #arena: Arena;
@@ -56,7 +55,7 @@ export class BlockMerger {
   /** Position of the token in each slot: [layers][blocks][kvHeads][blockSize]. */
   readonly #positions: Int32Array;
 
-  /** Nothing may be reserved in the arena afterwards. */
+  /** Nothing may be reserved in the arena after this. */
   constructor(arena: Arena, kernels: Kernels, layout: CacheLayout, statistics: TokenStatistics, room: MergeRoom) {
     this.#arena = arena;
     this.#layout = layout;
@@ -79,7 +78,7 @@ export class BlockMerger {
     };
   }
 
-  /** Takes note of a token that is stored in a block's slot `position % blockSize` of all heads of a layer. */
+  /** Records a token that is stored in slot `position % blockSize` of a block, for all heads of a layer. */
   stored(layer: number, block: number, position: number): void {
     const { kvHeads, blockSize } = this.#layout;
     const slot = this.#slot(layer, block, 0) + (position % blockSize);
@@ -98,12 +97,12 @@ export class BlockMerger {
     return ((layer * blocks + block) * kvHeads + head) * blockSize;
   }
 
-  /** Whether the tokens can be valued as a rule says: it means something, and what it needs is known or kept. */
+  /** Whether a rule can be followed: it is well-formed, and the statistics that it needs are known or kept. */
   canFollow(rule: KeepRule): boolean {
     return isFollowable(rule, (statistic) => this.#statistics.keeps(statistic) || !KEPT_STATISTICS.includes(statistic));
   }
 
-  /** Afterwards `into` holds the tokens that are kept, in any order, and what is in `from` means nothing. */
+  /** Moves the kept tokens into `into`, in any order. The content of `from` is undefined afterwards. */
   merge(merged: MergeBlocks, rule: KeepRule = DEFAULT_RULE): void {
     const { layers, kvHeads } = this.#layout;
     for (let layer = 0; layer < layers; layer++) {

@@ -7,7 +7,7 @@ export interface Tensor {
 
 /**
  * Reads a safetensors file of float32 tensors.
- * Throws Error that names the file when it is cut short, and the tensor when its type is another.
+ * Throws an Error that names the file when it is cut short, and the tensor when it has another type.
  */
 export function readSafetensors(path: string): Map<string, Tensor> {
   const file = readFileSync(path);

@@ -17,7 +17,7 @@ const COMPUTED: readonly Statistic[] = [
   Statistic.STATISTIC_RANDOM,
 ];
 
-/** What this engine can value tokens by. */
+/** The statistics by which this engine can value tokens. */
 export const KNOWN_STATISTICS: readonly Statistic[] = [...KEPT_STATISTICS, ...COMPUTED];
 
 /** Room for the tokens of one head group: vectors [tokens][headDim], positions and repetition [tokens]. */
@@ -187,7 +187,7 @@ function dot(a: Vector, b: Vector): number {
   return sum;
 }
 
-/** A vector of zeros stays. */
+/** Scales vectors to length 1; a vector of zeros stays. */
 function unit(vector: Vector): Float64Array {
   const length = Math.sqrt(dot(vector, vector));
   return Float64Array.from(vector, (value) => (length > 0 ? value / length : 0));

@@ -2,7 +2,7 @@ import { Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Arena, Kernels } from '../kernels/kernels.ts';
 import type { CacheLayout } from './merge.ts';
 
-/** Which statistics are kept, and after how many queries what they hold counts half. */
+/** Which statistics are kept, and after how many queries their values are halved. */
 export interface StatisticsOptions {
   statistics: ReadonlySet<Statistic>;
   attentionHalfLifeTokens: number;
@@ -70,7 +70,7 @@ export class TokenStatistics {
     return byName(() => arena.reserve(slotsOf(layout) * 4));
   }
 
-  /** From now on these are kept; those that were not kept begin at 0. undefined: none. */
+  /** Keeps these statistics from now on; new ones begin at 0. undefined: none. */
   keep(options: StatisticsOptions | undefined): void {
     const wanted = [...(options?.statistics ?? [])].flatMap((statistic) => PARTS.get(statistic) ?? []);
     for (const name of wanted) if (!this.#kept.has(name)) this.#floats[name].fill(0);
@@ -87,7 +87,7 @@ export class TokenStatistics {
     return PARTS.get(statistic)?.every((name) => this.#kept.has(name)) ?? false;
   }
 
-  /** A token is stored in a slot of all KV heads: nothing is known of it. */
+  /** A new token is stored in a slot of all KV heads: its statistics begin at 0. */
   stored(layer: number, block: number, offset: number): void {
     const { kvHeads, blockSize } = this.#layout;
     const slot = this.#slot(layer, block, 0) + offset;

@@ -283,12 +283,13 @@ test('in lockstep each request is measured at every n-th of its own tokens, in a
   assert.deepEqual(massSizes(messages, 2), [2, 0, 0, 3, 0, 0, 3, 0, 0]);
 });
 
-test('a head group that the model has not is not measured, and neither are the others', () => {
-  const { core, messages, run } = attached();
+test('with a head group that the model does not have, nothing is measured and nothing probed', () => {
+  const { core, messages, run, plan } = attached();
   core.configure({ headGroups: [0, 2], measureEvery: 1, probeTokens: 4, statistics: undefined });
-  core.submit(request('a', 16, { maxTokens: 12 }));
+  core.submit(request('a', 16));
   run(12);
-  assert.ok(messages.every((m) => m.$case !== 'step' || m.value.requests.every((r) => r.masses.length === 0)));
+  assert.ok(massSizes(messages, 1).every((size) => size === 0));
+  assert.equal(plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_UNSUPPORTED);
 });
 
 test('the end-of-sequence token, a stop token and the length end a sequence, each with its reason', () => {

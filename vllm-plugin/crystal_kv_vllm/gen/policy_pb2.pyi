@@ -9,9 +9,9 @@ Vocabulary
   head group      one KV head of one layer, flattened: layer * kv_heads + kv_head. A mass is the mean over the query
                   heads that share it.
   handle          engine-assigned number of a request, never reused within one engine instance.
-  epoch           counts how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
-  merged block    holds tokens of several logical blocks, other ones in each head group. Its mass is theirs.
-  log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for nothing.
+  epoch           how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
+  merged block    holds tokens of several logical blocks, different ones in each head group. Its mass is theirs.
+  log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for a mass of 0.
 
 All repeated scalars are packed. One AttachRequest stays below 4 MiB: an engine splits a larger step into several
 messages with the same step number and sets `more` on all but the last.
@@ -78,78 +78,88 @@ class _StatisticEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     STATISTIC_UNSPECIFIED: _Statistic.ValueType  # 0
     STATISTIC_ATTENTION: _Statistic.ValueType  # 1
-    """Kept for each slot of the cache while Configure.statistics names them. A merge moves them with their tokens. They are 0 when a
-    token is stored, and start anew when the cache is computed again.
-    Sum of p; what is there is halved every attention_half_life_tokens queries of the request.
+    """The following are kept for each slot of the cache while Configure.statistics names them. A merge moves them with
+    their tokens. They start at 0 when a token is stored, and again when the cache is computed again.
+
+    Sum of p. It loses half of its value every attention_half_life_tokens queries of the request.
     """
     STATISTIC_TOTAL: _Statistic.ValueType  # 2
     """Sum of p."""
     STATISTIC_PEAK: _Statistic.ValueType  # 3
-    """Running maximum of m; what is there is halved every peak_half_life_tokens queries of the request. Probes count: their
-    m raises it, without ageing it.
+    """Running maximum of m. It loses half of its value every peak_half_life_tokens queries of the request. Queries of
+    probes count: their m can raise it, but they do not age it.
     """
     STATISTIC_ANSWER: _Statistic.ValueType  # 4
-    """As PEAK, of the queries of answer probes alone."""
+    """As PEAK, but only queries of answer probes can raise it."""
     STATISTIC_WINDOW: _Statistic.ValueType  # 5
-    """Sum of p over the newest queries: those since the last position but one that is a multiple of 64."""
+    """Sum of p over the newest queries: those since the second-to-last position that is a multiple of 64."""
     STATISTIC_LAST: _Statistic.ValueType  # 6
     """p of the newest query."""
     STATISTIC_DISTINCT_KEYS: _Statistic.ValueType  # 16
-    """Computed when blocks are merged, among the tokens that may go (candidates) and all others of the output's full blocks.
-    Minus the highest cosine of the token's key, as it was before rotation, with that of a later token; 1 without a later
-    one. Rounded to .001.
+    """The following are computed when blocks are merged, from the tokens that may go (the candidates) and all others in
+    full blocks of the output.
+
+    Minus the highest cosine between the token's key, as it was before rotation, and the key of a later token; 1 for
+    the last token. Rounded to .001.
     """
     STATISTIC_DISTINCT_VALUES: _Statistic.ValueType  # 17
-    """The same of values."""
+    """The same for values."""
     STATISTIC_KEY_SIMILARITY: _Statistic.ValueType  # 18
-    """Mean cosine of the token's key, as it is stored (rotated), with those of the other candidates. High: redundant."""
+    """Mean cosine between the token's key, as it is stored (rotated), and those of the other candidates. High: redundant."""
     STATISTIC_KEY_DIFFERENCE: _Statistic.ValueType  # 19
-    """Minus the cosine of the token's key, before rotation, with the mean of the candidates' keys of length 1."""
+    """Minus the cosine between the token's key, before rotation, and the mean of the candidates' keys, each scaled to
+    length 1.
+    """
     STATISTIC_VALUE_RANGE: _Statistic.ValueType  # 20
-    """Largest less smallest component of the token's value."""
+    """Difference between the largest and the smallest component of the token's value."""
     STATISTIC_POSITION: _Statistic.ValueType  # 21
     """Position of the token."""
     STATISTIC_RANDOM: _Statistic.ValueType  # 22
     """Uniform in [0, 1), from KeepRule.seed, the token's position and its head group; see KeepRule."""
 
 class Statistic(_Statistic, metaclass=_StatisticEnumTypeWrapper):
-    """A figure of one token in one head group, by which a merge chooses what stays. In what follows p is the attention that a
-    query gives the token, mean over the query heads that share its keys, and m is the most of one of them. Every query of a
-    request beyond its prompt counts. Queries of the request's answer probes, from the end of thinking on, count where
-    it is said, for the blocks that they share with the request, and nowhere else.
+    """A figure of one token in one head group, by which a merge chooses what stays. Below, p is the attention that a query
+    gives to the token, averaged over the query heads that share its keys, and m is the highest among those heads. All
+    queries of a request after its prompt count. Queries of its answer probes count from the end of thinking on, only for
+    blocks that the probe shares with the request, and only for the statistics that say so.
     """
 
 STATISTIC_UNSPECIFIED: Statistic.ValueType  # 0
 STATISTIC_ATTENTION: Statistic.ValueType  # 1
-"""Kept for each slot of the cache while Configure.statistics names them. A merge moves them with their tokens. They are 0 when a
-token is stored, and start anew when the cache is computed again.
-Sum of p; what is there is halved every attention_half_life_tokens queries of the request.
+"""The following are kept for each slot of the cache while Configure.statistics names them. A merge moves them with
+their tokens. They start at 0 when a token is stored, and again when the cache is computed again.
+
+Sum of p. It loses half of its value every attention_half_life_tokens queries of the request.
 """
 STATISTIC_TOTAL: Statistic.ValueType  # 2
 """Sum of p."""
 STATISTIC_PEAK: Statistic.ValueType  # 3
-"""Running maximum of m; what is there is halved every peak_half_life_tokens queries of the request. Probes count: their
-m raises it, without ageing it.
+"""Running maximum of m. It loses half of its value every peak_half_life_tokens queries of the request. Queries of
+probes count: their m can raise it, but they do not age it.
 """
 STATISTIC_ANSWER: Statistic.ValueType  # 4
-"""As PEAK, of the queries of answer probes alone."""
+"""As PEAK, but only queries of answer probes can raise it."""
 STATISTIC_WINDOW: Statistic.ValueType  # 5
-"""Sum of p over the newest queries: those since the last position but one that is a multiple of 64."""
+"""Sum of p over the newest queries: those since the second-to-last position that is a multiple of 64."""
 STATISTIC_LAST: Statistic.ValueType  # 6
 """p of the newest query."""
 STATISTIC_DISTINCT_KEYS: Statistic.ValueType  # 16
-"""Computed when blocks are merged, among the tokens that may go (candidates) and all others of the output's full blocks.
-Minus the highest cosine of the token's key, as it was before rotation, with that of a later token; 1 without a later
-one. Rounded to .001.
+"""The following are computed when blocks are merged, from the tokens that may go (the candidates) and all others in
+full blocks of the output.
+
+Minus the highest cosine between the token's key, as it was before rotation, and the key of a later token; 1 for
+the last token. Rounded to .001.
 """
 STATISTIC_DISTINCT_VALUES: Statistic.ValueType  # 17
-"""The same of values."""
+"""The same for values."""
 STATISTIC_KEY_SIMILARITY: Statistic.ValueType  # 18
-"""Mean cosine of the token's key, as it is stored (rotated), with those of the other candidates. High: redundant."""
+"""Mean cosine between the token's key, as it is stored (rotated), and those of the other candidates. High: redundant."""
 STATISTIC_KEY_DIFFERENCE: Statistic.ValueType  # 19
-"""Minus the cosine of the token's key, before rotation, with the mean of the candidates' keys of length 1."""
+"""Minus the cosine between the token's key, before rotation, and the mean of the candidates' keys, each scaled to
+length 1.
+"""
 STATISTIC_VALUE_RANGE: Statistic.ValueType  # 20
-"""Largest less smallest component of the token's value."""
+"""Difference between the largest and the smallest component of the token's value."""
 STATISTIC_POSITION: Statistic.ValueType  # 21
 """Position of the token."""
 STATISTIC_RANDOM: Statistic.ValueType  # 22
@@ -207,7 +217,7 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     FINISH_REASON_ABORT: _FinishReason.ValueType  # 3
     FINISH_REASON_DROPPED: _FinishReason.ValueType  # 4
-    """A probe that was given up: its parent ended or there was no room."""
+    """A probe was ended early: its parent ended, or its memory was needed."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper): ...
 
@@ -216,7 +226,7 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 FINISH_REASON_ABORT: FinishReason.ValueType  # 3
 FINISH_REASON_DROPPED: FinishReason.ValueType  # 4
-"""A probe that was given up: its parent ended or there was no room."""
+"""A probe was ended early: its parent ended, or its memory was needed."""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 class _Reject:
@@ -234,15 +244,15 @@ class _RejectEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     REJECT_FUTURE_STEP: _Reject.ValueType  # 5
     """based_on_step is newer than the engine's own step."""
     REJECT_NOT_RESIDENT: _Reject.ValueType  # 6
-    """A hole already."""
+    """It is already a hole."""
     REJECT_SHARED: _Reject.ValueType  # 7
-    """Used by another request as well."""
+    """Another request uses it too."""
     REJECT_DISABLED: _Reject.ValueType  # 8
     """Evictions are switched off at the engine."""
     REJECT_INVALID_MERGE: _Reject.ValueType  # 9
-    """A merge without a block to keep or to free, or that names a block twice."""
+    """A merge has no block to keep or none to free, or names a block twice."""
     REJECT_UNKNOWN_RULE: _Reject.ValueType  # 10
-    """A merge by a rule with terms that the engine does not know or does not keep, or that is not well-formed."""
+    """The rule of a merge is not well-formed, or needs a statistic that the engine does not know or does not keep."""
 
 class Reject(_Reject, metaclass=_RejectEnumTypeWrapper): ...
 
@@ -255,15 +265,15 @@ REJECT_OUT_OF_RANGE: Reject.ValueType  # 4
 REJECT_FUTURE_STEP: Reject.ValueType  # 5
 """based_on_step is newer than the engine's own step."""
 REJECT_NOT_RESIDENT: Reject.ValueType  # 6
-"""A hole already."""
+"""It is already a hole."""
 REJECT_SHARED: Reject.ValueType  # 7
-"""Used by another request as well."""
+"""Another request uses it too."""
 REJECT_DISABLED: Reject.ValueType  # 8
 """Evictions are switched off at the engine."""
 REJECT_INVALID_MERGE: Reject.ValueType  # 9
-"""A merge without a block to keep or to free, or that names a block twice."""
+"""A merge has no block to keep or none to free, or names a block twice."""
 REJECT_UNKNOWN_RULE: Reject.ValueType  # 10
-"""A merge by a rule with terms that the engine does not know or does not keep, or that is not well-formed."""
+"""The rule of a merge is not well-formed, or needs a statistic that the engine does not know or does not keep."""
 Global___Reject: typing_extensions.TypeAlias = Reject
 
 class _ProbeAnswer:
@@ -294,21 +304,21 @@ class _ScaleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumType
     SCALE_UNSPECIFIED: _Scale.ValueType  # 0
     """As it is."""
     SCALE_RANK: _Scale.ValueType  # 1
-    """Its rank, ascending, divided by the number of candidates; of equal figures the newest token ranks higher."""
+    """Its rank from 0, ascending, divided by the number of candidates. Of equal figures, the newest token ranks higher."""
     SCALE_SHARE: _Scale.ValueType  # 2
-    """Divided by the sum of all."""
+    """Divided by the sum of all figures."""
     SCALE_SOFTMAX: _Scale.ValueType  # 3
     """Softmax."""
 
 class Scale(_Scale, metaclass=_ScaleEnumTypeWrapper):
-    """What a figure becomes before it is weighed; among all candidates of a head group, taken or not."""
+    """How a figure is scaled before its weight is applied, among all candidates of a head group, taken or not."""
 
 SCALE_UNSPECIFIED: Scale.ValueType  # 0
 """As it is."""
 SCALE_RANK: Scale.ValueType  # 1
-"""Its rank, ascending, divided by the number of candidates; of equal figures the newest token ranks higher."""
+"""Its rank from 0, ascending, divided by the number of candidates. Of equal figures, the newest token ranks higher."""
 SCALE_SHARE: Scale.ValueType  # 2
-"""Divided by the sum of all."""
+"""Divided by the sum of all figures."""
 SCALE_SOFTMAX: Scale.ValueType  # 3
 """Softmax."""
 Global___Scale: typing_extensions.TypeAlias = Scale
@@ -403,7 +413,7 @@ class Hello(google.protobuf.message.Message):
     """The lowest and the highest ProtocolVersion that the engine speaks."""
     protocol_max: builtins.int
     engine_id: builtins.str
-    """Stable name of the engine; of two streams with one name the newer instance wins."""
+    """Stable name of the engine. When two streams have the same name, the newer one wins."""
     instance_id: builtins.str
     """Random for each process."""
     model: builtins.str
@@ -418,7 +428,7 @@ class Hello(google.protobuf.message.Message):
     """Protections that the engine enforces: the first tokens of a request, and its newest tokens."""
     recent_tokens: builtins.int
     lockstep: builtins.bool
-    """The engine waits (bounded) for the plan of step N before it schedules N + 1."""
+    """The engine waits for the plan of step N before it schedules step N + 1, but not without end."""
     @property
     def end_of_thinking(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenSequence]:
         """Token sequences that end the thinking phase; none: the whole output is one phase."""
@@ -431,7 +441,7 @@ class Hello(google.protobuf.message.Message):
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]: ...
     @property
     def statistics(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Statistic.ValueType]:
-        """What the engine can value tokens by when it merges; none: merges keep tokens by the engine's own choice."""
+        """The figures by which the engine can choose tokens when it merges; none: it only knows merges without a rule."""
 
     def __init__(
         self,
@@ -461,8 +471,8 @@ Global___Hello: typing_extensions.TypeAlias = Hello
 
 @typing.final
 class Snapshot(google.protobuf.message.Message):
-    """The requests that are alive when a stream is made anew. The first message after Welcome and Configure, also when there
-    are none.
+    """The requests that are alive when a stream begins. It is the first message after Welcome and Configure, and is sent
+    even when there are none.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -497,13 +507,13 @@ class Started(google.protobuf.message.Message):
     crystalkv_id: builtins.str
     """The gateway's id for the request; empty when it did not come through a gateway."""
     choice_index: builtins.int
-    """Which of the n choices of one API request."""
+    """Number of the choice, for an API request with several."""
     prompt_tokens: builtins.int
     epoch: builtins.int
     parent_handle: builtins.int
     """Set on an answer probe: the running request it was forked from."""
     computed_tokens: builtins.int
-    """Computed tokens at this moment; for a fork the tokens it shares with its parent."""
+    """Tokens in the cache at this moment; for a fork, the tokens that it shares with its parent."""
     @property
     def options(self) -> Global___RequestOptions: ...
     @property
@@ -594,10 +604,10 @@ Global___PoolState: typing_extensions.TypeAlias = PoolState
 class Step(google.protobuf.message.Message):
     """One engine step, sent after it was computed.
 
-    While the service is slower than the engine, at most 64 steps wait at the engine. When one more comes, the oldest of
-    them is dropped and counted, in lockstep too: the newest state is worth more. Steps count, not messages: what waits of
-    a step in several messages is dropped together. What a dropped step said is lost; the next entry of a request has its
-    whole state again. All other messages are kept, in order. When 4096 messages wait, the engine gives the stream up; the
+    When the service is slower than the engine, up to 64 steps wait at the engine. When another one comes, the oldest is
+    dropped and counted, in lockstep too: the newest state is worth more. Steps are counted, not messages: the waiting
+    messages of one step are dropped together. What a dropped step reported is lost; the next entry of a request has its
+    full state. All other messages are kept, in order. When 4096 messages wait, the engine closes the stream, and the
     next one begins with a snapshot.
     """
 
@@ -608,15 +618,15 @@ class Step(google.protobuf.message.Message):
     REQUESTS_FIELD_NUMBER: builtins.int
     MORE_FIELD_NUMBER: builtins.int
     step: builtins.int
-    """Rises. A step with nothing to report may be left out, except in lockstep."""
+    """Numbers rise. Except in lockstep, a step with nothing to report may be left out."""
     more: builtins.bool
     @property
     def pool(self) -> Global___PoolState: ...
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestStep]:
-        """Requests that were computed. One that was not measured may be left out while its epoch, its phase and its blocks (in
-        use, filled, out of the protected window) are those of its last entry, except in lockstep. An engine may also send
-        them all.
+        """Requests that were computed. Except in lockstep, the engine may leave out a request that was not measured, as long
+        as its epoch, its phase and its counts of blocks (in use, full, older than the protected newest tokens) have not
+        changed since its last entry.
         """
 
     def __init__(
@@ -650,8 +660,8 @@ class RequestStep(google.protobuf.message.Message):
     """Tokens whose keys and values are in the cache after this step."""
     phase: Global___Phase.ValueType
     masses: builtins.bytes
-    """Log codes, head group by head group (those that Configure names, in its order), within a group one byte for each
-    resident block in logical order; empty: not measured at this step.
+    """Log codes, one head group after the other: those that Configure names, in its order. In each group, one byte per
+    resident block, in logical order. Empty: not measured in this step.
     """
     @property
     def segment_starts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -680,7 +690,7 @@ class Preempted(google.protobuf.message.Message):
     EPOCH_FIELD_NUMBER: builtins.int
     handle: builtins.int
     epoch: builtins.int
-    """The new epoch. Nothing of the request is in the cache."""
+    """The new epoch. The cache holds nothing of the request."""
     def __init__(
         self,
         *,
@@ -704,7 +714,7 @@ class Finished(google.protobuf.message.Message):
     reason: Global___FinishReason.ValueType
     generated_tokens: builtins.int
     probe_tokens: builtins.int
-    """Tokens that a probe made the engine compute, prefill of its suffix included; 0 for requests."""
+    """Tokens that were computed for a probe, including the prefill of its suffix; 0 for requests."""
     def __init__(
         self,
         *,
@@ -720,8 +730,8 @@ Global___Finished: typing_extensions.TypeAlias = Finished
 
 @typing.final
 class Ack(google.protobuf.message.Message):
-    """What the engine did with a plan; its word is the truth. It comes after every Step that was still computed with the
-    blocks, and before the first that was computed without them.
+    """What the engine did with a plan; the service goes by this. It comes after every Step that was still computed with the
+    blocks, and before the first one that was computed without them.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -731,7 +741,7 @@ class Ack(google.protobuf.message.Message):
     REQUESTS_FIELD_NUMBER: builtins.int
     plan_sequence: builtins.int
     applied_at_step: builtins.int
-    """Step before which the plan was applied."""
+    """The plan was applied before this step."""
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestAck]: ...
     def __init__(
@@ -759,16 +769,16 @@ class RequestAck(google.protobuf.message.Message):
     handle: builtins.int
     epoch: builtins.int
     probe: Global___ProbeAnswer.ValueType
-    """Set when the plan wished for a probe."""
+    """Set when the plan asked for a probe."""
     @property
     def evicted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Blocks that became holes, ascending; those that a merge freed too."""
+        """Blocks that became holes, ascending, including those that a merge freed."""
 
     @property
     def rejected(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RejectedBlocks]: ...
     @property
     def merged(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
-        """Merges that were carried out, in the plan's order; without their rules."""
+        """Merges that were carried out, in the order of the plan, without their rules."""
 
     def __init__(
         self,
@@ -845,7 +855,7 @@ class Welcome(google.protobuf.message.Message):
 
     PROTOCOL_FIELD_NUMBER: builtins.int
     protocol: builtins.int
-    """The highest ProtocolVersion that both speak."""
+    """The highest ProtocolVersion that both sides speak."""
     def __init__(
         self,
         *,
@@ -865,23 +875,26 @@ class Configure(google.protobuf.message.Message):
     PROBE_TOKENS_FIELD_NUMBER: builtins.int
     STATISTICS_FIELD_NUMBER: builtins.int
     measure_every: builtins.int
-    """Steps from one measurement of a request to the next; 0: no request is measured. Only a step that computes a
-    request's next token can be measured.
-    In lockstep a request's own tokens count: the step after g generated tokens is measured when g is a multiple of
-    this number. So a request is measured at the same tokens in any company, and runs can be repeated.
-    Otherwise the engine's steps count: when Step.step is a multiple of this number, all requests in the step are
-    measured together, which costs little more than measuring one of them.
-    Probes are measured at each of their steps, requests in MODE_OFF at none.
+    """How often requests are measured; 0: never. A request is measured only in steps that compute its next token.
+
+    In lockstep, a request's own tokens are counted: it is measured in the step that computes the token after g generated
+    ones, where g is a multiple of this number. So it is measured at the same tokens whatever else runs, and a run can
+    be repeated. Otherwise the engine's steps are counted: when Step.step is a multiple of this number, all requests in
+    the step are measured together, which costs little more than measuring one of them.
+
+    Probes are measured in every step. Requests in MODE_OFF are never measured.
     """
     probe_tokens: builtins.int
-    """Most tokens that a probe generates after the end-of-thinking sequence."""
+    """A probe generates at most this many tokens after the end-of-thinking sequence."""
     @property
     def head_groups(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Head groups to measure; empty: all. A number that is no head group: the engine measures nothing, and says so."""
+        """Head groups to measure; empty: all. If one of them does not exist, the engine logs an error, measures nothing and
+        starts no probe.
+        """
 
     @property
     def statistics(self) -> Global___KeptStatistics:
-        """Unset: none are kept."""
+        """Unset: no statistics are kept."""
 
     def __init__(
         self,
@@ -906,11 +919,11 @@ class KeptStatistics(google.protobuf.message.Message):
     ATTENTION_HALF_LIFE_TOKENS_FIELD_NUMBER: builtins.int
     PEAK_HALF_LIFE_TOKENS_FIELD_NUMBER: builtins.int
     attention_half_life_tokens: builtins.float
-    """In queries of the request; above 0. For ATTENTION; for PEAK and ANSWER."""
+    """In queries of the request, above 0. The first is for ATTENTION, the second for PEAK and ANSWER."""
     peak_half_life_tokens: builtins.float
     @property
     def statistics(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Statistic.ValueType]:
-        """Of those below DISTINCT_KEYS; what the engine did not announce is passed over."""
+        """Only those with a number below DISTINCT_KEYS. The engine ignores those that it did not announce."""
 
     def __init__(
         self,
@@ -926,7 +939,7 @@ Global___KeptStatistics: typing_extensions.TypeAlias = KeptStatistics
 
 @typing.final
 class Plan(google.protobuf.message.Message):
-    """Sent for every step of a lockstep engine, also when it is empty; otherwise only when there is something to do."""
+    """Sent for every step of a lockstep engine, even when it is empty; otherwise only when there is something to do."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -940,8 +953,8 @@ class Plan(google.protobuf.message.Message):
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestPlan]: ...
     @property
     def stop_probes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Probes that have said enough: the engine ends them as if their answer had ended (FINISH_REASON_STOP). Handles that
-        are no probes any more are passed over. An engine that does not know the field lets them write to their end.
+        """Probes that have served their purpose: the engine ends them as if their answer were complete (FINISH_REASON_STOP),
+        and ignores handles that are not probes. An engine that does not know this field lets them run to their end.
         """
 
     def __init__(
@@ -959,10 +972,11 @@ Global___Plan: typing_extensions.TypeAlias = Plan
 
 @typing.final
 class Merge(google.protobuf.message.Message):
-    """Puts the tokens of several blocks into fewer. Of all the tokens of `into` and `from`, the candidates, each layer and KV
-    head keeps as many as `into` holds, by `rule` (the engine sees tokens, the service sees blocks). Keys are stored rotated, so that a token may lie in any slot. The blocks of `into` are full before
-    and after, those of `from` become holes. It is done as a whole or not at all; what was in the way is in
-    RequestAck.rejected. A block that anyone else uses as well, be it a probe, is never merged.
+    """Puts the tokens of several blocks into fewer blocks. The tokens of `into` and `from` are the candidates. Each layer
+    and KV head keeps as many of them as `into` holds, chosen by `rule`: the engine sees tokens, the service only sees
+    blocks. Keys are stored rotated, so a token may be in any slot. The blocks of `into` are full before and after; those
+    of `from` become holes. A merge is carried out completely or not at all; RequestAck.rejected says why not. A block
+    that is used by another request or by a probe is never merged.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -972,11 +986,11 @@ class Merge(google.protobuf.message.Message):
     RULE_FIELD_NUMBER: builtins.int
     @property
     def into(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Logical blocks, each ascending; at least one of either, none in both."""
+        """Logical blocks, ascending. Each list has at least one; none is in both."""
 
     @property
     def rule(self) -> Global___KeepRule:
-        """Unset: those stay whose DISTINCT_KEYS is highest. A rule that the engine cannot follow: REJECT_UNKNOWN_RULE."""
+        """Unset: the tokens with the highest DISTINCT_KEYS stay. If the engine cannot follow the rule: REJECT_UNKNOWN_RULE."""
 
     def __init__(
         self,
@@ -993,9 +1007,9 @@ Global___Merge: typing_extensions.TypeAlias = Merge
 
 @typing.final
 class KeepRule(google.protobuf.message.Message):
-    """Which candidates stay, for each layer and KV head by itself. The stages fill the room one after the other: each takes
-    the tokens that it values most of those that are not taken yet. Values are compared as float32; of
-    equal ones the newest token stays.
+    """Which candidates stay; each layer and KV head decides by itself. The stages fill the room one after the other: each
+    takes those of the remaining tokens that it values most. Values are compared as float32; the newest of equal tokens
+    stays.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -1003,8 +1017,8 @@ class KeepRule(google.protobuf.message.Message):
     STAGES_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     seed: builtins.int
-    """Of RANDOM and of sampling. The number drawn for a token is the upper 24 bits, divided by 2^24, of fmix32 (the finaliser
-    of MurmurHash3) of: seed xor position * 0x9E3779B1 xor head group * 0x85EBCA77, modulo 2^32.
+    """For RANDOM and for sampling. The number drawn for a token is the upper 24 bits, divided by 2^24, of
+    fmix32(seed xor position * 0x9E3779B1 xor head group * 0x85EBCA77), modulo 2^32; fmix32 is MurmurHash3's finaliser.
     """
     @property
     def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KeepStage]:
@@ -1029,14 +1043,14 @@ class KeepStage(google.protobuf.message.Message):
     TERMS_FIELD_NUMBER: builtins.int
     SAMPLED_FIELD_NUMBER: builtins.int
     share: builtins.float
-    """Share of the room that it fills, rounded down, in (0, 1]. The last stage fills what is left, whatever it says."""
+    """The stage fills this share of the room, in (0, 1], rounded down. The last stage fills the rest, whatever its share."""
     sampled: builtins.bool
-    """Sampled without replacement in proportion to the values; those below 0 count as 0. What counts is
-    log(value + 1e-9) - log(-log(u + 2^-25)), u drawn as for RANDOM with seed + 1.
+    """Tokens are sampled without replacement, in proportion to their values; a negative value counts as 0. Those with the
+    highest log(value + 1e-9) - log(-log(u + 2^-25)) stay, with u drawn as for RANDOM but with seed + 1.
     """
     @property
     def terms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KeepTerm]:
-        """A token's value is the sum of its terms. At least one."""
+        """At least one. A token's value is the sum of its terms."""
 
     def __init__(
         self,
@@ -1062,7 +1076,9 @@ class KeepTerm(google.protobuf.message.Message):
     weight: builtins.float
     scale: Global___Scale.ValueType
     pool: builtins.int
-    """Odd: each token first takes the highest figure within a window of so many candidates, in the order of positions. 0: its own."""
+    """Odd: each token takes the highest figure within a window of this many candidates, centred on it, in the order of
+    positions. 0: its own figure.
+    """
     def __init__(
         self,
         *,
@@ -1090,8 +1106,9 @@ class RequestPlan(google.protobuf.message.Message):
     epoch: builtins.int
     probe: builtins.bool
     release_thinking: builtins.bool
-    """Said once: nobody will read this request's output again but its answer, in another place. When it ends, what it
-    thought is reused before all other free blocks and leaves the prefix cache, so that prompts stay there longer.
+    """Sent once. Nobody will continue from this request's thinking; at most its answer is used again, at other positions.
+    When the request ends, the blocks of its thinking leave the prefix cache and are reused before all other free
+    blocks, so prompts stay cached longer.
     """
     @property
     def evict(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -1099,7 +1116,7 @@ class RequestPlan(google.protobuf.message.Message):
 
     @property
     def merges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
-        """Carried out after the evictions, in this order. For engines with CAPABILITY_MERGE."""
+        """Carried out after the evictions, in this order. Only for engines with CAPABILITY_MERGE."""
 
     def __init__(
         self,
@@ -1168,42 +1185,42 @@ class RequestState(google.protobuf.message.Message):
     resident_blocks: builtins.int
     evicted_blocks: builtins.int
     peak_resident_blocks: builtins.int
-    """Most blocks that were resident at once. A full cache would hold `blocks`."""
+    """The highest number of blocks that were resident at once. A full cache would hold `blocks`."""
     evictable_from: builtins.int
-    """First logical block that may be evicted and the one after the last."""
+    """The first logical block that may be evicted, and the one after the last."""
     evictable_to: builtins.int
     probes: builtins.int
     probe_tokens: builtins.int
     cold: builtins.bool
-    """Nothing is evicted before a cold request was measured or probed."""
+    """Nothing is evicted from a cold request until it has been measured or probed."""
     canary: builtins.bool
-    """In shadow mode because its profile keeps a share of canaries."""
+    """The request is in shadow mode because its profile keeps a share of requests as canaries."""
     ended: builtins.bool
-    """In a Watch: it has ended, and this is its last state, told once."""
+    """Only in a Watch: the request has ended. Its last state is sent once."""
     @property
     def keep_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Keep value per logical block; lowest leaves first."""
+        """Value of keeping each logical block; the lowest is evicted first."""
 
     @property
     def segment_starts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
     def probe_masses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Answer probe: mass per logical block (running maximum)."""
+        """Mass that answer probes gave to each logical block (running maximum)."""
 
     @property
     def block_hits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Measured steps at which some head group read the block (the profile's hit test), per logical block, and the tokens in
-        the cache at the last of them; 0: at none. Only blocks that may be evicted are looked at. Counted from the request's
-        start where its policy needs hits, and otherwise from the moment at which the request was first asked for. Empty:
-        nothing was counted yet.
+        """For each logical block: the measured steps in which some head group read it (by the profile's hit test), and the
+        tokens in the cache at the last of them; 0: never read. Only blocks that may be evicted are counted. Counting
+        starts with the request where its policy needs hits, and otherwise when its state is first asked for. Empty: not
+        counted yet.
         """
 
     @property
     def last_hit_tokens(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
     def segment_masses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """What answer probes read of the segment that begins at each of segment_starts: the probe masses of its blocks, a
-        block that lies in several segments shared out by tokens. Empty: no probe yet.
+        """For each of segment_starts, what answer probes read of the segment that begins there: the probe masses of its
+        blocks. A block in several segments is divided among them by tokens. Empty: no probe yet.
         """
 
     def __init__(

@@ -82,7 +82,7 @@ class KvPolicyServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRequest(self, request, context):
-        """What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago.
+        """What is known about one request; NOT_FOUND when it is unknown or ended more than 30 s ago.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

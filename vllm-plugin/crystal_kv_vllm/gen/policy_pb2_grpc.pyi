@@ -9,9 +9,9 @@ Vocabulary
   head group      one KV head of one layer, flattened: layer * kv_heads + kv_head. A mass is the mean over the query
                   heads that share it.
   handle          engine-assigned number of a request, never reused within one engine instance.
-  epoch           counts how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
-  merged block    holds tokens of several logical blocks, other ones in each head group. Its mass is theirs.
-  log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for nothing.
+  epoch           how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
+  merged block    holds tokens of several logical blocks, different ones in each head group. Its mass is theirs.
+  log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for a mass of 0.
 
 All repeated scalars are packed. One AttachRequest stays below 4 MiB: an engine splits a larger step into several
 messages with the same step number and sets `more` on all but the last.
@@ -42,7 +42,7 @@ class KvPolicyStub:
     Attach: grpc.StreamStreamMultiCallable[policy_pb2.AttachRequest, policy_pb2.AttachResponse]
     """One stream per engine instance. The engine speaks first (Hello), the service answers with Welcome and Configure."""
     GetRequest: grpc.UnaryUnaryMultiCallable[policy_pb2.GetRequestRequest, policy_pb2.GetRequestResponse]
-    """What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago."""
+    """What is known about one request; NOT_FOUND when it is unknown or ended more than 30 s ago."""
     ListRequests: grpc.UnaryUnaryMultiCallable[policy_pb2.ListRequestsRequest, policy_pb2.ListRequestsResponse]
     Watch: grpc.UnaryStreamMultiCallable[policy_pb2.WatchRequest, policy_pb2.WatchResponse]
     """Pool and request states, at most one message per interval and engine."""
@@ -56,7 +56,7 @@ class KvPolicyAsyncStub(KvPolicyStub):
     Attach: grpc.aio.StreamStreamMultiCallable[policy_pb2.AttachRequest, policy_pb2.AttachResponse]  # type: ignore[assignment]
     """One stream per engine instance. The engine speaks first (Hello), the service answers with Welcome and Configure."""
     GetRequest: grpc.aio.UnaryUnaryMultiCallable[policy_pb2.GetRequestRequest, policy_pb2.GetRequestResponse]  # type: ignore[assignment]
-    """What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago."""
+    """What is known about one request; NOT_FOUND when it is unknown or ended more than 30 s ago."""
     ListRequests: grpc.aio.UnaryUnaryMultiCallable[policy_pb2.ListRequestsRequest, policy_pb2.ListRequestsResponse]  # type: ignore[assignment]
     Watch: grpc.aio.UnaryStreamMultiCallable[policy_pb2.WatchRequest, policy_pb2.WatchResponse]  # type: ignore[assignment]
     """Pool and request states, at most one message per interval and engine."""
@@ -79,7 +79,7 @@ class KvPolicyServicer(metaclass=abc.ABCMeta):
         request: policy_pb2.GetRequestRequest,
         context: _ServicerContext,
     ) -> typing.Union[policy_pb2.GetRequestResponse, collections.abc.Awaitable[policy_pb2.GetRequestResponse]]:
-        """What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago."""
+        """What is known about one request; NOT_FOUND when it is unknown or ended more than 30 s ago."""
 
     @abc.abstractmethod
     def ListRequests(

@@ -36,9 +36,9 @@ export const protobufFileName = "crystalkv/v1/policy.proto";
  *   head group      one KV head of one layer, flattened: layer * kv_heads + kv_head. A mass is the mean over the query
  *                   heads that share it.
  *   handle          engine-assigned number of a request, never reused within one engine instance.
- *   epoch           counts how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
- *   merged block    holds tokens of several logical blocks, other ones in each head group. Its mass is theirs.
- *   log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for nothing.
+ *   epoch           how often a request's cache was thrown away (preemption). A plan for another epoch is stale.
+ *   merged block    holds tokens of several logical blocks, different ones in each head group. Its mass is theirs.
+ *   log code        one byte c = min(31, floor(-2 * log2(mass))); 31 also stands for a mass of 0.
  *
  * All repeated scalars are packed. One AttachRequest stays below 4 MiB: an engine splits a larger step into several
  * messages with the same step number and sets `more` on all but the last.
@@ -76,45 +76,43 @@ export namespace Capability {
 }
 
 /**
- * A figure of one token in one head group, by which a merge chooses what stays. In what follows p is the attention that a
- * query gives the token, mean over the query heads that share its keys, and m is the most of one of them. Every query of a
- * request beyond its prompt counts. Queries of the request's answer probes, from the end of thinking on, count where
- * it is said, for the blocks that they share with the request, and nowhere else.
+ * A figure of one token in one head group, by which a merge chooses what stays. Below, p is the attention that a query
+ * gives to the token, averaged over the query heads that share its keys, and m is the highest among those heads. All
+ * queries of a request after its prompt count. Queries of its answer probes count from the end of thinking on, only for
+ * blocks that the probe shares with the request, and only for the statistics that say so.
  */
 export const Statistic = {
   STATISTIC_UNSPECIFIED: 0,
-  /**
-   * STATISTIC_ATTENTION - Kept for each slot of the cache while Configure.statistics names them. A merge moves them with their tokens. They are 0 when a
-   * token is stored, and start anew when the cache is computed again.
-   * Sum of p; what is there is halved every attention_half_life_tokens queries of the request.
-   */
+  /** STATISTIC_ATTENTION - Sum of p. It loses half of its value every attention_half_life_tokens queries of the request. */
   STATISTIC_ATTENTION: 1,
   /** STATISTIC_TOTAL - Sum of p. */
   STATISTIC_TOTAL: 2,
   /**
-   * STATISTIC_PEAK - Running maximum of m; what is there is halved every peak_half_life_tokens queries of the request. Probes count: their
-   * m raises it, without ageing it.
+   * STATISTIC_PEAK - Running maximum of m. It loses half of its value every peak_half_life_tokens queries of the request. Queries of
+   * probes count: their m can raise it, but they do not age it.
    */
   STATISTIC_PEAK: 3,
-  /** STATISTIC_ANSWER - As PEAK, of the queries of answer probes alone. */
+  /** STATISTIC_ANSWER - As PEAK, but only queries of answer probes can raise it. */
   STATISTIC_ANSWER: 4,
-  /** STATISTIC_WINDOW - Sum of p over the newest queries: those since the last position but one that is a multiple of 64. */
+  /** STATISTIC_WINDOW - Sum of p over the newest queries: those since the second-to-last position that is a multiple of 64. */
   STATISTIC_WINDOW: 5,
   /** STATISTIC_LAST - p of the newest query. */
   STATISTIC_LAST: 6,
   /**
-   * STATISTIC_DISTINCT_KEYS - Computed when blocks are merged, among the tokens that may go (candidates) and all others of the output's full blocks.
-   * Minus the highest cosine of the token's key, as it was before rotation, with that of a later token; 1 without a later
-   * one. Rounded to .001.
+   * STATISTIC_DISTINCT_KEYS - Minus the highest cosine between the token's key, as it was before rotation, and the key of a later token; 1 for
+   * the last token. Rounded to .001.
    */
   STATISTIC_DISTINCT_KEYS: 16,
-  /** STATISTIC_DISTINCT_VALUES - The same of values. */
+  /** STATISTIC_DISTINCT_VALUES - The same for values. */
   STATISTIC_DISTINCT_VALUES: 17,
-  /** STATISTIC_KEY_SIMILARITY - Mean cosine of the token's key, as it is stored (rotated), with those of the other candidates. High: redundant. */
+  /** STATISTIC_KEY_SIMILARITY - Mean cosine between the token's key, as it is stored (rotated), and those of the other candidates. High: redundant. */
   STATISTIC_KEY_SIMILARITY: 18,
-  /** STATISTIC_KEY_DIFFERENCE - Minus the cosine of the token's key, before rotation, with the mean of the candidates' keys of length 1. */
+  /**
+   * STATISTIC_KEY_DIFFERENCE - Minus the cosine between the token's key, before rotation, and the mean of the candidates' keys, each scaled to
+   * length 1.
+   */
   STATISTIC_KEY_DIFFERENCE: 19,
-  /** STATISTIC_VALUE_RANGE - Largest less smallest component of the token's value. */
+  /** STATISTIC_VALUE_RANGE - Difference between the largest and the smallest component of the token's value. */
   STATISTIC_VALUE_RANGE: 20,
   /** STATISTIC_POSITION - Position of the token. */
   STATISTIC_POSITION: 21,
@@ -185,7 +183,7 @@ export const FinishReason = {
   FINISH_REASON_STOP: 1,
   FINISH_REASON_LENGTH: 2,
   FINISH_REASON_ABORT: 3,
-  /** FINISH_REASON_DROPPED - A probe that was given up: its parent ended or there was no room. */
+  /** FINISH_REASON_DROPPED - A probe was ended early: its parent ended, or its memory was needed. */
   FINISH_REASON_DROPPED: 4,
   UNRECOGNIZED: -1,
 } as const;
@@ -210,15 +208,15 @@ export const Reject = {
   REJECT_OUT_OF_RANGE: 4,
   /** REJECT_FUTURE_STEP - based_on_step is newer than the engine's own step. */
   REJECT_FUTURE_STEP: 5,
-  /** REJECT_NOT_RESIDENT - A hole already. */
+  /** REJECT_NOT_RESIDENT - It is already a hole. */
   REJECT_NOT_RESIDENT: 6,
-  /** REJECT_SHARED - Used by another request as well. */
+  /** REJECT_SHARED - Another request uses it too. */
   REJECT_SHARED: 7,
   /** REJECT_DISABLED - Evictions are switched off at the engine. */
   REJECT_DISABLED: 8,
-  /** REJECT_INVALID_MERGE - A merge without a block to keep or to free, or that names a block twice. */
+  /** REJECT_INVALID_MERGE - A merge has no block to keep or none to free, or names a block twice. */
   REJECT_INVALID_MERGE: 9,
-  /** REJECT_UNKNOWN_RULE - A merge by a rule with terms that the engine does not know or does not keep, or that is not well-formed. */
+  /** REJECT_UNKNOWN_RULE - The rule of a merge is not well-formed, or needs a statistic that the engine does not know or does not keep. */
   REJECT_UNKNOWN_RULE: 10,
   UNRECOGNIZED: -1,
 } as const;
@@ -258,13 +256,13 @@ export namespace ProbeAnswer {
   export type UNRECOGNIZED = typeof ProbeAnswer.UNRECOGNIZED;
 }
 
-/** What a figure becomes before it is weighed; among all candidates of a head group, taken or not. */
+/** How a figure is scaled before its weight is applied, among all candidates of a head group, taken or not. */
 export const Scale = {
   /** SCALE_UNSPECIFIED - As it is. */
   SCALE_UNSPECIFIED: 0,
-  /** SCALE_RANK - Its rank, ascending, divided by the number of candidates; of equal figures the newest token ranks higher. */
+  /** SCALE_RANK - Its rank from 0, ascending, divided by the number of candidates. Of equal figures, the newest token ranks higher. */
   SCALE_RANK: 1,
-  /** SCALE_SHARE - Divided by the sum of all. */
+  /** SCALE_SHARE - Divided by the sum of all figures. */
   SCALE_SHARE: 2,
   /** SCALE_SOFTMAX - Softmax. */
   SCALE_SOFTMAX: 3,
@@ -301,7 +299,7 @@ export interface Hello {
   /** The lowest and the highest ProtocolVersion that the engine speaks. */
   protocolMin: number;
   protocolMax: number;
-  /** Stable name of the engine; of two streams with one name the newer instance wins. */
+  /** Stable name of the engine. When two streams have the same name, the newer one wins. */
   engineId: string;
   /** Random for each process. */
   instanceId: string;
@@ -321,15 +319,15 @@ export interface Hello {
   /** Protections that the engine enforces: the first tokens of a request, and its newest tokens. */
   sinkTokens: number;
   recentTokens: number;
-  /** The engine waits (bounded) for the plan of step N before it schedules N + 1. */
+  /** The engine waits for the plan of step N before it schedules step N + 1, but not without end. */
   lockstep: boolean;
-  /** What the engine can value tokens by when it merges; none: merges keep tokens by the engine's own choice. */
+  /** The figures by which the engine can choose tokens when it merges; none: it only knows merges without a rule. */
   statistics: Statistic[];
 }
 
 /**
- * The requests that are alive when a stream is made anew. The first message after Welcome and Configure, also when there
- * are none.
+ * The requests that are alive when a stream begins. It is the first message after Welcome and Configure, and is sent
+ * even when there are none.
  */
 export interface Snapshot {
   requests: Started[];
@@ -339,7 +337,7 @@ export interface Started {
   handle: number;
   /** The gateway's id for the request; empty when it did not come through a gateway. */
   crystalkvId: string;
-  /** Which of the n choices of one API request. */
+  /** Number of the choice, for an API request with several. */
   choiceIndex: number;
   promptTokens: number;
   options: RequestOptions | undefined;
@@ -350,7 +348,7 @@ export interface Started {
   parentHandle?:
     | number
     | undefined;
-  /** Computed tokens at this moment; for a fork the tokens it shares with its parent. */
+  /** Tokens in the cache at this moment; for a fork, the tokens that it shares with its parent. */
   computedTokens: number;
 }
 
@@ -373,22 +371,22 @@ export interface PoolState {
 /**
  * One engine step, sent after it was computed.
  *
- * While the service is slower than the engine, at most 64 steps wait at the engine. When one more comes, the oldest of
- * them is dropped and counted, in lockstep too: the newest state is worth more. Steps count, not messages: what waits of
- * a step in several messages is dropped together. What a dropped step said is lost; the next entry of a request has its
- * whole state again. All other messages are kept, in order. When 4096 messages wait, the engine gives the stream up; the
+ * When the service is slower than the engine, up to 64 steps wait at the engine. When another one comes, the oldest is
+ * dropped and counted, in lockstep too: the newest state is worth more. Steps are counted, not messages: the waiting
+ * messages of one step are dropped together. What a dropped step reported is lost; the next entry of a request has its
+ * full state. All other messages are kept, in order. When 4096 messages wait, the engine closes the stream, and the
  * next one begins with a snapshot.
  */
 export interface Step {
-  /** Rises. A step with nothing to report may be left out, except in lockstep. */
+  /** Numbers rise. Except in lockstep, a step with nothing to report may be left out. */
   step: bigint;
   pool:
     | PoolState
     | undefined;
   /**
-   * Requests that were computed. One that was not measured may be left out while its epoch, its phase and its blocks (in
-   * use, filled, out of the protected window) are those of its last entry, except in lockstep. An engine may also send
-   * them all.
+   * Requests that were computed. Except in lockstep, the engine may leave out a request that was not measured, as long
+   * as its epoch, its phase and its counts of blocks (in use, full, older than the protected newest tokens) have not
+   * changed since its last entry.
    */
   requests: RequestStep[];
   more: boolean;
@@ -403,15 +401,15 @@ export interface RequestStep {
   /** Positions at which a segment began since the request's last entry. */
   segmentStarts: number[];
   /**
-   * Log codes, head group by head group (those that Configure names, in its order), within a group one byte for each
-   * resident block in logical order; empty: not measured at this step.
+   * Log codes, one head group after the other: those that Configure names, in its order. In each group, one byte per
+   * resident block, in logical order. Empty: not measured in this step.
    */
   masses: Buffer;
 }
 
 export interface Preempted {
   handle: number;
-  /** The new epoch. Nothing of the request is in the cache. */
+  /** The new epoch. The cache holds nothing of the request. */
   epoch: number;
 }
 
@@ -419,17 +417,17 @@ export interface Finished {
   handle: number;
   reason: FinishReason;
   generatedTokens: number;
-  /** Tokens that a probe made the engine compute, prefill of its suffix included; 0 for requests. */
+  /** Tokens that were computed for a probe, including the prefill of its suffix; 0 for requests. */
   probeTokens: number;
 }
 
 /**
- * What the engine did with a plan; its word is the truth. It comes after every Step that was still computed with the
- * blocks, and before the first that was computed without them.
+ * What the engine did with a plan; the service goes by this. It comes after every Step that was still computed with the
+ * blocks, and before the first one that was computed without them.
  */
 export interface Ack {
   planSequence: bigint;
-  /** Step before which the plan was applied. */
+  /** The plan was applied before this step. */
   appliedAtStep: bigint;
   requests: RequestAck[];
 }
@@ -437,12 +435,12 @@ export interface Ack {
 export interface RequestAck {
   handle: number;
   epoch: number;
-  /** Blocks that became holes, ascending; those that a merge freed too. */
+  /** Blocks that became holes, ascending, including those that a merge freed. */
   evicted: number[];
   rejected: RejectedBlocks[];
-  /** Set when the plan wished for a probe. */
+  /** Set when the plan asked for a probe. */
   probe: ProbeAnswer;
-  /** Merges that were carried out, in the plan's order; without their rules. */
+  /** Merges that were carried out, in the order of the plan, without their rules. */
   merged: Merge[];
 }
 
@@ -460,86 +458,91 @@ export interface AttachResponse {
 }
 
 export interface Welcome {
-  /** The highest ProtocolVersion that both speak. */
+  /** The highest ProtocolVersion that both sides speak. */
   protocol: number;
 }
 
 export interface Configure {
-  /** Head groups to measure; empty: all. A number that is no head group: the engine measures nothing, and says so. */
+  /**
+   * Head groups to measure; empty: all. If one of them does not exist, the engine logs an error, measures nothing and
+   * starts no probe.
+   */
   headGroups: number[];
   /**
-   * Steps from one measurement of a request to the next; 0: no request is measured. Only a step that computes a
-   * request's next token can be measured.
-   * In lockstep a request's own tokens count: the step after g generated tokens is measured when g is a multiple of
-   * this number. So a request is measured at the same tokens in any company, and runs can be repeated.
-   * Otherwise the engine's steps count: when Step.step is a multiple of this number, all requests in the step are
-   * measured together, which costs little more than measuring one of them.
-   * Probes are measured at each of their steps, requests in MODE_OFF at none.
+   * How often requests are measured; 0: never. A request is measured only in steps that compute its next token.
+   *
+   * In lockstep, a request's own tokens are counted: it is measured in the step that computes the token after g generated
+   * ones, where g is a multiple of this number. So it is measured at the same tokens whatever else runs, and a run can
+   * be repeated. Otherwise the engine's steps are counted: when Step.step is a multiple of this number, all requests in
+   * the step are measured together, which costs little more than measuring one of them.
+   *
+   * Probes are measured in every step. Requests in MODE_OFF are never measured.
    */
   measureEvery: number;
-  /** Most tokens that a probe generates after the end-of-thinking sequence. */
+  /** A probe generates at most this many tokens after the end-of-thinking sequence. */
   probeTokens: number;
-  /** Unset: none are kept. */
+  /** Unset: no statistics are kept. */
   statistics: KeptStatistics | undefined;
 }
 
 export interface KeptStatistics {
-  /** Of those below DISTINCT_KEYS; what the engine did not announce is passed over. */
+  /** Only those with a number below DISTINCT_KEYS. The engine ignores those that it did not announce. */
   statistics: Statistic[];
-  /** In queries of the request; above 0. For ATTENTION; for PEAK and ANSWER. */
+  /** In queries of the request, above 0. The first is for ATTENTION, the second for PEAK and ANSWER. */
   attentionHalfLifeTokens: number;
   peakHalfLifeTokens: number;
 }
 
-/** Sent for every step of a lockstep engine, also when it is empty; otherwise only when there is something to do. */
+/** Sent for every step of a lockstep engine, even when it is empty; otherwise only when there is something to do. */
 export interface Plan {
   sequence: bigint;
   basedOnStep: bigint;
   requests: RequestPlan[];
   /**
-   * Probes that have said enough: the engine ends them as if their answer had ended (FINISH_REASON_STOP). Handles that
-   * are no probes any more are passed over. An engine that does not know the field lets them write to their end.
+   * Probes that have served their purpose: the engine ends them as if their answer were complete (FINISH_REASON_STOP),
+   * and ignores handles that are not probes. An engine that does not know this field lets them run to their end.
    */
   stopProbes: number[];
 }
 
 /**
- * Puts the tokens of several blocks into fewer. Of all the tokens of `into` and `from`, the candidates, each layer and KV
- * head keeps as many as `into` holds, by `rule` (the engine sees tokens, the service sees blocks). Keys are stored rotated, so that a token may lie in any slot. The blocks of `into` are full before
- * and after, those of `from` become holes. It is done as a whole or not at all; what was in the way is in
- * RequestAck.rejected. A block that anyone else uses as well, be it a probe, is never merged.
+ * Puts the tokens of several blocks into fewer blocks. The tokens of `into` and `from` are the candidates. Each layer
+ * and KV head keeps as many of them as `into` holds, chosen by `rule`: the engine sees tokens, the service only sees
+ * blocks. Keys are stored rotated, so a token may be in any slot. The blocks of `into` are full before and after; those
+ * of `from` become holes. A merge is carried out completely or not at all; RequestAck.rejected says why not. A block
+ * that is used by another request or by a probe is never merged.
  */
 export interface Merge {
-  /** Logical blocks, each ascending; at least one of either, none in both. */
+  /** Logical blocks, ascending. Each list has at least one; none is in both. */
   into: number[];
   from: number[];
-  /** Unset: those stay whose DISTINCT_KEYS is highest. A rule that the engine cannot follow: REJECT_UNKNOWN_RULE. */
+  /** Unset: the tokens with the highest DISTINCT_KEYS stay. If the engine cannot follow the rule: REJECT_UNKNOWN_RULE. */
   rule: KeepRule | undefined;
 }
 
 /**
- * Which candidates stay, for each layer and KV head by itself. The stages fill the room one after the other: each takes
- * the tokens that it values most of those that are not taken yet. Values are compared as float32; of
- * equal ones the newest token stays.
+ * Which candidates stay; each layer and KV head decides by itself. The stages fill the room one after the other: each
+ * takes those of the remaining tokens that it values most. Values are compared as float32; the newest of equal tokens
+ * stays.
  */
 export interface KeepRule {
   /** At least one. */
   stages: KeepStage[];
   /**
-   * Of RANDOM and of sampling. The number drawn for a token is the upper 24 bits, divided by 2^24, of fmix32 (the finaliser
-   * of MurmurHash3) of: seed xor position * 0x9E3779B1 xor head group * 0x85EBCA77, modulo 2^32.
+   * For RANDOM and for sampling. The number drawn for a token is the upper 24 bits, divided by 2^24, of
+   * fmix32(seed xor position * 0x9E3779B1 xor head group * 0x85EBCA77), modulo 2^32; fmix32 is MurmurHash3's finaliser.
    */
   seed: number;
 }
 
 export interface KeepStage {
-  /** Share of the room that it fills, rounded down, in (0, 1]. The last stage fills what is left, whatever it says. */
+  /** The stage fills this share of the room, in (0, 1], rounded down. The last stage fills the rest, whatever its share. */
   share: number;
-  /** A token's value is the sum of its terms. At least one. */
+  /** At least one. A token's value is the sum of its terms. */
   terms: KeepTerm[];
   /**
-   * Sampled without replacement in proportion to the values; those below 0 count as 0. What counts is
-   * log(value + 1e-9) - log(-log(u + 2^-25)), u drawn as for RANDOM with seed + 1.
+   * Tokens are sampled without replacement, in proportion to their values; a negative value counts as 0. Those with the
+   * highest log(value + 1e-9) - log(-log(u + 2^-25)) stay, with u drawn as for RANDOM but with seed + 1.
    */
   sampled: boolean;
 }
@@ -548,7 +551,10 @@ export interface KeepTerm {
   statistic: Statistic;
   weight: number;
   scale: Scale;
-  /** Odd: each token first takes the highest figure within a window of so many candidates, in the order of positions. 0: its own. */
+  /**
+   * Odd: each token takes the highest figure within a window of this many candidates, centred on it, in the order of
+   * positions. 0: its own figure.
+   */
   pool: number;
 }
 
@@ -559,11 +565,12 @@ export interface RequestPlan {
   evict: number[];
   probe: boolean;
   /**
-   * Said once: nobody will read this request's output again but its answer, in another place. When it ends, what it
-   * thought is reused before all other free blocks and leaves the prefix cache, so that prompts stay there longer.
+   * Sent once. Nobody will continue from this request's thinking; at most its answer is used again, at other positions.
+   * When the request ends, the blocks of its thinking leave the prefix cache and are reused before all other free
+   * blocks, so prompts stay cached longer.
    */
   releaseThinking: boolean;
-  /** Carried out after the evictions, in this order. For engines with CAPABILITY_MERGE. */
+  /** Carried out after the evictions, in this order. Only for engines with CAPABILITY_MERGE. */
   merges: Merge[];
 }
 
@@ -584,36 +591,36 @@ export interface RequestState {
   blocks: number;
   residentBlocks: number;
   evictedBlocks: number;
-  /** Most blocks that were resident at once. A full cache would hold `blocks`. */
+  /** The highest number of blocks that were resident at once. A full cache would hold `blocks`. */
   peakResidentBlocks: number;
-  /** Keep value per logical block; lowest leaves first. */
+  /** Value of keeping each logical block; the lowest is evicted first. */
   keepValues: number[];
-  /** First logical block that may be evicted and the one after the last. */
+  /** The first logical block that may be evicted, and the one after the last. */
   evictableFrom: number;
   evictableTo: number;
   segmentStarts: number[];
-  /** Answer probe: mass per logical block (running maximum). */
+  /** Mass that answer probes gave to each logical block (running maximum). */
   probeMasses: number[];
   probes: number;
   probeTokens: number;
-  /** Nothing is evicted before a cold request was measured or probed. */
+  /** Nothing is evicted from a cold request until it has been measured or probed. */
   cold: boolean;
   /**
-   * Measured steps at which some head group read the block (the profile's hit test), per logical block, and the tokens in
-   * the cache at the last of them; 0: at none. Only blocks that may be evicted are looked at. Counted from the request's
-   * start where its policy needs hits, and otherwise from the moment at which the request was first asked for. Empty:
-   * nothing was counted yet.
+   * For each logical block: the measured steps in which some head group read it (by the profile's hit test), and the
+   * tokens in the cache at the last of them; 0: never read. Only blocks that may be evicted are counted. Counting
+   * starts with the request where its policy needs hits, and otherwise when its state is first asked for. Empty: not
+   * counted yet.
    */
   blockHits: number[];
   lastHitTokens: number[];
   /**
-   * What answer probes read of the segment that begins at each of segment_starts: the probe masses of its blocks, a
-   * block that lies in several segments shared out by tokens. Empty: no probe yet.
+   * For each of segment_starts, what answer probes read of the segment that begins there: the probe masses of its
+   * blocks. A block in several segments is divided among them by tokens. Empty: no probe yet.
    */
   segmentMasses: number[];
-  /** In shadow mode because its profile keeps a share of canaries. */
+  /** The request is in shadow mode because its profile keeps a share of requests as canaries. */
   canary: boolean;
-  /** In a Watch: it has ended, and this is its last state, told once. */
+  /** Only in a Watch: the request has ended. Its last state is sent once. */
   ended: boolean;
 }
 
@@ -4268,7 +4275,7 @@ export const KvPolicyService = {
     responseSerialize: (value: AttachResponse): Buffer => Buffer.from(AttachResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AttachResponse => AttachResponse.decode(value),
   },
-  /** What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago. */
+  /** What is known about one request; NOT_FOUND when it is unknown or ended more than 30 s ago. */
   getRequest: {
     path: "/crystalkv.v1.KvPolicy/GetRequest" as const,
     requestStream: false as const,
@@ -4332,7 +4339,7 @@ export const KvPolicyService = {
 export interface KvPolicyServer extends UntypedServiceImplementation {
   /** One stream per engine instance. The engine speaks first (Hello), the service answers with Welcome and Configure. */
   attach: handleBidiStreamingCall<AttachRequest, AttachResponse>;
-  /** What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago. */
+  /** What is known about one request; NOT_FOUND when it is unknown or ended more than 30 s ago. */
   getRequest: handleUnaryCall<GetRequestRequest, GetRequestResponse>;
   listRequests: handleUnaryCall<ListRequestsRequest, ListRequestsResponse>;
   /** Pool and request states, at most one message per interval and engine. */
@@ -4347,7 +4354,7 @@ export interface KvPolicyClient extends Client {
   attach(): ClientDuplexStream<AttachRequest, AttachResponse>;
   attach(options: Partial<CallOptions>): ClientDuplexStream<AttachRequest, AttachResponse>;
   attach(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<AttachRequest, AttachResponse>;
-  /** What is known of one request; NOT_FOUND when it is unknown or ended over 30 s ago. */
+  /** What is known about one request; NOT_FOUND when it is unknown or ended more than 30 s ago. */
   getRequest(
     request: GetRequestRequest,
     callback: (error: ServiceError | null, response: GetRequestResponse) => void,
