@@ -1,11 +1,11 @@
 /** Shows what cache policies cost and save, through the whole system; see `--help`. */
-import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
 import { startCluster } from '../scripts/cluster.ts';
 import { createProgress } from '../scripts/progress.ts';
 import { budgetBlocks } from './ask.ts';
+import { runBench } from './program.ts';
 import { countExact, EVERY_STEP, generatedTokens, type Round, runRound } from './rounds.ts';
-import { answerTokenLimit, chooseSeed, makePrograms, VERBOSE_HELP } from './workload.ts';
+import { answerTokenLimit, makePrograms, PROGRAM_SEED, VERBOSE } from './workload.ts';
 
 const PROGRAMS = 32;
 const LINES = 24;
@@ -15,30 +15,20 @@ const POOL_BLOCKS = 4096;
 const SHARE = 0.25;
 const POLICIES = ['random', 'crf', 'crystal'] as const;
 
-const HELP = `Sends ${PROGRAMS} programs of ${LINES} lines at once through gateway, engine and policy service: with a full cache, then
-with ${POLICIES.join(', ')} at ${SHARE * 100} % of the thinking cache. Takes a minute or two.
+await runBench({
+  name: 'demo',
+  about: `Sends ${PROGRAMS} programs of ${LINES} lines at once through gateway, engine and policy service: with a full cache, then
+with ${POLICIES.join(', ')} at ${SHARE * 100} % of the thinking cache. Takes a minute or two.`,
+  options: { verbose: VERBOSE },
+  seed: PROGRAM_SEED,
+  records: false,
+  run: ({ verbose }, { seed }) => demo(verbose, seed),
+});
 
-  --seed N     programs to send (default: fresh ones; the seed is printed)
-  ${VERBOSE_HELP}
-  --help       show this help
-`;
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      seed: { type: 'string' },
-      verbose: { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return;
-  }
-  const seed = chooseSeed(values.seed);
-  const form = values.verbose ? 'verbose' : 'plain';
+async function demo(verbose: boolean, seed: number): Promise<void> {
+  const form = verbose ? 'verbose' : 'plain';
   const programs = makePrograms(seed, PROGRAMS, LINES, form);
-  process.stdout.write(`${PROGRAMS} ${form} programs of ${LINES} lines, all at once, in lockstep, seed ${seed}\n`);
+  process.stdout.write(`${PROGRAMS} ${form} programs of ${LINES} lines, all at once, in lockstep\n`);
   const profiles = Object.fromEntries(['full', ...POLICIES].map((policy) => [`demo-${policy}`, { policy }]));
   const cluster = await startCluster({
     config: {
@@ -111,11 +101,4 @@ function table(rounds: readonly [string, Round][], full: Round): string {
     ]);
   }
   return rows.toString();
-}
-
-try {
-  await main();
-} catch (error) {
-  process.stderr.write(`\ndemo: ${error instanceof Error ? error.message : error}\n`);
-  process.exitCode = 1;
 }

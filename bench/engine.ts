@@ -1,13 +1,12 @@
 /** Measures how many tokens the engine generates; see `--help`. */
 import { execFileSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
-import { parseArgs } from 'node:util';
 import type { Program } from '../model/program.ts';
 import { startCluster } from '../scripts/cluster.ts';
 import { readMetrics, total } from '../scripts/metrics/text.ts';
-import { writeReport } from './report.ts';
+import { type BenchRun, runBench } from './program.ts';
 import { median, round } from './statistics.ts';
-import { chooseSeed, makePrograms } from './workload.ts';
+import { makePrograms, PROGRAM_SEED } from './workload.ts';
 
 const CONCURRENCIES = [1, 16, 64] as const;
 const RUNS = 5;
@@ -16,25 +15,19 @@ const LINES = 24;
 const TOKENS = 384;
 const POOL_BLOCKS = 4096;
 
-const HELP = `Sends ${CONCURRENCIES.join(', ')} requests at once to the engine, pinned to one core where taskset exists, and writes the median
-of ${RUNS} runs to bench/results/engine.json.
+await runBench({
+  name: 'engine',
+  about: `Sends ${CONCURRENCIES.join(', ')} requests at once to the engine, pinned to one core where taskset exists, and takes the median of ${RUNS} runs.`,
+  options: {},
+  seed: PROGRAM_SEED,
+  records: true,
+  run: (_, run) => measure(run),
+});
 
-  --seed N   programs to send (default: fresh ones; the seed is printed)
-  --help     show this help
-`;
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: { seed: { type: 'string' }, help: { type: 'boolean', short: 'h', default: false } },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return;
-  }
-  const seed = chooseSeed(values.seed);
+async function measure({ seed, report }: BenchRun): Promise<void> {
   const programs = makePrograms(seed, Math.max(...CONCURRENCIES), LINES);
   const pin = pinning();
-  process.stdout.write(`seed ${seed}, ${pin === undefined ? 'engine not pinned' : `engine: ${pin.join(' ')}`}\n`);
+  process.stdout.write(`${pin === undefined ? 'engine not pinned' : `engine: ${pin.join(' ')}`}\n`);
   const cluster = await startCluster({
     start: ['engine'],
     config: {
@@ -76,7 +69,7 @@ async function main(): Promise<void> {
     policy_service: 'none',
     streamed: false,
   };
-  process.stdout.write(`wrote ${writeReport('engine', { conditions, figures, rows })}\n`);
+  report({ conditions, figures, rows });
 }
 
 /** Sends all programs at once; the tokens that were generated. */
@@ -114,11 +107,4 @@ function pinning(): string[] | undefined {
   } catch {
     return undefined;
   }
-}
-
-try {
-  await main();
-} catch (error) {
-  process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`);
-  process.exitCode = 1;
 }

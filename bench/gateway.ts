@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { namesOf, wholeNumber } from '../scripts/command-line.ts';
 import { ROOT } from '../scripts/processes.ts';
 import { StopSignal } from '../scripts/stop-signal.ts';
 import { figuresOf, type Row } from './gateway/figures.ts';
@@ -19,7 +19,7 @@ import {
   TARGETS,
   type TargetName,
 } from './gateway/targets.ts';
-import { writeReport } from './report.ts';
+import { type BenchRun, runBench } from './program.ts';
 import { median, round } from './statistics.ts';
 
 const EVENTS_PER_SECOND = 50;
@@ -29,52 +29,45 @@ const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 3, streams: 4, 
 const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 2 } };
 type Sizes = typeof FULL;
 
-const HELP = `Sends the same chat completions to a scripted server directly, through the gateway, and through other gateways, and writes
-bench/results/gateway.json. Takes about 6 minutes; the others are installed the first time (bench/gateway/peers.sh).
-
-  --quick        one short round, to try; writes nothing
-  --only NAME    ${TARGETS.slice(1).join(', ')}: only these, beside the direct way; writes nothing;
-                 may be given several times
-  --rounds N     how often everything is measured (default ${FULL.rounds})
-  --nice=N       priority of all processes of the bench, -20 to 19, on a machine that others use too (default 0)
-  --realtime     measure in Linux's real-time class, for the same reason; needs root
-  --help         show this help
-`;
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      quick: { type: 'boolean', default: false },
-      only: { type: 'string', multiple: true, default: [] },
-      rounds: { type: 'string' },
-      nice: { type: 'string', default: '0' },
-      realtime: { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
+await runBench({
+  name: 'gateway',
+  about: `Sends the same chat completions to a scripted server directly, through the gateway, and through other gateways. Takes
+about 6 minutes; the others are installed the first time (bench/gateway/peers.sh).`,
+  options: {
+    quick: { type: 'boolean', default: false, help: 'one short round, to try' },
+    only: {
+      ...{ type: 'string', multiple: true, default: [] as string[], value: 'NAME' },
+      help: `${TARGETS.slice(1).join(', ')}: only these, beside the direct way`,
     },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return;
-  }
-  const unknown = values.only.find((name) => !(TARGETS as readonly string[]).includes(name));
-  if (unknown !== undefined) throw new RangeError(`--only must be one of ${TARGETS.join(', ')}, got "${unknown}"`);
+    rounds: { type: 'string', value: 'N', help: `how often everything is measured (default: ${FULL.rounds})` },
+    nice: {
+      ...{ type: 'string', default: '0', value: 'N' },
+      help: 'priority of all processes of the bench, --nice=-20 to 19, on a machine that others use too (default: 0)',
+    },
+    realtime: {
+      ...{ type: 'boolean', default: false },
+      help: "measure in Linux's real-time class, for the same reason; needs root",
+    },
+  },
+  records: true,
+  trial({ quick, only }) {
+    return quick || only.length > 0 ? { because: `${quick ? '--quick measures' : '--only measures'} less` } : undefined;
+  },
+  run: compare,
+});
+
+async function compare(
+  values: { quick: boolean; only: string[]; rounds?: string; nice: string; realtime: boolean },
+  { say, report }: BenchRun,
+): Promise<void> {
   const base = values.quick ? QUICK : FULL;
-  const sizes = { ...base, rounds: values.rounds === undefined ? base.rounds : Number(values.rounds) };
-  if (!Number.isInteger(sizes.rounds) || sizes.rounds < 1 || sizes.rounds > 100) {
-    throw new RangeError(`--rounds must be an integer from 1 to 100, got "${values.rounds}"`);
-  }
-  const priority = Number(values.nice);
-  if (!Number.isInteger(priority) || priority < -20 || priority > 19) {
-    throw new RangeError(`--nice must be an integer from -20 to 19, got "${values.nice}"`);
-  }
+  const sizes = { ...base, rounds: wholeNumber('rounds', values.rounds ?? `${base.rounds}`, 1, 100) };
+  const priority = wholeNumber('nice', values.nice, -20, 19);
+  const chosen = namesOf('only', values.only, TARGETS);
   if (priority !== 0) prefer(priority);
-  const wanted = TARGETS.filter((name) => values.only.length === 0 || name === 'direct' || values.only.includes(name));
-  const trial = values.quick || values.only.length > 0;
+  const wanted = TARGETS.filter((name) => name === 'direct' || chosen.includes(name));
   const { signal } = new StopSignal();
   const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-bench-'));
-  const started = performance.now();
-  const say = (text: string) =>
-    process.stdout.write(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
 
   const loadBefore = Number(loadavg()[0]?.toFixed(2));
   const missing: Record<string, string> = {};
@@ -129,7 +122,6 @@ async function main(): Promise<void> {
   }
   const figures = figuresOf(rows);
   for (const [name, value] of Object.entries(figures)) process.stdout.write(`${name.padEnd(44)} ${value}\n`);
-  if (trial) return;
   const conditions = {
     ...conditionsOf(sizes),
     real_time: values.realtime
@@ -140,7 +132,7 @@ async function main(): Promise<void> {
     other_programs_busy_cores: `${median(others)} (median of ${others.join(', ')}, each over a second before a round)`,
     ...missing,
   };
-  say(`wrote ${writeReport('gateway', { conditions, figures, rows })}`);
+  report({ conditions, figures, rows });
 }
 
 function casesOf({ seconds }: Sizes): Record<string, Load> {
@@ -255,11 +247,4 @@ function conditionsOf(sizes: Sizes) {
     litellm: 'litellm[proxy] 1.105.5, one worker, master key, no database; the newest that installed',
     vllm_router: 'vllm-router 0.1.17 (Rust), round robin, no key',
   };
-}
-
-try {
-  await main();
-} catch (error) {
-  process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`);
-  process.exitCode = 1;
 }

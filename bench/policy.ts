@@ -1,6 +1,8 @@
 import { loadavg } from 'node:os';
 import { createLogger } from '../common/logger.ts';
+import { createRandom, type Random } from '../model/random.ts';
 import { policyServiceSchema, settingsOf } from '../policy-service/config.ts';
+import { POLICY_NAMES } from '../policy-service/policies/registry.ts';
 import { profilesSchema } from '../policy-service/request/profiles.ts';
 import { decodeAttachRequest } from '../policy-service/rpc/decode.ts';
 import { createEngines } from '../policy-service/session/engines.ts';
@@ -12,7 +14,8 @@ import {
   type Plan,
   type RequestStep,
 } from '../proto/gen/crystalkv/v1/policy.ts';
-import { writeReport } from './report.ts';
+import { namesOf } from '../scripts/command-line.ts';
+import { type BenchRun, runBench } from './program.ts';
 
 /**
  * The policy service's hot path, without a network: one engine whose every step measures all requests, each of which
@@ -32,104 +35,118 @@ const FIRST_STEP = 200;
 const WARMUP = 200;
 const STEPS = 1000;
 
-const policy = process.argv[2] ?? 'crystal';
-const random = createRandom(1);
-const rows = Array.from({ length: 64 }, () => realisticCodes());
+await runBench({
+  name: 'policy',
+  about: `Measures the policy service's hot path, without a network: steps of ${REQUESTS} requests x ${BLOCKS} blocks x ${GROUPS} head groups.`,
+  options: {
+    policy: {
+      type: 'string',
+      default: 'crystal',
+      value: 'NAME',
+      help: `${POLICY_NAMES.join(', ')} (default: crystal)`,
+    },
+  },
+  seed: { of: 'what attention is like', default: 1 },
+  records: true,
+  run: ({ policy }, run) => measure(namesOf('policy', [policy], POLICY_NAMES)[0] ?? policy, run),
+});
 
-const settings = {
-  current: settingsOf({
-    service: policyServiceSchema.parse({}),
-    profiles: profilesSchema.parse({
-      default: {
-        policy,
-        controller: { type: 'fixed', budget_tokens: (BLOCKS - PROMPT_BLOCKS) * BLOCK_SIZE },
-      },
+async function measure(policy: string, { seed, report }: BenchRun): Promise<void> {
+  const random = createRandom(seed);
+  const codes = Array.from({ length: 64 }, () => realisticCodes(random));
+  const settings = {
+    current: settingsOf({
+      service: policyServiceSchema.parse({}),
+      profiles: profilesSchema.parse({
+        default: {
+          policy,
+          controller: { type: 'fixed', budget_tokens: (BLOCKS - PROMPT_BLOCKS) * BLOCK_SIZE },
+        },
+      }),
     }),
-  }),
-};
-let plan: Plan | undefined;
-let planBytes = 0;
-const engines = createEngines({ settings, logger: createLogger('bench', 'silent') });
-const stream = engines.open({
-  send(message: AttachResponse) {
-    if (message.message?.$case === 'plan') plan = message.message.value;
-  },
-  isBlocked: () => false,
-  refuse({ details }) {
-    throw new Error(details);
-  },
-});
-
-sendNow({
-  $case: 'hello',
-  value: {
-    protocolMin: 1,
-    protocolMax: 1,
-    engineId: 'bench',
-    instanceId: 'bench',
-    model: 'bench',
-    blockSize: BLOCK_SIZE,
-    bytesPerBlock: 65_536n,
-    poolBlocks: REQUESTS * (BLOCKS + 8),
-    layers: 16,
-    headGroups: GROUPS,
-    endOfThinking: [],
-    segmentMarkerTokenIds: [],
-    capabilities: [Capability.CAPABILITY_EVICT],
-    sinkTokens: 16,
-    recentTokens: 64,
-    lockstep: true,
-    statistics: [],
-  },
-});
-for (let handle = 1; handle <= REQUESTS; handle += 1) {
-  sendNow({
-    $case: 'started',
-    value: {
-      handle,
-      crystalkvId: `request-${handle}`,
-      choiceIndex: 0,
-      promptTokens: PROMPT_BLOCKS * BLOCK_SIZE,
-      options: undefined,
-      epoch: 0,
-      evicted: Array.from({ length: EVICTED_BEFORE }, (_, i) => PROMPT_BLOCKS + i),
-      computedTokens: FIRST_TOKENS - BLOCK_SIZE,
+  };
+  let plan: Plan | undefined;
+  let planBytes = 0;
+  const engines = createEngines({ settings, logger: createLogger('bench', 'silent') });
+  const stream = engines.open({
+    send(message: AttachResponse) {
+      if (message.message?.$case === 'plan') plan = message.message.value;
+    },
+    isBlocked: () => false,
+    refuse({ details }) {
+      throw new Error(details);
     },
   });
-}
 
-/** Each step fills one block more and gives one away. */
-let tokens = FIRST_TOKENS;
-const templates = Array.from({ length: 8 }, (_, rotation) => createTemplate(rotation));
-const durations = new Float64Array(STEPS);
-let allocated = 0;
-let evicted = 0;
-for (let step = 1; step <= WARMUP + STEPS; step += 1) {
-  const ack = plan === undefined ? undefined : encodeAck(plan, FIRST_STEP + step);
-  const message = templates[step % templates.length]!(FIRST_STEP + step, tokens);
-  const before = process.memoryUsage();
-  const begin = performance.now();
-  if (ack !== undefined) stream.receive(decodeAttachRequest(ack));
-  plan = undefined;
-  stream.receive(decodeAttachRequest(message));
-  const answer = plan as Plan | undefined;
-  if (answer === undefined) throw new Error(`step ${step} was not answered`);
-  planBytes = encodePlan(answer);
-  const duration = performance.now() - begin;
-  const after = process.memoryUsage();
-  if (answer.requests.length !== REQUESTS) throw new Error(`step ${step} selected for ${answer.requests.length} only`);
-  tokens += BLOCK_SIZE;
-  if (step <= WARMUP) continue;
-  durations[step - WARMUP - 1] = duration;
-  // A collection in between makes the difference negative; such a step says nothing.
-  const grown = after.heapUsed - before.heapUsed + after.arrayBuffers - before.arrayBuffers;
-  allocated += Math.max(0, grown);
-  evicted += answer.requests.reduce((sum, request) => sum + request.evict.length, 0);
-}
-stream.close();
-await reportFigures();
+  const sendNow = (message: NonNullable<AttachRequest['message']>) => stream.receive({ message });
+  sendNow({
+    $case: 'hello',
+    value: {
+      protocolMin: 1,
+      protocolMax: 1,
+      engineId: 'bench',
+      instanceId: 'bench',
+      model: 'bench',
+      blockSize: BLOCK_SIZE,
+      bytesPerBlock: 65_536n,
+      poolBlocks: REQUESTS * (BLOCKS + 8),
+      layers: 16,
+      headGroups: GROUPS,
+      endOfThinking: [],
+      segmentMarkerTokenIds: [],
+      capabilities: [Capability.CAPABILITY_EVICT],
+      sinkTokens: 16,
+      recentTokens: 64,
+      lockstep: true,
+      statistics: [],
+    },
+  });
+  for (let handle = 1; handle <= REQUESTS; handle += 1) {
+    sendNow({
+      $case: 'started',
+      value: {
+        handle,
+        crystalkvId: `request-${handle}`,
+        choiceIndex: 0,
+        promptTokens: PROMPT_BLOCKS * BLOCK_SIZE,
+        options: undefined,
+        epoch: 0,
+        evicted: Array.from({ length: EVICTED_BEFORE }, (_, i) => PROMPT_BLOCKS + i),
+        computedTokens: FIRST_TOKENS - BLOCK_SIZE,
+      },
+    });
+  }
 
-async function reportFigures(): Promise<void> {
+  /** Each step fills one block more and gives one away. */
+  let tokens = FIRST_TOKENS;
+  const templates = Array.from({ length: 8 }, (_, rotation) => createTemplate(rotation, codes));
+  const durations = new Float64Array(STEPS);
+  let allocated = 0;
+  let evicted = 0;
+  for (let step = 1; step <= WARMUP + STEPS; step += 1) {
+    const ack = plan === undefined ? undefined : encodeAck(plan, FIRST_STEP + step);
+    const message = templates[step % templates.length]!(FIRST_STEP + step, tokens);
+    const before = process.memoryUsage();
+    const begin = performance.now();
+    if (ack !== undefined) stream.receive(decodeAttachRequest(ack));
+    plan = undefined;
+    stream.receive(decodeAttachRequest(message));
+    const answer = plan as Plan | undefined;
+    if (answer === undefined) throw new Error(`step ${step} was not answered`);
+    planBytes = encodePlan(answer);
+    const duration = performance.now() - begin;
+    const after = process.memoryUsage();
+    if (answer.requests.length !== REQUESTS)
+      throw new Error(`step ${step} selected for ${answer.requests.length} only`);
+    tokens += BLOCK_SIZE;
+    if (step <= WARMUP) continue;
+    durations[step - WARMUP - 1] = duration;
+    // A collection in between makes the difference negative; such a step says nothing.
+    const grown = after.heapUsed - before.heapUsed + after.arrayBuffers - before.arrayBuffers;
+    allocated += Math.max(0, grown);
+    evicted += answer.requests.reduce((sum, request) => sum + request.evict.length, 0);
+  }
+  stream.close();
   const bad = await engines.metrics.badMessages.get();
   const dropped = bad.values.filter(({ value }) => value > 0);
   if (dropped.length > 0) throw new Error(`messages were dropped: ${JSON.stringify(dropped)}`);
@@ -155,27 +172,23 @@ async function reportFigures(): Promise<void> {
     steps: STEPS,
     // The percentiles are wall time: above one process for each core they measure the neighbours as well.
     load_average_1m: round(loadavg()[0]!),
-    seed: 1,
+    seed,
   };
-  writeReport(policy === 'crystal' ? 'policy' : `policy-${policy}`, {
-    conditions,
-    figures,
-    rows: Array.from(durations, round),
-  });
   process.stdout.write(`${JSON.stringify(figures, null, 2)}\n`);
-}
-
-function sendNow(message: NonNullable<AttachRequest['message']>): void {
-  stream.receive({ message });
+  const name = policy === 'crystal' ? 'policy' : `policy-${policy}`;
+  report({ conditions, figures, rows: Array.from(durations, round) }, name);
 }
 
 /**
  * Makes step messages. They are encoded once and then patched, so that each arrives as one fresh buffer, as from the
  * network, without the garbage of encoding it. Varints have a fixed length here: steps two bytes, token counts three.
  */
-function createTemplate(rotation: number): (step: number, computedTokens: number) => Uint8Array {
-  const bytes = encodeStep(128, 16_384, rotation);
-  const other = encodeStep(257, 32_897, rotation);
+function createTemplate(
+  rotation: number,
+  codes: readonly Buffer[],
+): (step: number, computedTokens: number) => Uint8Array {
+  const bytes = encodeStep(128, 16_384, rotation, codes);
+  const other = encodeStep(257, 32_897, rotation, codes);
   const places: number[] = [];
   for (let i = 0; i < bytes.length; i += 1) if (bytes[i] !== other[i]) places.push(i);
   if (places.length !== 2 + 3 * REQUESTS) throw new Error(`found ${places.length} bytes to patch`);
@@ -193,10 +206,10 @@ function createTemplate(rotation: number): (step: number, computedTokens: number
   };
 }
 
-function encodeStep(step: number, computedTokens: number, rotation: number): Uint8Array {
+function encodeStep(step: number, computedTokens: number, rotation: number, codes: readonly Buffer[]): Uint8Array {
   const requests: RequestStep[] = [];
   for (let handle = 1; handle <= REQUESTS; handle += 1) {
-    const masses = rows[(handle + rotation * 7) % rows.length]!;
+    const masses = codes[(handle + rotation * 7) % codes.length]!;
     requests.push({ handle, epoch: 0, computedTokens, phase: Phase.PHASE_THINKING, segmentStarts: [], masses });
   }
   const pool = { freeBlocks: 8, totalBlocks: REQUESTS * (BLOCKS + 8), waiting: 0, running: REQUESTS, preemptions: 0n };
@@ -230,25 +243,14 @@ function encodePlan(value: Plan): number {
 }
 
 /** Masses as attention has them: a few blocks with most of it, a long tail; each group sums to 1. */
-function realisticCodes(): Buffer {
+function realisticCodes(random: Random): Buffer {
   const codes = Buffer.alloc(GROUPS * BLOCKS);
   for (let group = 0; group < GROUPS; group += 1) {
-    const weights = Array.from({ length: BLOCKS }, () => (1 - random()) ** -1.5);
+    const weights = Array.from({ length: BLOCKS }, () => (1 - random.fraction()) ** -1.5);
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     for (let block = 0; block < BLOCKS; block += 1) {
       codes[group * BLOCKS + block] = Math.min(31, Math.floor(-2 * Math.log2(weights[block]! / total)));
     }
   }
   return codes;
-}
-
-/** mulberry32: repeatable, in [0, 1). */
-function createRandom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

@@ -3,10 +3,10 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { ROOT } from '../scripts/processes.ts';
 
-const ROOT = fileURLToPath(new URL('../', import.meta.url));
-const RESULTS = join(ROOT, 'bench/results');
+/** The results that are committed. */
+export const RESULTS = join(ROOT, 'bench/results');
 const WEIGHTS = join(ROOT, 'model/crystal-mini/model.safetensors');
 const NAME = /^[a-z0-9]+([-_][a-z0-9]+)*$/;
 
@@ -22,10 +22,10 @@ export interface Report {
 }
 
 /**
- * Writes `<folder>/<name>.json` (default folder: bench/results) and returns its path. Throws RangeError, and writes
- * nothing, when the name is not lower-case words or a figure is not a finite number.
+ * Writes `<folder>/<name>.json` and returns its path. Throws RangeError, and writes nothing, when the name is not
+ * lower-case words or a figure is not a finite number.
  */
-export function writeReport(name: string, report: Report, folder = RESULTS): string {
+export function writeReport(name: string, report: Report, folder: string): string {
   if (!NAME.test(name)) throw new RangeError(`the name of a report must match ${NAME}, got "${name}"`);
   const figures = Object.entries(report.figures);
   if (figures.length === 0) throw new RangeError(`the report ${name} has no figures`);

@@ -11,14 +11,13 @@ import { policyServiceSchema, settingsOf } from '../policy-service/config.ts';
 import { profilesSchema } from '../policy-service/request/profiles.ts';
 import { createEngines } from '../policy-service/session/engines.ts';
 import { type AttachRequest, Capability, Mode, Phase } from '../proto/gen/crystalkv/v1/policy.ts';
-import { writeReport } from './report.ts';
+import { type BenchRun, runBench } from './program.ts';
 import { quantile, round } from './statistics.ts';
 
 /**
  * What a scrape costs while many requests are live: GET /metrics over HTTP, from the request to its last byte, with
  * server and reader in this process; and the processor time of both, which other load on the machine does not change.
- * The policy service knows the requests of one engine, in four profiles, each with
- * holes; the gateway holds as many streams open. The plugin and the embedded engine read counters only, whatever runs.
+ * The policy service knows the requests of one engine, in four profiles, each with holes; the gateway holds as many streams open. The plugin and the embedded engine read counters only, whatever runs.
  */
 const REQUESTS = 500;
 const SCRAPES = 300;
@@ -28,25 +27,31 @@ const BLOCKS = 256;
 const HOLES = 160;
 
 const logger = createLogger('bench', 'silent');
-const measured = { policy_service: await scrapePolicyService(), gateway: await scrapeGateway() };
-const figures: Record<string, number> = {};
-for (const [part, { live, bytes, floor }] of Object.entries(measured)) {
-  figures[`${part}_cpu_ms`] = round(live.cpuMs);
-  figures[`${part}_p50_ms`] = round(quantile(live.times, 0.5));
-  figures[`${part}_p99_ms`] = round(quantile(live.times, 0.99));
-  // an answer of the same length that is made beforehand: what HTTP costs by itself
-  figures[`${part}_http_alone_cpu_ms`] = round(floor.cpuMs);
-  figures[`${part}_http_alone_p50_ms`] = round(quantile(floor.times, 0.5));
-  figures[`${part}_bytes`] = bytes;
-}
-const conditions = { live_requests: REQUESTS, scrapes: SCRAPES, load_average_1m: round(loadavg()[0] ?? 0, 2) };
-const path = writeReport('scrape', {
-  conditions,
-  figures,
-  rows: Object.values(measured).map(({ live }) => live.times),
+
+await runBench({
+  name: 'scrape',
+  about: `Measures what a scrape of /metrics costs the policy service and the gateway while ${REQUESTS} requests are live.`,
+  options: {},
+  records: true,
+  run: (_, run) => measure(run),
 });
-console.log(JSON.stringify({ ...conditions, ...figures }, null, 2));
-console.log(`written to ${path}`);
+
+async function measure({ report }: BenchRun): Promise<void> {
+  const measured = { policy_service: await scrapePolicyService(), gateway: await scrapeGateway() };
+  const figures: Record<string, number> = {};
+  for (const [part, { live, bytes, floor }] of Object.entries(measured)) {
+    figures[`${part}_cpu_ms`] = round(live.cpuMs);
+    figures[`${part}_p50_ms`] = round(quantile(live.times, 0.5));
+    figures[`${part}_p99_ms`] = round(quantile(live.times, 0.99));
+    // an answer of the same length that is made beforehand: what HTTP costs by itself
+    figures[`${part}_http_alone_cpu_ms`] = round(floor.cpuMs);
+    figures[`${part}_http_alone_p50_ms`] = round(quantile(floor.times, 0.5));
+    figures[`${part}_bytes`] = bytes;
+  }
+  const conditions = { live_requests: REQUESTS, scrapes: SCRAPES, load_average_1m: round(loadavg()[0] ?? 0, 2) };
+  process.stdout.write(`${JSON.stringify({ ...conditions, ...figures }, null, 2)}\n`);
+  report({ conditions, figures, rows: Object.values(measured).map(({ live }) => live.times) });
+}
 
 async function scrapePolicyService() {
   const profiles = { default: { policy: 'crystal' }, crf: { policy: 'crf' }, window: { policy: 'window' } };

@@ -2,10 +2,11 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { createRandom, type Random } from '../model/random.ts';
+import { UsageError } from '../scripts/command-line.ts';
 import { readMetrics } from '../scripts/metrics/text.ts';
 import { StopSignal } from '../scripts/stop-signal.ts';
+import { type BenchRun, runBench } from './program.ts';
 import { createDisturber } from './soak/disturb.ts';
 import { type IdleSnapshot, takeIdleSnapshot } from './soak/idle-snapshot.ts';
 import { leftLeases, redisDisagreements } from './soak/redis-counts.ts';
@@ -13,6 +14,8 @@ import { problemsOf, type Result, report } from './soak/results.ts';
 import { openTestbed, type Testbed } from './soak/testbed.ts';
 import { drive, nothingSeen } from './soak/traffic.ts';
 
+/** A shorter run is a try. */
+const LEAST_MINUTES = 3;
 /** Traffic that nobody disturbs, after which Redis must have counted as the gateway did. */
 const CALM_SHARE = 0.1;
 /** Traffic before the first look at the heap: code is compiled and pools are as large as they get. */
@@ -20,33 +23,25 @@ const WARM_UP_SHARE = 0.2;
 /** Between two disturbances. */
 const PAUSE = { share: 1 / 60, leastMs: 1_000, mostMs: 10_000 };
 
-const HELP = `Sends mixed traffic with aborts and faults through a gateway process for some minutes: chats, streams and uploads, with
-several API keys whose limits are counted in a Redis of its own, which freezes and crashes now and then; the gateway reads its
-configuration again meanwhile. Fails unless afterwards the heap is within 10 % of what it was, no socket is left, and the
-gateway's counters agree with the load generator's. Needs redis-server. Writes bench/results/soak.json.
+await runBench({
+  name: 'soak',
+  about: `Sends mixed traffic with aborts and faults through a gateway process for some minutes: chats, streams and uploads, with
+several API keys whose limits are counted in a Redis of its own, which freezes and crashes now and then; meanwhile the gateway
+reloads its configuration. Fails unless afterwards the heap is within 10 % of what it was, no socket is left, and the gateway's
+counters agree with the load generator's. Needs redis-server.`,
+  options: { minutes: { type: 'string', default: '10', value: 'N', help: 'how long (default: 10; 0.5 to 600)' } },
+  seed: { of: 'order of the traffic', default: 1 },
+  records: true,
+  trial: ({ minutes }) =>
+    Number(minutes) < LEAST_MINUTES ? { because: 'the heap settles in some minutes' } : undefined,
+  run: ({ minutes }, run) => soakAndReport(Number(minutes), run),
+});
 
-  --minutes N   how long (default 10; 0.5 to 600); nothing is written below 3
-  --seed N      order of the traffic (default 1)
-  --help        show this help
-`;
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      minutes: { type: 'string', default: '10' },
-      seed: { type: 'string', default: '1' },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return;
-  }
-  const minutes = Number(values.minutes);
+async function soakAndReport(minutes: number, run: BenchRun): Promise<number> {
   if (!(minutes >= 0.5 && minutes <= 600)) {
-    throw new RangeError(`--minutes must be a number from 0.5 to 600, got "${values.minutes}"`);
+    throw new UsageError(`--minutes must be a number from 0.5 to 600, got "${minutes}"`);
   }
-  const random = createRandom(Number(values.seed));
+  const random = createRandom(run.seed);
   const { signal } = new StopSignal();
   const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-soak-'));
   let keep = false;
@@ -56,8 +51,8 @@ async function main(): Promise<void> {
       const result = await soak(testbed, minutes, { random, signal });
       const problems = problemsOf(result);
       keep = problems.length > 0;
-      report(result, problems);
-      if (keep) process.exitCode = 1;
+      report(result, problems, run);
+      return keep ? 1 : 0;
     } finally {
       await testbed.close();
     }
@@ -113,11 +108,4 @@ async function soak(
     after,
     metrics: await readMetrics(`${testbed.url}/metrics`),
   };
-}
-
-try {
-  await main();
-} catch (error) {
-  process.stderr.write(`soak: ${error instanceof Error ? error.message : error}\n`);
-  process.exitCode = 1;
 }

@@ -1,12 +1,12 @@
 /** Compares vLLM with the plugin to stock vLLM, on the CPU; see `--help`. */
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { smolLm2Folder } from '../model/english/folder.ts';
 import { policyServiceSchema } from '../policy-service/config.ts';
 import { DEFAULT_PROFILE } from '../policy-service/request/profiles.ts';
+import { namesOf } from '../scripts/command-line.ts';
 import { ROOT } from '../scripts/processes.ts';
-import { writeReport } from './report.ts';
+import { type BenchRun, runBench } from './program.ts';
 import { measureChats } from './vllm/chats.ts';
 import {
   type Context,
@@ -21,7 +21,7 @@ import {
 import { BLOCK_SIZE, MAX_SEQUENCES, type VllmOptions, vllmPython } from './vllm/process.ts';
 import { FULL, QUICK, type Sizes, verboseSizes } from './vllm/sizes.ts';
 import { type Arms, CORES, startSystem } from './vllm/system.ts';
-import { chooseSeed, reportName, VERBOSE_HELP } from './workload.ts';
+import { PROGRAM_SEED, reportName, VERBOSE } from './workload.ts';
 
 const MODEL = join(ROOT, 'model/crystal-mini');
 /** Trials have a seed of their own: nothing is chosen by the programs that are measured. */
@@ -29,40 +29,37 @@ const TRIAL_SEED = 1;
 const GROUPS = ['ample', 'tight', 'chats', '135m'] as const;
 type Group = (typeof GROUPS)[number];
 
-const HELP = `Runs the same requests on stock vLLM and on vLLM with the plugin and the policy service, in real processes on the CPU,
-and writes ratios to bench/results/vllm.json, or vllm-verbose.json. Takes about 15 minutes; the first time, vLLM is installed (6 GB).
-
-  --quick      a tenth of it, to try; writes nothing
-  --only NAME  ${GROUPS.join(', ')}: these engines only; writes nothing; may be given several times
-  --seed N     programs to send (default: fresh ones; the seed is printed)
-  ${VERBOSE_HELP}
-  --help       show this help
-`;
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      quick: { type: 'boolean', default: false },
-      only: { type: 'string', multiple: true, default: [] },
-      seed: { type: 'string' },
-      verbose: { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
+await runBench({
+  name: 'vllm',
+  about: `Runs the same requests on stock vLLM and on vLLM with the plugin and the policy service, in real processes on the CPU, and
+compares them. Takes about 15 minutes; the first time, vLLM is installed (6 GB).`,
+  options: {
+    quick: { type: 'boolean', default: false, help: 'a tenth of it, to try' },
+    only: {
+      type: 'string',
+      multiple: true,
+      default: [] as string[],
+      value: 'NAME',
+      help: `${GROUPS.join(', ')}: these engines only`,
     },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return;
-  }
-  const unknown = values.only.find((name) => !(GROUPS as readonly string[]).includes(name));
-  if (unknown !== undefined) throw new RangeError(`--only must be one of ${GROUPS.join(', ')}, got "${unknown}"`);
-  const trial = values.quick || values.only.length > 0;
-  const seed = chooseSeed(values.seed ?? (trial ? `${TRIAL_SEED}` : undefined));
+    verbose: VERBOSE,
+  },
+  seed: PROGRAM_SEED,
+  records: true,
+  trial({ quick, only }) {
+    if (!quick && only.length === 0) return undefined;
+    return { because: `${quick ? '--quick measures' : '--only measures'} less`, seed: TRIAL_SEED };
+  },
+  run: compare,
+});
+
+async function compare(
+  values: { quick: boolean; only: string[]; verbose: boolean },
+  { seed, say, report: write }: BenchRun,
+): Promise<void> {
+  const groups = namesOf('only', values.only, GROUPS);
   const plainSizes = values.quick ? QUICK : FULL;
   const sizes = values.verbose ? verboseSizes(plainSizes) : plainSizes;
-  const started = performance.now();
-  const say = (text: string) =>
-    process.stdout.write(`${((performance.now() - started) / 1000).toFixed(0).padStart(4)} s  ${text}\n`);
-  say(`seed ${seed}`);
   const python = vllmPython();
   const context: Context = { sizes, seed, say };
 
@@ -86,11 +83,11 @@ async function main(): Promise<void> {
       ...missing,
     };
     const rows = measured.flatMap((it) => it.rows);
-    say(`wrote ${writeReport(reportName('vllm', sizes.form), { conditions, figures, rows })}`);
+    write({ conditions, figures, rows }, reportName('vllm', sizes.form));
   };
   const system = await startSystem();
   const measure = async (name: Group, size: ArmSize, model: () => string, run: (arms: Arms) => Promise<void>) => {
-    if (values.only.length > 0 && !values.only.includes(name)) return;
+    if (!groups.includes(name)) return;
     try {
       say(`${name}: starting two engines`);
       const arms = await system.startArms({ name, python, model: model(), tokenizer: name !== '135m', ...size });
@@ -107,7 +104,7 @@ async function main(): Promise<void> {
       missing[`not_measured_${name}`] = error instanceof Error ? error.message : String(error);
       say(`${name}: not measured: ${missing[`not_measured_${name}`]}`);
     }
-    if (!trial && measured.length > 0) report();
+    if (measured.length > 0) report();
   };
   try {
     const { ample, tightPoolBlocks, big } = sizes;
@@ -161,11 +158,4 @@ function conditionsOf(sizes: Sizes, seed: number) {
     saving: `mean peak of ${saving.programs} programs at once; budget of ${saving.budgetTokens} output tokens; saving_N counts the prompt in the whole cache's peak, saving_of_thinking_N does not; ${fixed}`,
     chats: `${chats.chats} chats of ${chats.turns} turns, ${chats.concurrency} at a time in the same order, ${chats.userTokens} new tokens a turn, ${chats.thinkingTokens} of thinking and ${chats.answerTokens} of answer; ${chats.poolBlocks} blocks; profile full; hit rate and first token from the second turn on; median of ${chats.rounds} rounds`,
   };
-}
-
-try {
-  await main();
-} catch (error) {
-  process.stderr.write(`bench: ${error instanceof Error ? error.message : error}\n`);
-  process.exitCode = 1;
 }

@@ -1,22 +1,17 @@
-import { randomInt } from 'node:crypto';
 import { type Form, POSITIONS } from '../model/form.ts';
 import type { Program } from '../model/program.ts';
 import { createRandom } from '../model/random.ts';
 import { makeProgram } from '../model/task.ts';
 
-/** Seeds of the generator: 0 to 2^31 - 1. */
-const SEEDS = 2 ** 31;
+/** What the seed of a bench with programs fixes. */
+export const PROGRAM_SEED = { of: 'programs to send', default: 'fresh' } as const;
 
-/** A seed from the command line, or a fresh one. Throws RangeError that names the bounds. */
-export function chooseSeed(text: string | undefined): number {
-  if (text === undefined) return randomInt(SEEDS);
-  const seed = Number(text);
-  if (text.trim() !== '' && Number.isInteger(seed) && seed >= 0 && seed < SEEDS) return seed;
-  throw new RangeError(`--seed must be an integer from 0 to ${SEEDS - 1}, got "${text}"`);
-}
-
-/** The option of the programs in this folder that work with either form. */
-export const VERBOSE_HELP = '--verbose    programs in the verbose form, which think for more than twice as many tokens';
+/** The option of the benches that work with either form. */
+export const VERBOSE = {
+  type: 'boolean',
+  default: false,
+  help: 'programs in the verbose form, which think for more than twice as many tokens',
+} as const;
 
 /** The name of a report: the plain form goes without saying. */
 export const reportName = (name: string, form: Form): string => (form === 'plain' ? name : `${name}-${form}`);

@@ -2,19 +2,11 @@
 import { cpSync, globSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
+import { namesOf, runCommandLine } from './command-line.ts';
 import { ROOT } from './processes.ts';
 import { theVersion } from './release/versions.ts';
 import { lastLines, runCommand } from './testing/command.ts';
 
-const HELP = `Makes the npm package, the Python wheel and the images, all of one version.
-
-  --out FOLDER   where package and wheel go (default: dist)
-  --only PART    package, wheel or images; may be given several times
-  --help         show this help
-
-Without a Docker engine the images are left out, with a message.
-`;
 const STEP_MS = 1_800_000;
 const PARTS = ['package', 'wheel', 'images'] as const;
 const TARGETS = ['gateway', 'policy-service', 'engine'] as const;
@@ -59,34 +51,29 @@ async function images(version: string): Promise<void> {
   say(`images: ${[...TARGETS, 'vllm'].map((name) => `crystal-kv/${name}:${version}`).join(', ')}`);
 }
 
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      out: { type: 'string', default: join(ROOT, 'dist') },
-      only: { type: 'string', multiple: true, default: [...PARTS] },
-      help: { type: 'boolean', short: 'h', default: false },
+await runCommandLine({
+  name: 'release',
+  about: 'Makes the npm package, the Python wheel and the images, all of one version.',
+  options: {
+    out: {
+      type: 'string',
+      default: join(ROOT, 'dist'),
+      value: 'FOLDER',
+      help: 'where package and wheel go (default: dist)',
     },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return;
-  }
-  const unknown = values.only.filter((part) => !PARTS.some((it) => it === part));
-  if (unknown.length > 0) throw new RangeError(`no part ${unknown.join(', ')}; expected one of ${PARTS.join(', ')}`);
+    only: { type: 'string', multiple: true, default: [] as string[], value: 'PART', help: PARTS.join(', ') },
+  },
+  notes: 'Without a Docker engine the images are left out, with a message.',
+  run: ({ out, only }) => release(resolve(out), namesOf('only', only, PARTS)),
+});
+
+async function release(out: string, parts: readonly (typeof PARTS)[number][]): Promise<void> {
   const version = theVersion();
-  const out = resolve(values.out);
   mkdirSync(out, { recursive: true });
   for (const old of globSync('crystal[-_]kv*', { cwd: out })) rmSync(join(out, old));
   say(`version ${version}`);
-  if (values.only.includes('package')) await step('npm', ['pack', '--silent', '--pack-destination', out]);
-  if (values.only.includes('wheel')) await wheel(out);
+  if (parts.includes('package')) await step('npm', ['pack', '--silent', '--pack-destination', out]);
+  if (parts.includes('wheel')) await wheel(out);
   for (const file of globSync('crystal[-_]kv*', { cwd: out }).sort()) say(`made ${join(out, file)}`);
-  if (values.only.includes('images')) await images(version);
-}
-
-try {
-  await main();
-} catch (error) {
-  process.stderr.write(`release: ${(error as Error).message}\n`);
-  process.exitCode = 1;
+  if (parts.includes('images')) await images(version);
 }

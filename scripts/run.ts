@@ -2,9 +2,9 @@
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { makeProgram } from '../model/task.ts';
 import { type Addresses, PARTS, partSpec } from './cluster.ts';
+import { runCommandLine } from './command-line.ts';
 import { describeExit, type RunningProcess, startProcess, waitUntilReady } from './processes.ts';
 import { createProgress } from './progress.ts';
 import { checkPorts, readSettings } from './run-settings.ts';
@@ -14,32 +14,33 @@ const READY_MS = 60_000;
 /** Longer than a program takes to let running answers end. */
 const STOP_MS = 15_000;
 
-const HELP = `Starts engine, policy service and gateway, waits until all are ready and says how to use them.
-Ctrl-C stops all three; a second Ctrl-C ends them by force.
+await runCommandLine({
+  name: 'run',
+  about: `Starts engine, policy service and gateway, waits until all are ready and says how to use them.
+Ctrl-C stops all three; a second Ctrl-C ends them by force.`,
+  options: {
+    config: {
+      type: 'string',
+      value: 'FILE',
+      help: 'configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists)',
+    },
+  },
+  notes:
+    'Environment variables override the file: see `node_modules/.bin/node engine/main.ts --help`, and likewise gateway and policy-service.',
+  run: ({ config }) => runSystem(config),
+});
+process.exit();
 
-  --config FILE   configuration file (default: CRYSTALKV_CONFIG, or crystal-kv.yaml when it exists)
-  --help          show this help
-
-Environment variables override the file: see \`node_modules/.bin/node engine/main.ts --help\`, and likewise gateway and policy-service.
-`;
-
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: { config: { type: 'string' }, help: { type: 'boolean', short: 'h', default: false } },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return 0;
-  }
+async function runSystem(config: string | undefined): Promise<void> {
   const stop = new StopSignal();
-  const settings = await readSettings(values.config);
+  const settings = await readSettings(config);
   await checkPorts(settings.listeners);
   const logFolder = mkdtempSync(join(tmpdir(), 'crystal-kv-'));
   const children: RunningProcess[] = [];
   try {
     for (const part of PARTS) {
       stop.signal.throwIfAborted();
-      const spec = partSpec(part, settings.addresses, { configFile: values.config, env: settings.env, logFolder });
+      const spec = partSpec(part, settings.addresses, { configFile: config, env: settings.env, logFolder });
       children.push(await startProcess(spec));
     }
     await waitForAll(children, stop.signal);
@@ -55,7 +56,6 @@ async function main(): Promise<number> {
   process.stdout.write('\nstopping ...\n');
   await stopAll(children, stop);
   process.stdout.write('stopped\n');
-  return 0;
 }
 
 async function waitForAll(children: readonly RunningProcess[], signal: AbortSignal): Promise<void> {
@@ -106,11 +106,3 @@ To try eviction, add "crystal_kv": {"profile": "crystal", "budget_tokens": 96} t
 Ctrl-C stops everything.
 `;
 }
-
-try {
-  process.exitCode = await main();
-} catch (error) {
-  process.stderr.write(`\nrun: ${error instanceof Error ? error.message : error}\n`);
-  process.exitCode = 1;
-}
-process.exit();

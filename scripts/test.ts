@@ -1,48 +1,35 @@
 /** Runs the tests; see `--help`. */
-import { parseArgs } from 'node:util';
+import { namesOf, runCommandLine } from './command-line.ts';
 import { indent } from './testing/command.ts';
 import { closingLine, count, judge, type Outcome, type Suite } from './testing/outcome.ts';
 import { allSuites } from './testing/suites.ts';
 
 const print = (line: string) => process.stdout.write(`${line}\n`);
 
-const HELP = `Runs every suite and ends with a line "N passed, N failed, N skipped".
+await runCommandLine({
+  name: 'test',
+  about: 'Runs every suite and ends with a line "N passed, N failed, N skipped".',
+  options: {
+    only: { type: 'string', multiple: true, default: [] as string[], value: 'SUITE', help: 'only this suite' },
+    fast: { type: 'boolean', default: false, help: 'without vLLM and without the suites that start whole processes' },
+    list: { type: 'boolean', default: false, help: 'name the suites, then stop' },
+  },
+  notes: 'The exit code is 1 when a test failed, a suite ran nothing or, with CI=true, a test was skipped.',
+  run: runTests,
+});
 
-  --only SUITE   only this suite; may be given several times
-  --fast         without vLLM and without the suites that start whole processes
-  --list         names the suites and stops
-  --help         show this help
-
-The exit code is 1 when a test failed, a suite ran nothing or, with CI=true, a test was skipped.
-`;
-
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      only: { type: 'string', multiple: true, default: [] },
-      fast: { type: 'boolean', default: false },
-      list: { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return 0;
-  }
+async function runTests({ only, fast, list }: { only: string[]; fast: boolean; list: boolean }): Promise<number> {
   const suites = allSuites();
-  const unknown = values.only.filter((name) => !suites.some((suite) => suite.name === name));
-  if (unknown.length > 0) {
-    throw new RangeError(
-      `no suite ${unknown.join(', ')}; expected one of ${suites.map((suite) => suite.name).join(', ')}`,
-    );
-  }
-  if (values.list) {
+  if (list) {
     for (const suite of suites) print(`${suite.name.padEnd(16)} ${suite.summary}${suite.slow ? ' (slow)' : ''}`);
     return 0;
   }
-  const chosen = suites.filter(
-    (suite) => (values.only.length === 0 || values.only.includes(suite.name)) && !(values.fast && suite.slow),
+  const names = namesOf(
+    'only',
+    only,
+    suites.map(({ name }) => name),
   );
+  const chosen = suites.filter(({ name, slow }) => names.includes(name) && !(fast && slow));
   const strict = process.env['CI'] === 'true';
   const results: { suite: string; outcome: Outcome }[] = [];
   for (const suite of chosen) results.push({ suite: suite.name, outcome: await runSuite(suite) });
@@ -65,11 +52,4 @@ async function runSuite(suite: Suite): Promise<Outcome> {
   const verdict = outcome.failed.length > 0 ? 'failed' : count(outcome) === 0 ? 'ran no test' : 'ok';
   print(`  ${verdict}: ${closingLine(outcome)}, ${seconds} s`);
   return outcome;
-}
-
-try {
-  process.exitCode = await main();
-} catch (error) {
-  process.stderr.write(`test: ${error instanceof Error ? error.message : error}\n`);
-  process.exitCode = 2;
 }

@@ -28,8 +28,8 @@ const COLOURS = [
 ];
 
 /** Draws exact answers against memory, a line a policy, from the grid's verbose programs of 40 lines. Returns the path. */
-export function writePlot(): string {
-  const { rows } = readResults();
+export function writePlot(folder: string): string {
+  const { rows } = readResults(folder);
   const own = (row: Details) => row.form === 'verbose' && row.lines === 40 && row.block_size === 16;
   const grid = rows.filter((row) => row.part === 'grid' && own(row) && row.budget_blocks !== null);
   const shown = grid.length > 0 ? grid : rows.filter((row) => row.part === 'main' && row.budget_blocks !== null);

@@ -1,22 +1,20 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ROOT } from '../../scripts/processes.ts';
 import { type Report, writeReport } from '../report.ts';
 import { round } from '../statistics.ts';
 import { BASELINES } from './candidates.ts';
 import type { Details } from './row.ts';
 import type { Part } from './setting.ts';
 
-export const RESULTS = join(ROOT, 'bench/results/eval.json');
-
 interface Results extends Report {
   rows: readonly Details[];
 }
 
-/** The rows of the last run of every part; none where there was no run. */
-export function readResults(): Results {
-  if (!existsSync(RESULTS)) return { conditions: {}, figures: {}, rows: [] };
-  return JSON.parse(readFileSync(RESULTS, 'utf8')) as Results;
+/** The rows of the last run of every part in `folder`; none where there was no run. */
+export function readResults(folder: string): Results {
+  const file = join(folder, 'eval.json');
+  if (!existsSync(file)) return { conditions: {}, figures: {}, rows: [] };
+  return JSON.parse(readFileSync(file, 'utf8')) as Results;
 }
 
 const place = ({ form, lines, block_size, key, share }: Details) => [form, lines, block_size, key, share].join(' ');
@@ -25,8 +23,13 @@ const place = ({ form, lines, block_size, key, share }: Details) => [form, lines
  * Puts a part's rows in the place of its last ones; those of the same seed and number of programs stay beside them, so that
  * a run can be continued. Returns the path of the file.
  */
-export function writeResults(part: Part, conditions: Report['conditions'], rows: readonly Details[]): string {
-  const before = readResults();
+export function writeResults(
+  folder: string,
+  part: Part,
+  conditions: Report['conditions'],
+  rows: readonly Details[],
+): string {
+  const before = readResults(folder);
   const again = new Set(rows.map(place));
   const continued = before.conditions[`${part}_seed`] === conditions['seed'];
   const stays = (row: Details) =>
@@ -34,11 +37,8 @@ export function writeResults(part: Part, conditions: Report['conditions'], rows:
   const all = [...before.rows.filter(stays), ...rows];
   const own = Object.fromEntries(Object.entries(conditions).map(([name, value]) => [`${part}_${name}`, value]));
   const others = Object.entries(before.conditions).filter(([name]) => !name.startsWith(`${part}_`));
-  return writeReport('eval', {
-    conditions: { ...Object.fromEntries(others), ...own },
-    figures: figures(all),
-    rows: all,
-  });
+  const report = { conditions: { ...Object.fromEntries(others), ...own }, figures: figures(all), rows: all };
+  return writeReport('eval', report, folder);
 }
 
 /** Of the verbose form, 40 lines, blocks of 16. */

@@ -1,14 +1,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ROOT } from '../../scripts/processes.ts';
 import { RECENT_TOKENS, SINK_TOKENS } from '../eval/backend.ts';
 import { markdownTable } from '../markdown-table.ts';
 import { round } from '../statistics.ts';
 import { BLOCK_SIZE } from '../vllm/process.ts';
 import { describe } from './figures.ts';
 import type { Row, Sizes } from './measure.ts';
-
-const REPORT = join(ROOT, 'bench/results/fidelity.json');
 
 export const conditionsOf = ({ sequences, tokens }: Sizes, seed: number, vllm: string) => ({
   seed,
@@ -23,10 +20,11 @@ export const conditionsOf = ({ sequences, tokens }: Sizes, seed: number, vllm: s
     'log-probability of each token with the full cache less that with the candidate, after the budget is exceeded; mean over sequences, 95 % interval by paired t',
 });
 
-/** Of the last report, if it has this seed and these sizes. */
-export function earlierRows(seed: number, sizes: Sizes): Row[] {
-  if (!existsSync(REPORT)) return [];
-  const { conditions, rows } = JSON.parse(readFileSync(REPORT, 'utf8')) as Record<
+/** Of the last report in `folder`, if it has this seed and these sizes. */
+export function earlierRows(folder: string, seed: number, sizes: Sizes): Row[] {
+  const file = join(folder, 'fidelity.json');
+  if (!existsSync(file)) return [];
+  const { conditions, rows } = JSON.parse(readFileSync(file, 'utf8')) as Record<
     'conditions',
     Record<string, unknown>
   > & {

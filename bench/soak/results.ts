@@ -1,5 +1,5 @@
 import { type Sample, total } from '../../scripts/metrics/text.ts';
-import { writeReport } from '../report.ts';
+import type { BenchRun } from '../program.ts';
 import { add, round } from '../statistics.ts';
 import { BEHAVIOURS, NAMES } from './behaviours.ts';
 import type { Disturber } from './disturb.ts';
@@ -11,8 +11,6 @@ import { disagreements } from './tally.ts';
 import { type Seen, UNRULY_SHARE } from './traffic.ts';
 
 const HEAP_GROWTH = 0.1;
-/** A shorter run is a try. */
-const REPORTED_MINUTES = 3;
 
 export interface Result {
   minutes: number;
@@ -44,16 +42,15 @@ export function problemsOf(result: Result): string[] {
   return problems;
 }
 
-/** Prints all, and writes a report unless the run was too short for one. */
-export function report(result: Result, problems: readonly string[]): void {
+/** Prints all, and writes a report. */
+export function report(result: Result, problems: readonly string[], run: BenchRun): void {
   for (const problem of problems) process.stdout.write(`PROBLEM  ${problem}\n`);
   const figures = figuresOf(result, problems.length);
   for (const [name, value] of Object.entries(figures)) process.stdout.write(`${name.padEnd(24)} ${value}\n`);
-  if (result.minutes < REPORTED_MINUTES) return;
   const rows = [...result.seen.tally.statuses]
     .sort(([a], [b]) => a - b)
     .map(([status, requests]) => ({ status, requests }));
-  process.stdout.write(`wrote ${writeReport('soak', { conditions: CONDITIONS, figures, rows })}\n`);
+  run.report({ conditions: CONDITIONS, figures, rows });
 }
 
 function figuresOf(result: Result, problems: number): Record<string, number> {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type Answer, budgetBlocks, outputBlocks } from '../../bench/ask.ts';
+import { chooseSeed } from '../../bench/program.ts';
 import { median, wilson } from '../../bench/statistics.ts';
-import { answerTokenLimit, chooseSeed, makePrograms } from '../../bench/workload.ts';
+import { answerTokenLimit, makePrograms } from '../../bench/workload.ts';
 import { FORMS, type Form, MOST_LINES, POSITIONS } from '../../model/form.ts';
 
 describe('statistics', () => {
@@ -82,9 +83,10 @@ describe('a workload', () => {
     });
   }
 
-  test('has a fresh seed unless one is given', () => {
+  test('has a fresh seed unless one is given, or the bench has its own', () => {
     assert.equal(chooseSeed('0'), 0);
     assert.notEqual(chooseSeed(undefined), chooseSeed(undefined));
+    assert.equal(chooseSeed(undefined, 7), 7);
     for (const text of ['', '1.5', '-1', '2147483648', 'x']) {
       assert.throws(() => chooseSeed(text), new RegExp(`0 to 2147483647, got "${text}"`));
     }
