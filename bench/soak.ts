@@ -21,7 +21,7 @@ const CALM_SHARE = 0.1;
 /** Traffic before the first look at the heap: code is compiled and pools are as large as they get. */
 const WARM_UP_SHARE = 0.2;
 /** Between two disturbances. */
-const PAUSE = { share: 1 / 60, leastMs: 1_000, mostMs: 10_000 };
+const PAUSE = { share: 1 / 60, minMs: 1_000, maxMs: 10_000 };
 
 await runBench({
   name: 'soak',
@@ -73,7 +73,7 @@ async function soak(
   const seen = nothingSeen();
   const disturber = createDisturber(testbed);
   const ms = minutes * 60_000;
-  const pauseMs = Math.min(Math.max(ms * PAUSE.share, PAUSE.leastMs), PAUSE.mostMs);
+  const pauseMs = Math.min(Math.max(ms * PAUSE.share, PAUSE.minMs), PAUSE.maxMs);
   const traffic = async (share: number, disturbed: boolean): Promise<IdleSnapshot> => {
     const end = performance.now() + ms * share;
     // What fails ends the other too.

@@ -12,7 +12,7 @@ const VERBOSE_LINE = 44;
 const VERBOSE_REST = 38;
 
 /** The longest program of each form: always within the model's positions. */
-export const MOST_LINES: Readonly<Record<Form, number>> = Object.freeze({
+export const MAX_LINES_OF: Readonly<Record<Form, number>> = Object.freeze({
   plain: MAX_LINES,
   verbose: Math.floor((POSITIONS - VERBOSE_REST) / VERBOSE_LINE),
 });

@@ -1,7 +1,7 @@
 /** Command line of the program generator; see `--help`. */
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
-import { MOST_LINES } from './form.ts';
+import { MAX_LINES_OF } from './form.ts';
 import { TOKEN_KINDS } from './program.ts';
 import { createRandom } from './random.ts';
 import { makeBatch, StageData } from './stage.ts';
@@ -21,7 +21,7 @@ const HELP = `Writes crystal-mini programs as JSON lines.
   node model/generate.ts --stage '{"batchTokens":4096,"programLines":[3,7]}' --seed 1
       the vocabulary line, then training batches [{ids, kinds, lineStarts}, ...] until the reader closes the pipe
 
-  --lines N    lines of a program, 1 to ${MOST_LINES.plain}, verbose to ${MOST_LINES.verbose} (default 24)
+  --lines N    lines of a program, 1 to ${MAX_LINES_OF.plain}, verbose to ${MAX_LINES_OF.verbose} (default 24)
   --count N    number of programs, at least 1 (default 1)
   --seed N     0 to 2147483647 (default 1); the same seed gives the same output
 `;

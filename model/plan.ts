@@ -1,4 +1,4 @@
-import { FORMS, type Form, MOST_LINES } from './form.ts';
+import { FORMS, type Form, MAX_LINES_OF } from './form.ts';
 import { checkInteger, checkShare, type Random } from './random.ts';
 import { MAX_LINES, MAX_QUERIES, REGISTER_NAMES } from './vocab.ts';
 
@@ -129,7 +129,7 @@ function check(lineCount: number, settings: Omit<Required<ProgramOptions>, 'quer
   if (!FORMS.includes(settings.form)) {
     throw new RangeError(`form must be ${FORMS.join(' or ')}, got ${JSON.stringify(settings.form)}`);
   }
-  checkInteger('lines', lineCount, 1, MOST_LINES[settings.form]);
+  checkInteger('lines', lineCount, 1, MAX_LINES_OF[settings.form]);
   checkInteger('hubs', settings.hubs, 1, 8);
   checkInteger('coldRegisters', settings.coldRegisters, 0, 32);
   checkInteger('window', settings.window, 1, MAX_LINES);

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type Form, MOST_LINES } from './form.ts';
+import { type Form, MAX_LINES_OF } from './form.ts';
 import type { ProgramOptions } from './plan.ts';
 import { type Program, TOKEN_KINDS } from './program.ts';
 import type { Random } from './random.ts';
@@ -20,11 +20,11 @@ export const StageData = z.strictObject({
   /** A batch is filled with sequences until it holds at least this many tokens. */
   batchTokens: z.number().int().min(1).max(1_000_000),
   /** Bounds of the number of lines of a program; all programs of a batch have the same number. */
-  programLines: lineBounds(MOST_LINES.plain),
+  programLines: lineBounds(MAX_LINES_OF.plain),
   /** Share of the batches that hold programs in the verbose form. */
   verboseShare: share.default(0),
   /** Bounds of the number of lines of a verbose program. */
-  verboseLines: lineBounds(MOST_LINES.verbose).default([3, 10]),
+  verboseLines: lineBounds(MAX_LINES_OF.verbose).default([3, 10]),
   /** Share of the batches that hold recall sequences instead of programs. */
   recallShare: share.default(0),
   /** Bounds of the number of definitions of a recall sequence. */

@@ -18,7 +18,7 @@ import { decode, digitToken, lineToken, nameToken, queryToken, REGISTER_NAMES, T
  * Draws a program and writes it down with its reasoning and answer.
  *
  * @param random a stream, or a seed to start one.
- * @param lines number of lines, 1 to `MOST_LINES` of the form (59; verbose 45).
+ * @param lines number of lines, 1 to `MAX_LINES_OF` of the form (59; verbose 45).
  * @throws {RangeError} naming option, value and bounds, if an argument is out of bounds.
  */
 export function makeProgram(random: Random | number, lines: number, options: ProgramOptions = {}): Program {

@@ -4,7 +4,7 @@ import { type Answer, budgetBlocks, outputBlocks } from '../../bench/ask.ts';
 import { chooseSeed } from '../../bench/program.ts';
 import { median, wilson } from '../../bench/statistics.ts';
 import { answerTokenLimit, makePrograms } from '../../bench/workload.ts';
-import { FORMS, type Form, MOST_LINES, POSITIONS } from '../../model/form.ts';
+import { FORMS, type Form, MAX_LINES_OF, POSITIONS } from '../../model/form.ts';
 
 describe('statistics', () => {
   test("Wilson's interval has its published values", () => {
@@ -70,7 +70,7 @@ describe('a workload', () => {
 
   for (const form of FORMS) {
     test(`has room for every right answer in the ${form} form, within the model's positions`, () => {
-      for (const lines of [1, 8, 24, 40, MOST_LINES[form]]) {
+      for (const lines of [1, 8, 24, 40, MAX_LINES_OF[form]]) {
         for (const { ids, promptLength } of makePrograms(9, 50, lines, form)) {
           const limit = answerTokenLimit(lines, form);
           assert.ok(

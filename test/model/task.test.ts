@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { FORMS, MOST_LINES, POSITIONS } from '../../model/form.ts';
+import { FORMS, MAX_LINES_OF, POSITIONS } from '../../model/form.ts';
 import type { ProgramOptions } from '../../model/plan.ts';
 import { type Program, TOKEN_KINDS } from '../../model/program.ts';
 import { makeProgram } from '../../model/task.ts';
@@ -10,7 +10,7 @@ import { VOCABULARY } from '../../model/vocab.ts';
 const seeds = fc.integer({ min: 0, max: 0x7fffffff });
 const programs = fc
   .constantFrom(...FORMS)
-  .chain((form) => fc.tuple(seeds, fc.integer({ min: 1, max: MOST_LINES[form] }), fc.constant(form)))
+  .chain((form) => fc.tuple(seeds, fc.integer({ min: 1, max: MAX_LINES_OF[form] }), fc.constant(form)))
   .map(([seed, lines, form]) => makeProgram(seed, lines, { form }));
 const check = (property: (program: Program) => void) => fc.assert(fc.property(programs, property), { numRuns: 60 });
 
@@ -115,7 +115,7 @@ describe('a verbose program', () => {
 
   it('says the same as the plain one of its seed, looks the same up, and only muses more', () => {
     fc.assert(
-      fc.property(seeds, fc.integer({ min: 1, max: MOST_LINES.verbose }), (seed, lines) => {
+      fc.property(seeds, fc.integer({ min: 1, max: MAX_LINES_OF.verbose }), (seed, lines) => {
         const plain = makeProgram(seed, lines);
         const verbose = makeProgram(seed, lines, { form: 'verbose' });
         for (const key of ['prompt', 'answer', 'queries', 'registers'] as const) {
@@ -188,7 +188,7 @@ describe('the tokens of a program', () => {
 
   for (const form of FORMS) {
     it(`fit the ${POSITIONS} positions of the model in the ${form} form`, () => {
-      const length = (seed: number) => makeProgram(seed, MOST_LINES[form], { form, queries: 6 }).ids.length;
+      const length = (seed: number) => makeProgram(seed, MAX_LINES_OF[form], { form, queries: 6 }).ids.length;
       fc.assert(
         fc.property(seeds, (seed) => length(seed) <= POSITIONS),
         { numRuns: 20 },

@@ -1,7 +1,7 @@
 import { readEvents } from './events.js';
 
 const KEY = 'crystal-kv-api-key';
-const RETRY_MS = { first: 500, most: 5_000 };
+const RETRY_MS = { first: 500, max: 5_000 };
 
 /** An answer that is no success. `status` 401: the gateway wants a key, or another one. */
 export class ApiError extends Error {
@@ -73,6 +73,6 @@ export async function followStates({ onState, onLost, onRefused }) {
     }
     onLost(undefined);
     await new Promise((resolve) => setTimeout(resolve, wait));
-    wait = Math.min(RETRY_MS.most, wait * 2);
+    wait = Math.min(RETRY_MS.max, wait * 2);
   }
 }

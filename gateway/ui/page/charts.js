@@ -2,7 +2,7 @@
 
 /** What the chart of the engine remembers, in seconds and points. */
 const WINDOW_S = 60;
-const MOST_POINTS = 1_300;
+const MAX_POINTS = 1_300;
 const HEIGHT = 190;
 
 /** @param {string} name */
@@ -152,7 +152,7 @@ export class EngineChart {
     if (tokens < (this.#points.at(-1)?.tokens ?? 0)) this.#points = [];
     this.#points.push({ at: performance.now() / 1000, tokens, used });
     const oldest = performance.now() / 1000 - WINDOW_S - 2;
-    while (this.#points.length > MOST_POINTS || (this.#points[0]?.at ?? oldest) < oldest) this.#points.shift();
+    while (this.#points.length > MAX_POINTS || (this.#points[0]?.at ?? oldest) < oldest) this.#points.shift();
   }
 
   /** Tokens a second over the last second or so. */

@@ -1,5 +1,5 @@
 /** Frames of one request that are remembered; with more, every other one is dropped. */
-const MOST_FRAMES = 1_200;
+const MAX_FRAMES = 1_200;
 
 /**
  * @typedef {object} Frame the state of one request at one moment
@@ -60,7 +60,7 @@ export class Frames {
     )
       this.#frames.pop();
     this.#frames.push(frame);
-    if (this.#frames.length > MOST_FRAMES) this.#frames = this.#frames.filter((_, index) => index % 2 === 1);
+    if (this.#frames.length > MAX_FRAMES) this.#frames = this.#frames.filter((_, index) => index % 2 === 1);
   }
 
   get last() {

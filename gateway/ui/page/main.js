@@ -13,7 +13,7 @@ import { verdict } from './verdict.js';
 
 /** Requests from elsewhere stay this long after their end. */
 const LINGER_MS = 15_000;
-const MOST_OTHERS = 12;
+const MAX_OTHERS = 12;
 /** Milliseconds between two drawings: states do not come more often. */
 const DRAW_MS = 45;
 /** The same of charts. */
@@ -129,7 +129,7 @@ function rows() {
     ...mine,
     ...foreign
       .toSorted((a, b) => b.frame.handle - a.frame.handle)
-      .slice(0, MOST_OTHERS)
+      .slice(0, MAX_OTHERS)
       .map(({ frame, endedAt }) => ({
         key: frame.key,
         title: `request ${frame.handle} from elsewhere (${frame.policy})`,

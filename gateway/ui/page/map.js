@@ -4,7 +4,7 @@ import { blockFacts, cellsOf, describe } from './cells.js';
 import { element, setText } from './dom.js';
 
 /** Blocks of one request that are drawn: the newest. */
-const MOST_CELLS = 1_024;
+const MAX_CELLS = 1_024;
 /** The protocol's number of the mode in which nothing is evicted. */
 const OFF = 3;
 const KIND_NAMES = { prompt: 'prompt', kept: 'kept', newest: 'newest', hole: 'forgotten' };
@@ -125,7 +125,7 @@ class Row {
     setText(this.#title, title);
     setText(this.#facts, factsOf(content));
     if (this.#grid.getAttribute('aria-label') !== title) this.#grid.setAttribute('aria-label', `Blocks of ${title}`);
-    const first = Math.max(0, frame.blocks - MOST_CELLS);
+    const first = Math.max(0, frame.blocks - MAX_CELLS);
     if (first !== this.#first) this.#drawn = [];
     this.#first = first;
     const { answerStart } = this.#shown;
