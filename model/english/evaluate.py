@@ -140,7 +140,7 @@ def cause(statement: str, line: str, known: dict[str, int]) -> str:
         return "operand"
     if any(str(known[word]) not in numbers for word in used):
         return "lookup"
-    return "sum"
+    return "sum" if used else "restated"
 
 
 def append(file: Path, entries: list[dict[str, Any]]) -> None:
