@@ -142,9 +142,7 @@ function helpText<T>(program: Program<T>): string {
   for (const key in program.sections) {
     const { section, schema } = program.sections[key];
     const options = optionsOf(section, schema);
-    const star = options.some(({ fixed }) => fixed)
-      ? '; SIGHUP reloads it, but a change of options with * needs a restart'
-      : '';
+    const star = options.some(({ fixed }) => fixed) ? '; SIGHUP reloads it; options marked * need a restart' : '';
     lines.push('', `Section ${section} (environment variables override the file${star})`);
     for (const option of options) {
       if (option.path.length === 0) continue;

@@ -40,6 +40,6 @@ describe('the program', () => {
       program.output(),
       /backends {2}CRYSTALKV_GATEWAY_BACKENDS \[\[\{"url":"http:\/\/127\.0\.0\.1:8000"\}\]\]/,
     );
-    assert.match(program.output(), /timeouts\.first_byte_ms {2}CRYSTALKV_GATEWAY_TIMEOUTS_FIRST_BYTE_MS \[600000\]/);
+    assert.match(program.output(), /timeouts\.first_byte_ms\* {2}CRYSTALKV_GATEWAY_TIMEOUTS_FIRST_BYTE_MS \[600000\]/);
   });
 });
