@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { AggregatorRegistry } from 'prom-client';
 import type { Gateway } from '../../gateway/gateway.ts';
-import { chat, startGateway, until } from '../gateway/harness.ts';
+import { chat, startGateway } from '../gateway/harness.ts';
 import { json } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { bearer, newKey, setupKeyed } from './harness.ts';
 import { NO_REDIS, startRedis } from './redis-server.ts';
 

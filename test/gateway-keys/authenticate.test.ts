@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { describe, it, type TestContext } from 'node:test';
-import { chat, type ErrorAnswer, metric, post, startGateway, until } from '../gateway/harness.ts';
+import { chat, type ErrorAnswer, metric, post, startGateway } from '../gateway/harness.ts';
 import { createUpstream, json } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { bearer, newKey, setupKeyed, type TestKey } from './harness.ts';
 
 const OK = json('{"ok":true}');

@@ -7,8 +7,9 @@ import { fileURLToPath } from 'node:url';
 import { helpText, readArguments, runCommand } from '../../gateway/keys/command.ts';
 import { keysSchema } from '../../gateway/keys/config.ts';
 import { grantsShape, KeyError } from '../../gateway/keys/entry.ts';
-import { chat, until } from '../gateway/harness.ts';
+import { chat } from '../gateway/harness.ts';
 import { json } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { folder, setupKeyed } from './harness.ts';
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/keys.ts', import.meta.url));

@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import OpenAI from 'openai';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
-import { chat, type ErrorAnswer, metric, metricReaches, setup, startGateway, until } from '../gateway/harness.ts';
+import { chat, type ErrorAnswer, metric, metricReaches, setup, startGateway } from '../gateway/harness.ts';
 import { createUpstream, hang, json } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { bearer, folder, newKey, setupKeyed, type TestKey } from './harness.ts';
 import { NO_REDIS, startRedis } from './redis-server.ts';
 

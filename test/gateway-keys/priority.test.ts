@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { chat, metric, metricReaches, until } from '../gateway/harness.ts';
+import { chat, metric, metricReaches } from '../gateway/harness.ts';
 import { hang } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { bearer, newKey, setupKeyed } from './harness.ts';
 
 const DEPTH = 'crystalkv_gateway_queue_depth';

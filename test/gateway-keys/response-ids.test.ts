@@ -4,8 +4,9 @@ import { createRedisResponseIds } from '../../gateway/fleet/redis-response-ids.t
 import { createResponseIds } from '../../gateway/fleet/response-ids.ts';
 import { openRedis } from '../../gateway/redis.ts';
 import { fleet } from '../gateway/fleet-harness.ts';
-import { metric, post, startGateway, until } from '../gateway/harness.ts';
+import { metric, post, startGateway } from '../gateway/harness.ts';
 import { json } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { NO_REDIS, startRedis } from './redis-server.ts';
 
 describe('responses that several gateways know', { skip: NO_REDIS }, () => {

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import type { Gateway } from '../../gateway/gateway.ts';
-import { type ErrorAnswer, post, startGateway, until } from '../gateway/harness.ts';
+import { type ErrorAnswer, post, startGateway } from '../gateway/harness.ts';
 import { responsesUpstream } from '../gateway/responses-upstream.ts';
 import { createUpstream } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { bearer, newKey, setupKeyed, type TestKey } from './harness.ts';
 import { NO_REDIS, startRedis } from './redis-server.ts';
 

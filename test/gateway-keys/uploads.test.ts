@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type ErrorAnswer, until } from '../gateway/harness.ts';
+import type { ErrorAnswer } from '../gateway/harness.ts';
 import { json, rawClient } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { bearer, newKey, setupKeyed } from './harness.ts';
 
 const PATH = '/v1/audio/transcriptions';

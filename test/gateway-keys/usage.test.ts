@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import { chat, metric, metricReaches, post, setup, until } from '../gateway/harness.ts';
-import { hangAfter, json, type Script, stream } from '../gateway/upstream.ts';
+import { chat, metric, metricReaches, post, setup } from '../gateway/harness.ts';
+import { hang, hangAfter, json, type Script, stream } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { bearer, newKey, setupKeyed } from './harness.ts';
 
 const key = newKey('team-a', { tokens_per_day: 100_000 });
@@ -148,6 +149,25 @@ describe('a stream whose usage nobody asked for', () => {
   });
 });
 
+describe('a client that leaves before the first byte', () => {
+  it('pays for its prompt', async (t) => {
+    const setup = await keyed(t, hang);
+    await knowsModel(setup);
+    // 400 bytes of a prompt and what is around it, four to a token
+    const body = { model: 'm', messages: [{ role: 'user', content: 'x'.repeat(400) }] };
+    const before = (await metric(setup.gateway, TOKENS('input'))) ?? 0;
+    const { received } = setup.upstream;
+    const asked = received.length;
+    const leaving = new AbortController();
+    const answer = chat(setup.gateway, body, { ...bearer(key), signal: leaving.signal });
+    await until(() => received.length > asked, 'the backend has the request');
+    leaving.abort();
+    await assert.rejects(answer);
+    await metricReaches(setup.gateway, 'crystalkv_gateway_usage_total{source="estimated"}', 1);
+    assert.equal(await metric(setup.gateway, TOKENS('input')), before + Math.ceil(received.at(-1)!.body.length / 4));
+  });
+});
+
 describe('usage of every API', () => {
   const event = (name: string, data: object) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
   const cases: [name: string, path: string, script: Script, input: number, output: number][] = [
@@ -256,6 +276,24 @@ describe('tokens and limits', () => {
     upstream.script = json('{"usage":{"prompt_tokens":1,"completion_tokens":1}}');
     await until(async () => (await chat(gateway, body, bearer(limited))).status === 200, 'the tokens are given back');
   });
+});
+
+describe('what is reserved for a prompt', () => {
+  for (const [most, prompt] of [
+    [50, 50],
+    [100_000, undefined],
+  ] as const) {
+    it(`is a quarter of its bytes, at most reserve_prompt_max (${most})`, async (t) => {
+      const limited = newKey('limited', { tokens_per_minute: 10_000 });
+      const { gateway, upstream } = await setupKeyed(t, json('{}'), [limited], {
+        limits: { reserve_prompt_max: most },
+      });
+      const body = { model: 'm', messages: [{ role: 'user', content: 'x'.repeat(4_000) }], max_tokens: 100 };
+      const response = await chat(gateway, body, bearer(limited));
+      const reserved = prompt ?? Math.ceil(upstream.received.at(-1)!.body.length / 4);
+      assert.equal(response.headers.get('x-ratelimit-remaining-tokens'), String(10_000 - reserved - 100));
+    });
+  }
 });
 
 describe('compat.reasoning_content', () => {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type ErrorAnswer, until } from '../gateway/harness.ts';
+import type { ErrorAnswer } from '../gateway/harness.ts';
 import { listening, run } from '../gateway/program.ts';
 import { createUpstream, json, rawClient } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 
 const LIMIT = 4096;
 const CHAT = 'POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\n';

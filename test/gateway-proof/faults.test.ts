@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { type ErrorAnswer, until } from '../gateway/harness.ts';
+import type { ErrorAnswer } from '../gateway/harness.ts';
 import { listening, type Program, spawnGateway } from '../gateway/program.ts';
 import { refusedUrl } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { chunk, createFaulty, type Fault, type Faulty, JSON_HEAD, STREAM_HEAD } from './faulty.ts';
 
 const EVENT = 'data: {"choices":[{"index":0,"delta":{"content":"hé"}}]}\n\n';

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseMetrics, total } from '../../scripts/metrics/text.ts';
-import { until } from '../gateway/harness.ts';
 import { listening, type Program, spawnGateway } from '../gateway/program.ts';
 import { createUpstream, hang, hangAfter, json, rawClient, type Upstream } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 
 const CHAT = '/v1/chat/completions';
 const EVENT = 'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n';

@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
-import { until } from '../gateway/harness.ts';
 import { listening, run } from '../gateway/program.ts';
+import { until } from '../support/until.ts';
 
 const MIB = 1024 * 1024;
 const STREAMS = 5_000;
@@ -85,7 +85,7 @@ describe('checklist 12: memory', () => {
         });
       }
       sockets.push(...batch);
-      await until(() => got.first === sockets.length, `${sockets.length} streams have begun`, 120_000);
+      await until(() => got.first === sockets.length, `${sockets.length} streams have begun`, { ms: 120_000 });
     }
     const read = await metrics(url);
     assert.equal(read('crystalkv_gateway_inflight'), STREAMS);
@@ -93,10 +93,10 @@ describe('checklist 12: memory', () => {
     t.diagnostic(`${Math.round(perStream / 1024)} KiB a stream`);
     assert.ok(perStream < 128 * 1024, `${perStream} bytes a stream`);
     for (const response of responses) response.write('data: second\n\n');
-    await until(() => got.second === STREAMS, 'every stream gets another event', 120_000);
+    await until(() => got.second === STREAMS, 'every stream gets another event', { ms: 120_000 });
     for (const socket of sockets) socket.destroy();
-    await until(() => open === 0, 'the backend sees all of them leave', 120_000);
-    await until(async () => (await metrics(url))('crystalkv_gateway_inflight') === 0, 'none is left', 120_000);
+    await until(() => open === 0, 'the backend sees all of them leave', { ms: 120_000 });
+    await until(async () => (await metrics(url))('crystalkv_gateway_inflight') === 0, 'none is left', { ms: 120_000 });
     program.child.kill('SIGTERM');
     assert.equal(await program.exit, 0);
   });
@@ -131,7 +131,7 @@ describe('checklist 12: memory', () => {
         return still > 200;
       },
       'the backend is stalled',
-      60_000,
+      { ms: 60_000 },
     );
     const grown = (await metrics(url))('process_resident_memory_bytes') - before;
     t.diagnostic(
@@ -140,6 +140,6 @@ describe('checklist 12: memory', () => {
     assert.ok(written < readers * 48 * MIB, `${written} bytes were taken from the backend`);
     assert.ok(grown < 256 * MIB, `${grown} bytes more`);
     for (const socket of sockets) socket.destroy();
-    await until(async () => (await metrics(url))('crystalkv_gateway_inflight') === 0, 'none is left', 60_000);
+    await until(async () => (await metrics(url))('crystalkv_gateway_inflight') === 0, 'none is left', { ms: 60_000 });
   });
 });

@@ -3,8 +3,9 @@ import { after, before, describe, it } from 'node:test';
 import OpenAI, { APIError, BadRequestError, NotFoundError, RateLimitError } from 'openai';
 import type { Gateway } from '../../gateway/gateway.ts';
 import { ROUTES } from '../../gateway/routes.ts';
-import { startGateway, until } from '../gateway/harness.ts';
+import { startGateway } from '../gateway/harness.ts';
 import { createUpstream, type Upstream } from '../gateway/upstream.ts';
+import { until } from '../support/until.ts';
 import { createReplay, RECORDED } from './replay.ts';
 
 const MESSAGES = [{ role: 'user' as const, content: 'hello' }];

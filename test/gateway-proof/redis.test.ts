@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { parseMetrics, total } from '../../scripts/metrics/text.ts';
-import { until } from '../gateway/harness.ts';
 import { listening, run } from '../gateway/program.ts';
 import { createUpstream, hangAfter, json, type Script } from '../gateway/upstream.ts';
 import { bearer, folder, newKey } from '../gateway-keys/harness.ts';
 import { NO_REDIS, startRedis } from '../gateway-keys/redis-server.ts';
+import { until } from '../support/until.ts';
 
 const EVENT = 'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n';
 const END = 'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":4}}\n\n' + 'data: [DONE]\n\n';

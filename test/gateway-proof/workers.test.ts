@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { restartWaitMs } from '../../gateway/workers/parent.ts';
-import { until } from '../gateway/harness.ts';
 import { type Program, run } from '../gateway/program.ts';
 import { createUpstream, hangAfter, json, type Script } from '../gateway/upstream.ts';
 import { bearer, folder, newKey, type TestKey } from '../gateway-keys/harness.ts';
+import { until } from '../support/until.ts';
 
 interface Line {
   msg: string;
@@ -33,11 +33,9 @@ async function start(t: TestContext, script: Script, env: Record<string, string>
     '--workers',
     String(workers),
   ]);
-  const ready = await until(
-    () => lines(program).find(({ msg }) => msg === 'workers are listening'),
-    'all listen',
-    60_000,
-  );
+  const ready = await until(() => lines(program).find(({ msg }) => msg === 'workers are listening'), 'all listen', {
+    ms: 60_000,
+  });
   return { upstream, program, url: String(ready['url']), metricsUrl: String(ready['metrics_url']) };
 }
 
@@ -138,7 +136,7 @@ describe('several processes on one port', () => {
     await until(
       async () => series((await get(metricsUrl)).text, 'crystalkv_gateway_workers') === 2,
       'there are two again',
-      60_000,
+      { ms: 60_000 },
     );
     await until(() => pids(program, 'listening').size === 3, 'the new one has said so');
     for (let i = 0; i < 6; i++) assert.equal((await get(`${url}/v1/models`)).status, 200);
@@ -200,11 +198,9 @@ describe('several processes on one port', () => {
     const write = (backend: string) => writeFileSync(file, `gateway: { port: 0, backends: [${backend}] }\n`);
     write(first.url);
     const program = run(t, {}, ['--config', file, '--workers', '2']);
-    const ready = await until(
-      () => lines(program).find(({ msg }) => msg === 'workers are listening'),
-      'all listen',
-      60_000,
-    );
+    const ready = await until(() => lines(program).find(({ msg }) => msg === 'workers are listening'), 'all listen', {
+      ms: 60_000,
+    });
     const running = get(`${ready['url']}/v1/completions`, 'POST', '{"stream":true}');
     await until(() => first.received.length === 1, 'it has begun');
     write(second.url);

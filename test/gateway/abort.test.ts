@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { chat, metric, metricReaches, setup, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { chat, metric, metricReaches, setup } from './harness.ts';
 import { cut, hang, hangAfter, json, rawClient } from './upstream.ts';
 
 const REQUEST = (body: string) =>

@@ -8,8 +8,9 @@ import { createLoadShedder } from '../../gateway/admission/shedding.ts';
 import { gatewaySchema } from '../../gateway/config.ts';
 import { createFleet } from '../../gateway/fleet/fleet.ts';
 import { createMetrics } from '../../gateway/observe/metrics.ts';
+import { until } from '../support/until.ts';
 import { fleet, isHealthy, modelsKnown, named, whoAnswers } from './fleet-harness.ts';
-import { chat, type ErrorAnswer, metric, metricReaches, setup, until } from './harness.ts';
+import { chat, type ErrorAnswer, metric, metricReaches, setup } from './harness.ts';
 import { hang, json, refusedUrl } from './upstream.ts';
 
 const one = (more: object = {}) => ({ admission: { concurrency: 1, ...more } });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import { chat, type ErrorAnswer, metric, setup, startGateway, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { chat, type ErrorAnswer, metric, setup, startGateway } from './harness.ts';
 import {
   createRawUpstream,
   createUpstream,

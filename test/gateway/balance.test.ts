@@ -4,8 +4,9 @@ import { parseHeadroom } from '../../gateway/fleet/headroom.ts';
 import { prefixHash } from '../../gateway/fleet/prefix.ts';
 import { scanDocument } from '../../gateway/json/scan.ts';
 import { ScriptedEngine, startService } from '../policy-service/scripted-engine.ts';
+import { until } from '../support/until.ts';
 import { fleet, named, whoAnswers } from './fleet-harness.ts';
-import { chat, metric, post, until } from './harness.ts';
+import { chat, metric, post } from './harness.ts';
 import { createUpstream, hang } from './upstream.ts';
 
 /** On a busy machine a check may be late, and what it says is not the subject here. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { chat, type ErrorAnswer, post, setup, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { chat, type ErrorAnswer, post, setup } from './harness.ts';
 import { json, rawClient } from './upstream.ts';
 
 const LIMIT = { body_limit_bytes: 1024 };

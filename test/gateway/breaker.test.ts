@@ -2,6 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Breaker, type BreakerSettings } from '../../gateway/fleet/breaker.ts';
 import { inService } from '../../gateway/fleet/in-service.ts';
+import { until } from '../support/until.ts';
+import { fleet, isHealthy, named, whoAnswers } from './fleet-harness.ts';
+import { chat } from './harness.ts';
+import { hang, json } from './upstream.ts';
 
 const SETTINGS: BreakerSettings = {
   failures: 3,
@@ -107,6 +111,45 @@ describe('the circuit breaker', () => {
     for (let i = 0; i < 3; i++) fail();
     made.recheck();
     assert.deepEqual([made.state, made.allows], ['half_open', true]);
+  });
+});
+
+describe('the breaker of a backend beside another', () => {
+  const once = { failures: 1, max_ejected_share: 0.5 };
+  const fails = json('{}', 500);
+
+  it('gives the test back when its client leaves', async (t) => {
+    const { gateway, upstreams } = await fleet(t, [fails, named('b')], {
+      breaker: { ...once, open_ms: 100, open_max_ms: 100 },
+      retries: { max: 0 },
+      health: { interval_ms: 0 },
+    });
+    const a = upstreams[0]!;
+    await until(async () => (await whoAnswers(gateway, {})) === 500, 'a fails');
+    a.script = hang;
+    const before = a.received.length;
+    await until(async () => {
+      await chat(gateway, {}, { signal: AbortSignal.timeout(200) }).catch(() => {});
+      return a.received.length > before;
+    }, 'a is tested by a client that leaves');
+    a.script = named('a');
+    await until(async () => (await whoAnswers(gateway, {})) === 'a', 'a is tested again', { ms: 5_000 });
+  });
+
+  it('may be tested at once when a health check is good again, however long it was to stay open', async (t) => {
+    const { gateway, upstreams } = await fleet(t, [fails, named('b')], {
+      breaker: { ...once, open_ms: 3_600_000, open_max_ms: 3_600_000 },
+      retries: { max: 0 },
+      health: { interval_ms: 100, failures: 1 },
+    });
+    const a = upstreams[0]!;
+    await until(async () => (await whoAnswers(gateway, {})) === 500, 'a fails');
+    a.healthy = false;
+    await isHealthy(gateway, a, false);
+    a.script = named('a');
+    a.healthy = true;
+    await isHealthy(gateway, a, true);
+    await until(async () => (await whoAnswers(gateway, {})) === 'a', 'a is tested', { ms: 5_000 });
   });
 });
 

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { createUDPServer, Packet } from 'dns2';
+import { until } from '../support/until.ts';
 import { fleet, named, whoAnswers } from './fleet-harness.ts';
-import { chat, metric, startGateway, until } from './harness.ts';
+import { chat, metric, startGateway } from './harness.ts';
 import { createUpstream, hang, type Upstream } from './upstream.ts';
 
 interface NameServer {

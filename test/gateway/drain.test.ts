@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { chat, type ErrorAnswer, setup, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { chat, type ErrorAnswer, setup } from './harness.ts';
 import { hang, hangAfter, rawClient } from './upstream.ts';
 
 const LONG = { drain_ms: 60_000 };

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { chat, post, setup, startGateway, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { chat, post, setup, startGateway } from './harness.ts';
 import { json, rawClient, stream } from './upstream.ts';
 
 describe('checklist 3: absent, null, empty, unknown fields and numbers survive both ways', () => {

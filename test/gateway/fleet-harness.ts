@@ -1,7 +1,8 @@
 import type { TestContext } from 'node:test';
 import { gatewaySchema } from '../../gateway/config.ts';
 import type { Gateway } from '../../gateway/gateway.ts';
-import { chat, metric, startGateway, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { chat, metric, startGateway } from './harness.ts';
 import { createUpstream, json, type Script, type Upstream } from './upstream.ts';
 
 export interface Fleet {

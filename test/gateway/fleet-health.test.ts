@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { until } from '../support/until.ts';
 import { fleet, isHealthy, named, whoAnswers } from './fleet-harness.ts';
-import { chat, metric, startGateway, until } from './harness.ts';
+import { chat, metric, startGateway } from './harness.ts';
 import { createUpstream, drop, json, refusedUrl } from './upstream.ts';
 
 const CHECKS = { health: { interval_ms: 50, failures: 2 } };

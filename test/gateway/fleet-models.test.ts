@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
+import { until } from '../support/until.ts';
 import { fleet, modelsKnown, named, whoAnswers } from './fleet-harness.ts';
-import { chat, type ErrorAnswer, metricReaches, post, setup, until } from './harness.ts';
+import { chat, type ErrorAnswer, metricReaches, post, setup } from './harness.ts';
 import { createUpstream, json, rawClient } from './upstream.ts';
 
 const LEARN = { models: { interval_ms: 500 } };

@@ -2,10 +2,9 @@ import type { TestContext } from 'node:test';
 import { pino } from 'pino';
 import { gatewaySchema } from '../../gateway/config.ts';
 import { createGateway, type Gateway } from '../../gateway/gateway.ts';
+import { readMetrics, valueOfSeries } from '../../scripts/metrics/text.ts';
+import { until } from '../support/until.ts';
 import { createUpstream, type Script, type Upstream } from './upstream.ts';
-
-const POLL_MS = 5;
-const DEADLINE_MS = 20_000;
 
 export interface Setup {
   gateway: Gateway;
@@ -43,21 +42,6 @@ export async function startGateway(
   return { gateway: await createGateway(parsed, { logger, profiles }), log };
 }
 
-/** Waits until `check` gives something other than false or undefined. */
-export async function until<T>(
-  check: () => T | false | undefined | Promise<T | false | undefined>,
-  what: string,
-  deadlineMs = DEADLINE_MS,
-) {
-  const end = performance.now() + deadlineMs;
-  for (;;) {
-    const result = await check();
-    if (result !== false && result !== undefined) return result as T;
-    if (performance.now() > end) throw new Error(`did not happen within ${deadlineMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
-}
-
 export function post(gateway: Gateway, path: string, body: unknown, init: RequestInit = {}): Promise<Response> {
   return fetch(`${gateway.url}${path}`, {
     method: 'POST',
@@ -73,9 +57,7 @@ export function chat(gateway: Gateway, body: unknown = { model: 'm', messages: [
 
 /** The value of one series, such as `name{route="/x"}`; undefined when the series is not there. */
 export async function metric(gateway: Gateway, series: string): Promise<number | undefined> {
-  const text = await (await fetch(gateway.metricsUrl)).text();
-  const line = text.split('\n').find((candidate) => candidate.startsWith(`${series} `));
-  return line === undefined ? undefined : Number(line.slice(series.length + 1));
+  return valueOfSeries(await readMetrics(gateway.metricsUrl), series);
 }
 
 /** Waits for a series to reach a value: records close just after the client has read the answer. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ROUTES } from '../../gateway/routes.ts';
-import { type ErrorAnswer, metricReaches, setup, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { type ErrorAnswer, metricReaches, setup } from './harness.ts';
 import { json, rawClient } from './upstream.ts';
 
 const CLOSED = [

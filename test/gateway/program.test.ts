@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { until } from './harness.ts';
+import { until } from '../support/until.ts';
 import { listening, run } from './program.ts';
 import { createUpstream, hangAfter, json } from './upstream.ts';
 

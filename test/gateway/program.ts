@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { until } from './harness.ts';
+import { until } from '../support/until.ts';
 
 /** A process on a busy machine. */
 const START_MS = 60_000;
@@ -44,7 +44,7 @@ export async function listening({ output }: Program): Promise<string> {
         .split('\n')
         .find((text) => text.includes('"listening"')),
     'it listens',
-    START_MS,
+    { ms: START_MS },
   );
   return (JSON.parse(line) as { url: string }).url;
 }

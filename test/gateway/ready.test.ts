@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { setup, startGateway, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { setup, startGateway } from './harness.ts';
 import { createUpstream, json, refusedUrl } from './upstream.ts';
 
 describe('readiness', () => {

@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { gatewaySchema } from '../../gateway/config.ts';
+import { until } from '../support/until.ts';
 import { fleet, named, whoAnswers } from './fleet-harness.ts';
-import { chat, metric, metricReaches, setup, until } from './harness.ts';
+import { chat, metric, metricReaches, setup } from './harness.ts';
 import { listening, run } from './program.ts';
 import { createUpstream, hang, hangAfter, json } from './upstream.ts';
 

@@ -3,8 +3,9 @@ import { describe, it } from 'node:test';
 import { createRetryBudget } from '../../gateway/attempts/budget.ts';
 import { planRetry } from '../../gateway/attempts/retry.ts';
 import { retryAfterMs } from '../../gateway/attempts/retry-after.ts';
+import { until } from '../support/until.ts';
 import { fleet, named, whoAnswers } from './fleet-harness.ts';
-import { chat, type ErrorAnswer, metric, metricReaches, setup, until } from './harness.ts';
+import { chat, type ErrorAnswer, metric, metricReaches, setup } from './harness.ts';
 import { createRawUpstream, cut, drop, hang, json, refusedUrl, type Script } from './upstream.ts';
 
 const FAST = { backoff_ms: 1, backoff_max_ms: 2 };
@@ -151,6 +152,18 @@ describe('the retry budget', () => {
     assert.equal(take(10), 2);
     now = 30_000;
     assert.equal(take(10), 1);
+  });
+
+  it('counts the requests of the window before', () => {
+    let now = 0;
+    const budget = createRetryBudget(
+      () => ({ budget_share: 0.2, budget_min: 0 }),
+      () => now,
+    );
+    for (let i = 0; i < 10; i++) budget.request();
+    now = 10_500;
+    budget.request();
+    assert.deepEqual([budget.take(), budget.take(), budget.take(), budget.take()], [true, true, true, false]);
   });
 });
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import OpenAI, { APIConnectionError, APIError, BadRequestError } from 'openai';
-import { setup, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { setup } from './harness.ts';
 import { cut, hang, hangAfter, json, type Script, stream } from './upstream.ts';
 
 const chunk = (content: string) =>

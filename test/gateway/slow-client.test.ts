@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { describe, it } from 'node:test';
-import { metric, setup, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { metric, setup } from './harness.ts';
 import { rawClient, type Script } from './upstream.ts';
 
 const MIB = 1024 * 1024;
@@ -43,7 +44,7 @@ describe('checklist 12: a slow client', () => {
         read += chunk.length;
       });
       client.socket.resume();
-      await until(() => client.closed(), 'everything is read', 60_000);
+      await until(() => client.closed(), 'everything is read', { ms: 60_000 });
       assert.ok(read > TOTAL, `${read} bytes were read`);
       assert.equal(await metric(gateway, 'crystalkv_gateway_client_aborts_total{stage="streaming"}'), 0);
     });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import { chat, type ErrorAnswer, setup, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { chat, type ErrorAnswer, setup } from './harness.ts';
 import { json, rawClient } from './upstream.ts';
 
 /** Sends bytes as they are, and gives all that came back once the connection has closed. */

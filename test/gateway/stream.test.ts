@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { chat, type ErrorAnswer, metric, metricReaches, post, setup, startGateway, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { chat, type ErrorAnswer, metric, metricReaches, post, setup, startGateway } from './harness.ts';
 import { createRawUpstream, cut, hangAfter, rawClient, stream } from './upstream.ts';
 
 const EVENTS = ['data: {"a":"é"}\n\n', 'data: {"a":"日本😀"}\n\n', ': ping\n\n', 'data: [DONE]\n\n'];

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
-import { metric, setup, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { metric, setup } from './harness.ts';
 import { listening, type Program, run } from './program.ts';
 import { createUpstream, cut, hang, json, type Upstream } from './upstream.ts';
 

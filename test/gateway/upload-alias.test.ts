@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { until } from '../support/until.ts';
 import { fleet, modelsKnown, named } from './fleet-harness.ts';
-import { type ErrorAnswer, metric, setup, until } from './harness.ts';
+import { type ErrorAnswer, metric, setup } from './harness.ts';
 import { json, type RawClient, rawClient } from './upstream.ts';
 
 const PATH = '/v1/audio/transcriptions';

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { describe, it, type TestContext } from 'node:test';
-import { type ErrorAnswer, metric, metricReaches, setup, startGateway, until } from './harness.ts';
+import { until } from '../support/until.ts';
+import { type ErrorAnswer, metric, metricReaches, setup, startGateway } from './harness.ts';
 import { createUpstream, drop, json, type RawClient, rawClient, refusedUrl, stream } from './upstream.ts';
 
 const MIB = 1024 * 1024;

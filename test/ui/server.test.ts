@@ -6,9 +6,10 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { readEvents } from '../../gateway/ui/page/events.js';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
-import { type ErrorAnswer, startGateway, until } from '../gateway/harness.ts';
+import { type ErrorAnswer, startGateway } from '../gateway/harness.ts';
 import { bearer, folder, newKey } from '../gateway-keys/harness.ts';
 import { masses, row, ScriptedEngine, started, startService } from '../policy-service/scripted-engine.ts';
+import { until } from '../support/until.ts';
 
 const profiles = {
   default: { policy: 'crf', controller: { type: 'fixed', budget_tokens: 96 } },
