@@ -47,7 +47,6 @@ PRIVATE_NAMES = (
     ("vllm.v1.outputs", "AsyncModelRunnerOutput.get_output"),
     ("vllm.v1.worker.gpu_worker", "Worker.execute_model"),
     ("vllm.v1.worker.gpu_worker", "Worker.sample_tokens"),
-    ("vllm.model_executor.models.utils", "extract_layer_index"),
 )
 
 #: Attributes that objects get when they are made, by the source of the class.

@@ -4,6 +4,7 @@ Three places of one forward pass take part, and vLLM gives them nothing in commo
 metadata builder the rows, the attention layers queries and keys. This object is what they share.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,8 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from .masses import RowSelection, block_masses, log_codes, select_rows
 from .worker_io import Masses, WorkerCommands
+
+logger = logging.getLogger("vllm.crystal_kv")
 
 #: The request of each row of a batch, in the batch's order.
 RowIds = Callable[[CommonAttentionMetadata], list[str]]
@@ -67,7 +70,9 @@ class MassRecorder:
         self._commands: WorkerCommands | None = None
         self._row_ids: RowIds | None = None
         self._rows: RowSelection | None = None
-        self._layers: dict[int, RecordedLayer] = {}
+        self._layers: dict[str, RecordedLayer] = {}
+        self._wanted: frozenset[str] = frozenset()
+        self._complained = False
 
     def begin(self, commands: WorkerCommands, row_ids: RowIds) -> None:
         """A step that is to be measured begins; `row_ids` is asked when its metadata is built."""
@@ -75,6 +80,7 @@ class MassRecorder:
         self._row_ids = row_ids
         self._rows = None
         self._layers = {}
+        self._wanted = frozenset(layer for layer, _ in commands.head_groups)
 
     def record_rows(self, metadata: CommonAttentionMetadata, block_size: int) -> None:
         """Takes the compacted metadata of the step; does nothing when the step is not measured."""
@@ -91,15 +97,11 @@ class MassRecorder:
         """Whether anything of this step is measured."""
         return self._rows is not None
 
-    def rows_for(self, layer: int, kv_heads: int) -> RowSelection | None:
+    def rows_for(self, layer: str) -> RowSelection | None:
         """The rows to measure in a layer; None when nothing of it is wanted."""
-        if self._rows is None or self._commands is None:
-            return None
-        groups = self._commands.head_groups
-        wanted = not groups or any(group // kv_heads == layer for group in groups)
-        return self._rows if wanted else None
+        return self._rows if layer in self._wanted else None
 
-    def record_layer(self, layer: int, recorded: RecordedLayer) -> None:
+    def record_layer(self, layer: str, recorded: RecordedLayer) -> None:
         self._layers[layer] = recorded
 
     def finish(self) -> PendingMasses:
@@ -107,17 +109,20 @@ class MassRecorder:
         commands, rows, recorded = self._commands, self._rows, self._layers
         self._commands = self._row_ids = self._rows = None
         self._layers = {}
-        if commands is None or rows is None or not recorded:
+        if commands is None or rows is None:
             return PendingMasses(None, None)
-        order = sorted(recorded)
-        layers = [recorded[index] for index in order]
+        absent = self._wanted - recorded.keys()
+        if absent:
+            self._complain(min(absent))
+            return PendingMasses(None, None)
+        layers = list(recorded.values())
         impl = layers[0].impl
         sinks = [scores for layer in layers if (scores := layer.impl.sink_scores) is not None]
         masses = block_masses(impl.logsumexp(layers, rows), rows, torch.cat(sinks) if sinks else None)
         codes = log_codes(masses).t().contiguous()
-        if commands.head_groups:
-            kv_heads = impl.num_kv_heads
-            places = [order.index(group // kv_heads) * kv_heads + group % kv_heads for group in commands.head_groups]
+        first = {layer: place * impl.num_kv_heads for place, layer in enumerate(recorded)}
+        places = [first[layer] + head for layer, head in commands.head_groups]
+        if places != list(range(len(codes))):
             codes = codes[places]
         if codes.device.type == "cpu":
             return PendingMasses(codes, rows)
@@ -126,6 +131,12 @@ class MassRecorder:
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
         return PendingMasses(host, rows, copied)
+
+    def _complain(self, layer: str) -> None:
+        """Once: the service can do without masses, and clients cannot do without the engine."""
+        if not self._complained:
+            self._complained = True
+            logger.error("crystal-kv: attention of layer %s was not computed: nothing is measured", layer)
 
 
 #: There is one worker in a process.

@@ -43,7 +43,9 @@ class PolicySession:
                     max(configure.head_groups),
                     self._head_groups,
                 )
-                configure = pb.Configure(measure_every=0, probe_tokens=0)
+                # without masses a probe says nothing; the rest of the configuration stays
+                configure.ClearField("head_groups")
+                configure.measure_every = configure.probe_tokens = 0
             snapshot = [tracked.started(self._manager.holes(tracked.request_id)) for tracked in self._live.requests]
             if self._reporter.configure(configure, outbox, snapshot):
                 self._plans = []

@@ -9,6 +9,7 @@ from vllm.v1.request import Request, RequestStatus
 from .block_changes import BlockChanges
 from .evict import Protection
 from .gen import policy_pb2 as pb
+from .head_groups import HeadGroups
 from .live_requests import LiveRequests
 from .manager import CrystalManager
 from .output_markers import OutputMarkers
@@ -32,7 +33,7 @@ class HookOptions:
     protection: Protection
     markers: OutputMarkers
     max_model_len: int
-    head_groups: int
+    head_groups: HeadGroups
     #: vLLM's prefix caching is on; without it there are no probes.
     prefix_caching: bool
     #: Longest wait for the plan of a step, in seconds; None: never wait.
@@ -56,7 +57,7 @@ class SchedulerHooks:
             manager.block_size, options.protection.recent_tokens, every_step=lockstep_timeout is not None
         )
         self.live = LiveRequests()
-        self.session = PolicySession(self.live, manager, self.reporter, options.head_groups, lockstep_timeout)
+        self.session = PolicySession(self.live, manager, self.reporter, len(options.head_groups), lockstep_timeout)
         self.lock = self.session.lock
         self.probes = RunningProbes(
             scheduler, manager, self.live, self.reporter, ProbeOptions(suffix, options.max_model_len)
@@ -95,13 +96,14 @@ class SchedulerHooks:
             self._preempted(request_id)
         self._drop_orphans()
         commands = self._changes.take_commands()
-        commands.head_groups = self.reporter.head_groups
         if output.total_num_scheduled_tokens > 0:
             self.step += 1
             commands.step = self.step
             if self.options.managed or self.reporter.attached:
                 self.missed_steps += not self.reporter.attached
                 self._computed[self.step] = self._record_computed(output.num_scheduled_tokens, commands)
+                if commands.measure:
+                    commands.head_groups = self.options.head_groups.select(self.reporter.head_groups)
         if commands.holes or commands.merges or commands.step:
             attach_commands(output, commands)
 

@@ -20,6 +20,7 @@ from .compat import (
 )
 from .evict import Protection
 from .gen import policy_pb2 as pb
+from .head_groups import HeadGroups
 from .manager import CrystalManager
 from .metrics_server import PluginCollector, serve_metrics
 from .output_markers import OutputMarkers, read_output_markers
@@ -53,7 +54,7 @@ def start_plugin(scheduler: Scheduler) -> tuple[SchedulerHooks | None, Callable[
 
     manager = _manager(scheduler)
     markers = read_output_markers(config, settings)
-    groups = measured_head_groups(config)
+    groups = HeadGroups.of(scheduler.kv_cache_config)
     hooks = SchedulerHooks(
         scheduler,
         manager,
@@ -82,12 +83,6 @@ def start_plugin(scheduler: Scheduler) -> tuple[SchedulerHooks | None, Callable[
         close_metrics()
 
     return hooks, stop
-
-
-def measured_head_groups(config: Any) -> int:
-    """Head groups that are measured: those of rank 0. With tensor parallelism they are a part of the model's."""
-    parallel = config.parallel_config
-    return config.model_config.get_num_layers(parallel) * config.model_config.get_num_kv_heads(parallel)
 
 
 def block_bytes(scheduler: Scheduler) -> int:
@@ -140,10 +135,9 @@ def _serve(collector: PluginCollector, settings: Settings, rank: int) -> Callabl
     return close
 
 
-def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, groups: int, rank: int) -> pb.Hello:
+def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, groups: HeadGroups, rank: int) -> pb.Hello:
     config = scheduler.vllm_config
     group = scheduler.kv_cache_config.kv_cache_groups[0]
-    layers = config.model_config.get_num_layers(config.parallel_config)
     capabilities = [pb.CAPABILITY_EVICT, pb.CAPABILITY_SHADOW]
     if merges_keys_of(config.model_config):
         capabilities.append(pb.CAPABILITY_MERGE)
@@ -159,8 +153,8 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, gro
         bytes_per_block=block_bytes(scheduler),
         # the null block holds nothing
         pool_blocks=scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
-        layers=layers,
-        head_groups=groups,
+        layers=len(groups.layers),
+        head_groups=len(groups),
         end_of_thinking=[pb.TokenSequence(token_ids=end) for end in markers.end_of_thinking],
         segment_marker_token_ids=sorted(markers.segments),
         capabilities=capabilities,

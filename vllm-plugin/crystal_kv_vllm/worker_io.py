@@ -10,6 +10,8 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 
+from .head_groups import HeadGroup
+
 _COMMANDS = "crystal_kv_commands"
 _MASSES = "crystal_kv_masses"
 
@@ -48,8 +50,8 @@ class WorkerCommands:
     merges: dict[str, list[MergeCommand]] = field(default_factory=dict)
     #: Requests to measure in this step.
     measure: set[str] = field(default_factory=set)
-    #: Head groups to measure, in the order of the report; empty: all.
-    head_groups: tuple[int, ...] = ()
+    #: Head groups to measure, in the order of the report.
+    head_groups: tuple[HeadGroup, ...] = ()
 
 
 def attach_commands(output: SchedulerOutput, commands: WorkerCommands) -> None:

@@ -13,13 +13,14 @@ from crystal_kv_vllm.compact import compact  # noqa: E402
 from crystal_kv_vllm.compat import TESTED_VERSIONS, missing_names, version_refusals  # noqa: E402
 from crystal_kv_vllm.evict import Protection, check_evictions, check_merge, evictable_range  # noqa: E402
 from crystal_kv_vllm.gen import policy_pb2 as pb  # noqa: E402
+from crystal_kv_vllm.head_groups import HeadGroups  # noqa: E402
 from crystal_kv_vllm.masses import block_logsumexp, block_masses, log_codes, select_rows  # noqa: E402
 from crystal_kv_vllm.outbox import Outbox  # noqa: E402
 from crystal_kv_vllm.output_markers import OutputMarkers  # noqa: E402
 from crystal_kv_vllm.protocol import MODES, PROTOCOL_MAX, PROTOCOL_MIN, REJECTS  # noqa: E402
 from crystal_kv_vllm.reporter import MAX_MASS_BYTES, ComputedRequest, Reporter  # noqa: E402
 from crystal_kv_vllm.request_options import choice_index, request_options  # noqa: E402
-from crystal_kv_vllm.startup import engine_name, measured_head_groups  # noqa: E402
+from crystal_kv_vllm.startup import engine_name  # noqa: E402
 from crystal_kv_vllm.tracked_request import TrackedRequest  # noqa: E402
 
 
@@ -319,19 +320,16 @@ class TestReporter:
         assert not received(box)[-1].step.requests
 
 
+class TestHeadGroups:
+    groups = HeadGroups(("layers.0", "layers.2"), 2)
+
+    def test_they_are_numbered_layer_by_layer_and_layers_without_attention_have_none(self) -> None:
+        assert len(self.groups) == 4
+        assert self.groups.select([3, 0]) == (("layers.2", 1), ("layers.0", 0))
+        assert self.groups.select([]) == self.groups.select(range(4))
+
+
 class TestRanks:
-    def test_rank_0_measures_its_own_heads(self) -> None:
-        def config(shards: int) -> SimpleNamespace:
-            model = SimpleNamespace(
-                get_num_layers=lambda _: 3,
-                get_num_kv_heads=lambda parallel: max(1, 8 // parallel.tensor_parallel_size),
-            )
-            return SimpleNamespace(parallel_config=SimpleNamespace(tensor_parallel_size=shards), model_config=model)
-
-        assert measured_head_groups(config(1)) == 24
-        assert measured_head_groups(config(4)) == 6
-        assert measured_head_groups(config(16)) == 3
-
     def test_data_parallel_ranks_are_engines_of_their_own(self) -> None:
         assert [engine_name("vllm", rank) for rank in range(2)] == ["vllm", "vllm-dp1"]
 

@@ -1,11 +1,9 @@
 """What every backend needs: the spec, metadata without holes, masses after the attention."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
-from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
@@ -14,9 +12,6 @@ from ..hole_tracker import hole_tracker
 from ..mass_recorder import RecordedLayer, mass_recorder
 from ..masses import RowSelection
 from ..spec import CrystalSpec, evictable_spec
-
-#: Asked in every layer of every step.
-layer_index = cache(extract_layer_index)
 
 
 class BackendMixin:
@@ -78,12 +73,11 @@ class ImplMixin:
             layer, query, key, value, kv_cache, attn_metadata, *args, **kwargs
         )
         if attn_metadata is not None and mass_recorder.measuring and kv_cache.numel():
-            index = layer_index(layer.layer_name)
-            rows = mass_recorder.rows_for(index, self.num_kv_heads)
+            rows = mass_recorder.rows_for(layer.layer_name)
             if rows is not None:
                 heads = self.num_heads // self.num_kv_heads
                 last = query.view(-1, self.num_kv_heads, heads, self.head_size)[rows.tokens]
-                mass_recorder.record_layer(index, RecordedLayer(self, last, kv_cache))
+                mass_recorder.record_layer(layer.layer_name, RecordedLayer(self, last, kv_cache))
         return output
 
     def keys_and_values(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
