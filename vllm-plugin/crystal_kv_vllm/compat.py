@@ -122,6 +122,8 @@ def config_refusals(config: Any, settings: Settings) -> Iterator[Refusal]:
             yield Refusal(name, f"{name}_size is {size}: at most 1")
     if parallel.enable_dbo:
         yield Refusal("micro_batches", "micro-batches (enable_dbo) are on")
+    if config.aux_output_config.enabled:
+        yield Refusal("routed_experts", "routed experts are returned (enable_return_routed_experts)")
     if config.kv_transfer_config is not None:
         yield Refusal("kv_connector", "a KV connector is configured")
     if model.runner_type != "generate" or model.is_encoder_decoder or model.is_diffusion:

@@ -30,6 +30,7 @@ def config(**changes: object) -> SimpleNamespace:
         scheduler_config=SimpleNamespace(async_scheduling=True),
         speculative_config=None,
         kv_transfer_config=None,
+        aux_output_config=SimpleNamespace(enabled=False),
     )
     for path, value in changes.items():
         *parents, name = path.split("__")
@@ -81,6 +82,15 @@ def test_a_plain_configuration_is_supported() -> None:
 )
 def test_each_unsupported_feature_is_refused_by_name(changes: dict[str, object], feature: str) -> None:
     assert [refusal.feature for refusal in config_refusals(config(**changes), Settings())] == [feature]
+
+
+@pytest.mark.vllm
+def test_returned_routed_experts_are_refused_since_vllm_wants_them_of_each_token_of_a_probe() -> None:
+    from vllm.config import AuxOutputConfig
+
+    made = config(aux_output_config=AuxOutputConfig(enable_return_routed_experts=True))
+    assert [refusal.feature for refusal in config_refusals(made, Settings())] == ["routed_experts"]
+    assert list(config_refusals(config(aux_output_config=AuxOutputConfig()), Settings())) == []
 
 
 def test_lockstep_needs_synchronous_scheduling() -> None:
