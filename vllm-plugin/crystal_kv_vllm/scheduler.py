@@ -63,7 +63,9 @@ class SchedulerMixin:
             return
         with self._hooks.lock:
             super().add_request(request)  # type: ignore[misc]
-            self._hooks.request_added(request)
+            # else it was the next input, or the end, of a request that streams its input
+            if self.requests.get(request.request_id) is request:  # type: ignore[attr-defined]
+                self._hooks.request_added(request)
 
     def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]:
         if self._hooks is None:

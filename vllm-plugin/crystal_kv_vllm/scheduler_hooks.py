@@ -76,7 +76,7 @@ class SchedulerHooks:
         self.measured_rows = 0
 
     def request_added(self, request: Request) -> None:
-        """A client's request was added."""
+        """A request was added: a client's, or a probe, which is known already."""
         if self.live.by_id(request.request_id) is None:
             self.reporter.started(self.live.add(request).started(()))
 
@@ -128,8 +128,10 @@ class SchedulerHooks:
         tracked = self.live.by_id(request.request_id)
         if tracked is None:
             return
-        if tracked.release_thinking and self.options.markers.end_of_thinking:
-            # a block of prompt and thinking helps nobody either
+        tracked.scan(self.options.markers)
+        if tracked.release_thinking and tracked.thinking_end is not None:
+            # The answer goes too: nobody finds it without the thinking before it. Nor a block of prompt and thinking.
+            # What never ended its thinking may be an answer without any, which the next turn repeats.
             self.manager.release_from(request.request_id, request.num_prompt_tokens // self.manager.block_size)
         self._forget(tracked, _FINISHES.get(request.status, pb.FINISH_REASON_ABORT))
 

@@ -89,13 +89,17 @@ class Output:
     finish_reason: str | None
 
 
+def use_settings(settings: dict[str, str]) -> None:
+    """Makes these the plugin's settings, and all others the defaults."""
+    for name in list(os.environ):
+        if name.startswith("CRYSTALKV_") and name != "CRYSTALKV_TEST_MODEL":
+            del os.environ[name]
+    os.environ.update({f"CRYSTALKV_{name}": value for name, value in settings.items()})
+
+
 class RunningEngine:
     def __init__(self, model: str, peer: ScriptedPeer | None, settings: dict[str, str], **overrides: Any) -> None:
-        for name in list(os.environ):
-            if name.startswith("CRYSTALKV_") and name != "CRYSTALKV_TEST_MODEL":
-                del os.environ[name]
-        os.environ["CRYSTALKV_POLICY_ADDRESS"] = "" if peer is None else peer.address
-        os.environ.update({f"CRYSTALKV_{name}": value for name, value in settings.items()})
+        use_settings({"POLICY_ADDRESS": "" if peer is None else peer.address, **settings})
         from vllm import LLM
 
         self.peer = peer

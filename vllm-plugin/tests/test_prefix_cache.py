@@ -61,13 +61,16 @@ def test_what_a_finished_request_thought_is_released_when_the_plan_says_so(
         return [pb.RequestPlan(handle=entry.handle, release_thinking=True) for entry in step.requests]
 
     peer.decide = release
-    engine.generate([prompt(7, 70)], 200)
-    # its two full prompt blocks
-    assert published(engine) == 2
+    tokens = engine.program(7, 8)
+    output = engine.generate([tokens], 800, ignore_eos=False)[0]
+    assert output.finish_reason == "stop", "it has thought and answered"
+    kept = len(tokens) // BLOCK_SIZE
+    released = -(-(len(tokens) + len(output.tokens) - 1) // BLOCK_SIZE) - kept
+    assert published(engine) == kept
     # the next allocations take what was thought, not what is cached
     queue = engine.pool.free_block_queue.get_all_free_blocks()
-    assert all(block.block_hash is None for block in queue[:6])
-    assert [block.block_hash is None for block in queue[-2:]] == [False, False]
+    assert all(block.block_hash is None for block in queue[:released])
+    assert all(block.block_hash is not None for block in queue[-kept:])
 
 
 def _request(tokens: list[int]):  # type: ignore[no-untyped-def]
