@@ -117,7 +117,7 @@ class PolicyClient:
                 welcomed = True
                 self._receive(response, outbox)
                 if outbox.closed:
-                    reason = "the service did not take the messages"
+                    reason = "the service reads its messages too slowly"
                     call.cancel()
                     break
         except grpc.RpcError as error:
@@ -130,7 +130,7 @@ class PolicyClient:
             self._attached = False
             self._listener.on_detached()
             if not self._closing.is_set():
-                logger.warning("no policy service at %s, nothing is evicted: %s", self._address, reason)
+                logger.warning("lost the policy service at %s, so nothing is evicted: %s", self._address, reason)
         elif self._incompatible:
             logger.warning("the policy service at %s refuses this engine: %s", self._address, reason)
         return welcomed

@@ -39,7 +39,7 @@ class PolicySession:
         with self.lock:
             if any(group >= self._head_groups for group in configure.head_groups):
                 logger.error(
-                    "the policy service asks for head group %d, the model has %d: nothing is measured",
+                    "the policy service asks for head group %d, but the model has only %d: nothing is measured",
                     max(configure.head_groups),
                     self._head_groups,
                 )

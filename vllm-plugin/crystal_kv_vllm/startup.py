@@ -129,7 +129,7 @@ def _serve(collector: PluginCollector, settings: Settings, rank: int) -> Callabl
         port, close = serve_metrics(collector, wanted, settings.metrics_host)
     except OSError as error:
         # fail open: an engine is worth more than its metrics
-        logger.error("crystal-kv: no metrics on %s:%d: %s", settings.metrics_host, wanted, error)
+        logger.error("crystal-kv: cannot serve metrics on %s:%d: %s", settings.metrics_host, wanted, error)
         return _nothing
     logger.info("crystal-kv: metrics on http://%s:%d/metrics", settings.metrics_host, port)
     return close
