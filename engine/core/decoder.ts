@@ -42,7 +42,7 @@ export class Decoder {
     const length = sequence.tokenIds.length;
     if (segmentMarkers.includes(tokenId)) sequence.segmentStarts.push(length);
     const ends = endOfThinking.some((end) => end.every((id, i) => sequence.tokenIds[length - end.length + i] === id));
-    if (ends) sequence.thinkingEnd ??= length;
+    if (ends) sequence.hasThought = true;
   }
 
   #endOf(sequence: Sequence, tokenId: number): FinishReason | undefined {

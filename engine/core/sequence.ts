@@ -29,8 +29,8 @@ export class Sequence {
   cachedTokens = 0;
   /** All tokens computed for it, including those computed again. */
   computedInAll = 0;
-  /** Length of `tokenIds` at which the end of thinking was complete; undefined while thinking. */
-  thinkingEnd: number | undefined;
+  /** Whether the end of thinking was generated. */
+  hasThought = false;
   /** Positions at which segments began, as far as not reported yet. */
   segmentStarts: number[] = [];
   /** The answer probe of this sequence that is running. */
@@ -57,7 +57,7 @@ export class Sequence {
 
   get phase(): RequestPhase {
     if (this.computed < this.promptTokens) return 'prefill';
-    return this.thinkingEnd === undefined ? 'thinking' : 'answer';
+    return this.hasThought ? 'answer' : 'thinking';
   }
 
   /** Logical indices of the holes, ascending. */

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EngineCore } from '../../engine/core/engine-core.ts';
 import { evict, evictableRange } from '../../engine/core/evict.ts';
-import type { Report } from '../../engine/types.ts';
 import { ProbeAnswer, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { attached } from './attached.ts';
 import { coreOptions, EOS, request, ScriptedModel } from './scripted-model.ts';
@@ -120,6 +119,13 @@ test('a merge compares with the other full blocks of the output: none of the pro
   const merged = model.merged.length;
   plan({ evict: [3], merges: [{ into: [2], from: [4] }] });
   assert.deepEqual(model.merged.slice(merged), [{ into, from, beside }]);
+});
+
+test('what evictions and merges of one plan made holes is acknowledged in ascending order', () => {
+  const { core, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(50);
+  assert.deepEqual(plan({ evict: [5], merges: [{ into: [2], from: [3] }] }).requests[0]?.evicted, [3, 5]);
 });
 
 test('evictions come before merges, and a merged block may be merged again or leave', () => {
@@ -247,55 +253,10 @@ test('steps without a stream count as missed, and a snapshot says what is alive'
   );
 });
 
-/** Bytes of masses in each entry of a request. */
-function massSizes(messages: readonly Report[], handle: number): number[] {
-  const entries = messages.flatMap((message) => (message.$case === 'step' ? message.value.requests : []));
-  return entries.filter((entry) => entry.handle === handle).map(({ masses }) => masses.length);
-}
-
-test('only the head groups that were asked for are measured', () => {
-  const { core, messages, run } = attached();
-  core.configure({ headGroups: [1], measureEvery: 1, probeTokens: 4, statistics: undefined });
-  core.submit(request('a', 16, { maxTokens: 12 }));
-  run(3);
-  assert.deepEqual(massSizes(messages, 1), [2, 3, 3]);
-});
-
-test('every n-th step of the engine is measured, for all requests together', () => {
-  const { core, messages, run } = attached();
-  core.configure({ headGroups: [1], measureEvery: 3, probeTokens: 4, statistics: undefined });
-  core.submit(request('a', 16, { maxTokens: 12 }));
-  run(1);
-  core.submit(request('b', 16, { maxTokens: 12 }));
-  run(9);
-  assert.deepEqual(massSizes(messages, 1), [0, 0, 3, 0, 0, 3, 0, 0, 3, 0]);
-  assert.deepEqual(massSizes(messages, 2), [0, 3, 0, 0, 3, 0, 0, 3, 0]);
-});
-
-test('in lockstep each request is measured at every n-th of its own tokens, in any company', () => {
-  const { core, messages, run } = attached({ lockstepTimeoutMs: 1000 });
-  core.configure({ headGroups: [1], measureEvery: 3, probeTokens: 4, statistics: undefined });
-  core.submit(request('a', 16, { maxTokens: 12 }));
-  run(1);
-  core.submit(request('b', 16, { maxTokens: 12 }));
-  run(9);
-  assert.deepEqual(massSizes(messages, 1), [2, 0, 0, 3, 0, 0, 3, 0, 0, 4]);
-  assert.deepEqual(massSizes(messages, 2), [2, 0, 0, 3, 0, 0, 3, 0, 0]);
-});
-
-test('with a head group that the model does not have, nothing is measured and nothing probed', () => {
-  const { core, messages, run, plan } = attached();
-  core.configure({ headGroups: [0, 2], measureEvery: 1, probeTokens: 4, statistics: undefined });
-  core.submit(request('a', 16));
-  run(12);
-  assert.ok(massSizes(messages, 1).every((size) => size === 0));
-  assert.equal(plan({ probe: true }).requests[0]?.probe, ProbeAnswer.PROBE_ANSWER_UNSUPPORTED);
-});
-
 test('the end-of-sequence token, a stop token and the length end a sequence, each with its reason', () => {
   const reasons: string[] = [];
-  const run = (sampling: Parameters<typeof request>[2], script: (position: number) => number) => {
-    const core = new EngineCore(coreOptions(), new ScriptedModel(8, script), {
+  const run = (sampling: Parameters<typeof request>[2], script: (position: number) => number, maxModelLength = 256) => {
+    const core = new EngineCore(coreOptions({ maxModelLength }), new ScriptedModel(8, script), {
       event: (_, event) => event.type === 'finished' && reasons.push(`${event.reason} ${event.generatedTokens}`),
       report: () => {},
     });
@@ -305,5 +266,6 @@ test('the end-of-sequence token, a stop token and the length end a sequence, eac
   run({}, (position) => (position === 9 ? EOS : 5));
   run({ ignoreEos: true, maxTokens: 20 }, (position) => (position === 9 ? EOS : 5));
   run({ stopTokenIds: [6] }, (position) => (position === 7 ? 6 : 5));
-  assert.deepEqual(reasons, ['stop 6', 'length 20', 'stop 4']);
+  run({}, () => 5, 16);
+  assert.deepEqual(reasons, ['stop 6', 'length 20', 'stop 4', 'length 12']);
 });

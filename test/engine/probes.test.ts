@@ -66,6 +66,17 @@ test('a probe is refused after the end of thinking and where there is no room', 
   assert.equal(tight.core.stats().preemptions, 0);
 });
 
+test('a request has one probe at a time', () => {
+  const { core, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(20);
+  const answer = () => plan({ probe: true }).requests[0]?.probe;
+  assert.equal(answer(), ProbeAnswer.PROBE_ANSWER_STARTED);
+  assert.equal(answer(), ProbeAnswer.PROBE_ANSWER_NO_ROOM);
+  run(8);
+  assert.equal(answer(), ProbeAnswer.PROBE_ANSWER_STARTED);
+});
+
 test('a probe ends with its parent, and with its stream', () => {
   const ending = attached();
   ending.core.submit(request('a', 10, { maxTokens: 80 }));
