@@ -1,5 +1,6 @@
 const NODE = 'for a closer look at a Node process; CPU, memory and event-loop delay are shown';
 const SINCE_START = 'covers the whole life of the process; panels show the same over a time window, from the counters';
+const WORKERS = 'only with several workers; a worker that ends is in the log too';
 
 /** Metrics that no panel and no rule reads, and why they are exported all the same. */
 export const NOT_SHOWN: Readonly<Record<string, string>> = {
@@ -8,6 +9,8 @@ export const NOT_SHOWN: Readonly<Record<string, string>> = {
   crystalkv_gateway_dns_lookups_total: 'only where backends are found by DNS; failures are in the log too',
   crystalkv_gateway_backend_kv_free_ratio:
     'only with the balancing rule kv_headroom; KV savings shows the pools themselves',
+  crystalkv_gateway_workers: WORKERS,
+  crystalkv_gateway_worker_restarts_total: WORKERS,
   process_cpu_user_seconds_total: NODE,
   process_cpu_system_seconds_total: NODE,
   process_start_time_seconds: NODE,

@@ -7,6 +7,7 @@ import { collectProcessMetrics } from '../../common/process-metrics.ts';
 import { createMetrics as createEngineMetrics } from '../../engine/http/metrics.ts';
 import { gatewaySchema } from '../../gateway/config.ts';
 import { createGateway } from '../../gateway/gateway.ts';
+import { createWorkerMetrics } from '../../gateway/observe/metrics.ts';
 import { createMetrics as createPolicyMetrics } from '../../policy-service/observe/metrics.ts';
 import { ROOT } from '../processes.ts';
 
@@ -64,6 +65,8 @@ export async function exportedMetrics(): Promise<Exporter[]> {
   });
   const ofGateway = ofRegistry(gateway.registry);
   await gateway.close();
+  const ofParent = new Registry();
+  createWorkerMetrics(ofParent, () => 0);
   const unread = (): never => {
     throw new Error('nothing is read for a list of names');
   };
@@ -77,7 +80,7 @@ export async function exportedMetrics(): Promise<Exporter[]> {
     {
       title: 'Gateway',
       where: '`/metrics` of the gateway, or the port that `gateway.metrics_port` names',
-      metrics: ofGateway,
+      metrics: [...ofGateway, ...ofRegistry(ofParent)],
     },
     {
       title: 'Policy service',

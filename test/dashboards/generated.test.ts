@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { globSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { dashboardFiles } from '../../deploy/grafana/all.ts';
@@ -56,6 +56,23 @@ suite('every metric of this project', async () => {
   test('that is said not to be shown exists and is not shown', () => {
     assert.deepEqual(
       Object.keys(NOT_SHOWN).filter((name) => !names.has(name) || places.has(name)),
+      [],
+    );
+  });
+
+  test('is made where this list finds it', () => {
+    const sources = globSync('{gateway,policy-service,engine,common}/**/*.ts', { cwd: ROOT });
+    const text = (file: string) => readFileSync(join(ROOT, file), 'utf8');
+    const makers = sources.filter((file) => /^import \{[^}]*\b(?:Counter|Gauge|Histogram|Summary)\b/m.test(text(file)));
+    const known = /^(?:gateway|policy-service)\/observe\/|^engine\/http\/metrics\.ts$/;
+    assert.deepEqual(
+      makers.filter((file) => !known.test(file)),
+      [],
+    );
+    const named = sources.flatMap((file) => [...text(file).matchAll(/'(crystalkv_(?:gateway|engine)_\w+|vllm:\w+)'/g)]);
+    assert.ok(named.length > 50);
+    assert.deepEqual(
+      named.map(([, name = '']) => name).filter((name) => !names.has(name)),
       [],
     );
   });
