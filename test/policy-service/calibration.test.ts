@@ -12,7 +12,8 @@ import { linearMass } from '../../policy-service/measure/masses.ts';
 import { MeasuredGroups } from '../../policy-service/measure/measured-groups.ts';
 import { BlockTable } from '../../policy-service/request/block-table.ts';
 import { ProbeRun } from '../../policy-service/request/probe.ts';
-import { metric, row, ScriptedEngine, started, startService } from './scripted-engine.ts';
+import { FinishReason } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { engineFor, metric, row, type ScriptedEngine, serviceFor, started } from './scripted-engine.ts';
 
 const options = { groups: 2, answerWeight: 0.3 };
 
@@ -121,24 +122,31 @@ suite('calibration of an attached engine', () => {
     return all;
   };
 
-  test('all groups are measured on a request that keeps everything, then the best, and a restart knows it', async () => {
-    let server = await startService(service(), profiles);
-    let engine = new ScriptedEngine(server.address);
-    const first = await engine.greet({ headGroups: GROUPS });
-    assert.deepEqual(first.headGroups, []);
+  /** Seven steps of a request that keeps its whole cache. */
+  async function keepAll(engine: ScriptedEngine): Promise<void> {
     engine.start(started(1));
-    for (let step = 1; step <= 6; step += 1) {
+    for (let step = 1; step <= 7; step += 1) {
       const columns = 10 + step;
-      const plan = await engine.step(step, [row(1, columns * 16, { masses: codes(columns, GROUPS) })]);
+      const plan = await engine.step(step, [row(1, columns * 16, { masses: codes(columns, GROUPS, step === 7) })]);
       assert.deepEqual(
         plan.requests.flatMap(({ evict }) => evict),
         [],
         'it keeps its whole cache',
       );
     }
-    await engine.step(7, [row(1, 257, { masses: codes(17, GROUPS, true) })]);
+  }
+
+  const finish = (engine: ScriptedEngine, reason: FinishReason) =>
+    engine.send({ $case: 'finished', value: { handle: 1, reason, generatedTokens: 240, probeTokens: 0 } });
+
+  test('all groups are measured on a request that keeps everything, then the best, and a restart knows it', async (context) => {
+    const server = await serviceFor(context, service(), profiles);
+    const engine = engineFor(context, server.address);
+    const first = await engine.greet({ headGroups: GROUPS });
+    assert.deepEqual(first.headGroups, []);
+    await keepAll(engine);
     assert.equal(await metric(server, 'crystalkv_requests', { mode: 'canary' }), 1);
-    engine.send({ $case: 'finished', value: { handle: 1, reason: 1, generatedTokens: 225, probeTokens: 0 } });
+    finish(engine, FinishReason.FINISH_REASON_STOP);
     assert.deepEqual((await engine.receive('configure')).headGroups, [2]);
     // A step that was under way still has all groups, the next one the chosen one alone; then blocks go.
     engine.start(started(2));
@@ -146,14 +154,20 @@ suite('calibration of an attached engine', () => {
     await engine.step(9, [row(2, 97, { masses: codes(7, 1) })]);
     assert.equal(await metric(server, 'crystalkv_bad_messages_total'), 0);
     assert.ok((await engine.step(10, [row(2, 160, { masses: codes(10, 1) })])).requests[0]!.evict.length > 0);
-    engine.close();
-    await server.close();
 
-    server = await startService(service(), profiles);
-    engine = new ScriptedEngine(server.address);
-    assert.deepEqual((await engine.greet({ headGroups: GROUPS })).headGroups, [2]);
-    engine.close();
-    await server.close();
+    const restarted = engineFor(context, (await serviceFor(context, service(), profiles)).address);
+    assert.deepEqual((await restarted.greet({ headGroups: GROUPS })).headGroups, [2]);
+  });
+
+  test('an aborted request says nothing: the next one is sampled in its place', async (context) => {
+    const calibration = { ...service().calibration, cache_dir: join(folder, 'aborted') };
+    const engine = engineFor(context, (await serviceFor(context, { calibration }, profiles)).address);
+    await engine.greet({ headGroups: GROUPS });
+    await keepAll(engine);
+    finish(engine, FinishReason.FINISH_REASON_ABORT);
+    engine.start(started(2));
+    const plan = await engine.step(8, [row(2, 160, { masses: codes(10, GROUPS) })]);
+    assert.deepEqual(plan.requests[0]?.evict, [], 'it keeps its whole cache');
   });
 
   test('a file that is malformed, of another model or names groups that do not exist is logged and not used', async () => {
@@ -191,13 +205,10 @@ suite('calibration of an attached engine', () => {
     assert.equal(lines.length, before + 1);
   });
 
-  test('is off by default: no request is shadowed for it', async () => {
-    const server = await startService({}, profiles);
-    const engine = new ScriptedEngine(server.address);
+  test('is off by default: no request is shadowed for it', async (context) => {
+    const engine = engineFor(context, (await serviceFor(context, {}, profiles)).address);
     await engine.greet({ headGroups: GROUPS });
     engine.start(started(1));
     assert.ok((await engine.step(1, [row(1, 160, { masses: codes(10, GROUPS) })])).requests[0]!.evict.length > 0);
-    engine.close();
-    await server.close();
   });
 });

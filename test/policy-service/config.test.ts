@@ -11,7 +11,7 @@ import { POLICY_NAMES } from '../../policy-service/policies/registry.ts';
 import { governanceOf } from '../../policy-service/request/governance.ts';
 import { profilesSchema } from '../../policy-service/request/profiles.ts';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
-import { metric, row, ScriptedEngine, started, startService, testConfig } from './scripted-engine.ts';
+import { engineFor, metric, row, serviceFor, started, testConfig } from './scripted-engine.ts';
 
 const profiles = { default: { policy: 'window', controller: { type: 'fixed', budget_tokens: 96 } } };
 
@@ -73,9 +73,23 @@ test('while the service is off every request is in mode off', () => {
   assert.equal(governanceOf(enforcing, settingsOf(testConfig({}, profiles))).mode, 'enforce');
 });
 
-test('switching the service off stops evictions at once, whatever requests ask for, and on again', async () => {
-  const server = await startService({}, profiles);
-  const engine = new ScriptedEngine(server.address);
+test('the budget of a request is held within the bounds of the service', () => {
+  const limits = { min_budget_tokens: 32, max_budget_tokens: 128 };
+  const settings = settingsOf(testConfig({ limits }, { ...profiles, pool: { policy: 'window' } }));
+  const controllerOf = (profile: string, budgetTokens?: number) => {
+    const options = { profile, mode: 0 as const, ...(budgetTokens === undefined ? {} : { budgetTokens }) };
+    return governanceOf({ options, canaryKey: 'a' }, settings).controller;
+  };
+  assert.deepEqual(controllerOf('pool', 0), { type: 'fixed', budgetTokens: 32 });
+  assert.deepEqual(controllerOf('pool', 100), { type: 'fixed', budgetTokens: 100 });
+  assert.deepEqual(controllerOf('', 1000), { type: 'fixed', budgetTokens: 128 });
+  assert.deepEqual(controllerOf(''), { type: 'fixed', budgetTokens: 96 });
+  assert.equal(controllerOf('pool').type, 'pressure');
+});
+
+test('switching the service off stops evictions at once, whatever requests ask for, and on again', async (context) => {
+  const server = await serviceFor(context, {}, profiles);
+  const engine = engineFor(context, server.address);
   await engine.greet();
   engine.start(started(1, { options: { profile: '', mode: 1 } }));
   engine.obey(await engine.step(1, [row(1, 128)]));
@@ -83,13 +97,11 @@ test('switching the service off stops evictions at once, whatever requests ask f
   assert.deepEqual((await engine.step(2, [row(1, 144)])).requests, []);
   server.reload(testConfig({}, profiles));
   assert.deepEqual((await engine.step(3, [row(1, 145)])).requests[0]?.evict, [3]);
-  engine.close();
-  await server.close();
 });
 
-test('a changed mode and a changed budget hold for running requests', async () => {
-  const server: PolicyServer = await startService({}, profiles);
-  const engine = new ScriptedEngine(server.address);
+test('a changed mode and a changed budget hold for running requests', async (context) => {
+  const server = await serviceFor(context, {}, profiles);
+  const engine = engineFor(context, server.address);
   await engine.greet();
   engine.start(started(1));
   server.reload(testConfig({}, { default: { ...profiles.default, mode: 'off' } }));
@@ -97,19 +109,15 @@ test('a changed mode and a changed budget hold for running requests', async () =
   const smaller = { policy: 'window', controller: { type: 'fixed', budget_tokens: 64 } };
   server.reload(testConfig({}, { default: smaller }));
   assert.deepEqual((await engine.step(2, [row(1, 128)])).requests[0]?.evict, [2, 3, 4]);
-  engine.close();
-  await server.close();
 });
 
-test('a reload that does not fit together changes nothing', async () => {
-  const server = await startService({}, profiles);
+test('a reload that does not fit together changes nothing', async (context) => {
+  const server = await serviceFor(context, {}, profiles);
   assert.throws(() => server.reload(testConfig({ default_profile: 'gone', enabled: false }, profiles)), ConfigError);
-  const engine = new ScriptedEngine(server.address);
+  const engine = engineFor(context, server.address);
   await engine.greet();
   engine.start(started(1));
   assert.deepEqual((await engine.step(1, [row(1, 128)])).requests[0]?.evict, [2]);
-  engine.close();
-  await server.close();
 });
 
 test('the program reads its file again on SIGHUP, keeps the old on a bad one, and ends on SIGTERM', async (context) => {
@@ -128,7 +136,7 @@ test('the program reads its file again on SIGHUP, keeps the old on a bad one, an
   const log = linesOf(child);
   const ready = await log.until('policy service is ready');
   const server = { metricsUrl: String(ready['metrics']) } as PolicyServer;
-  const engine = new ScriptedEngine(String(ready['address']));
+  const engine = engineFor(context, String(ready['address']));
   await engine.greet();
   engine.start(started(1));
   assert.deepEqual((await engine.step(1, [row(1, 128)])).requests[0]?.evict, [2]);
@@ -148,7 +156,6 @@ test('the program reads its file again on SIGHUP, keeps the old on a bad one, an
   child.kill('SIGTERM');
   const code = await new Promise((resolve) => child.on('exit', resolve));
   assert.equal(code, 0);
-  engine.close();
 });
 
 /** The program's log, line by line. */

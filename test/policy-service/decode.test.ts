@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { decodeAttachRequest } from '../../policy-service/rpc/decode.ts';
 import { AttachRequest } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { until } from '../support/until.ts';
-import { hello, metric, startService } from './scripted-engine.ts';
+import { hello, metric, serviceFor } from './scripted-engine.ts';
 
 const uint32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const uint64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
@@ -61,9 +61,10 @@ test('any bytes are decoded or said to be no message', () => {
   );
 });
 
-test('bytes that are no message do not end the stream', async () => {
-  const server = await startService();
+test('bytes that are no message do not end the stream', async (context) => {
+  const server = await serviceFor(context);
   const client = new Client(server.address, credentials.createInsecure());
+  context.after(() => client.close());
   const answers: (string | undefined)[] = [];
   const stream = client.makeBidiStreamRequest(
     '/crystalkv.v1.KvPolicy/Attach',
@@ -77,6 +78,4 @@ test('bytes that are no message do not end the stream', async () => {
   await until(() => answers.length === 2, 'welcome and configure have come');
   assert.equal(await metric(server, 'crystalkv_bad_messages_total', { reason: 'undecodable' }), 1);
   stream.cancel();
-  client.close();
-  await server.close();
 });

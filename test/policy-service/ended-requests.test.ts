@@ -3,7 +3,7 @@ import { suite, test } from 'node:test';
 import { type ServiceError, status } from '@grpc/grpc-js';
 import { createEndedRequests } from '../../policy-service/rpc/ended-requests.ts';
 import { FinishReason, type GetRequestResponse, type RequestState } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { row, ScriptedEngine, started, startService } from './scripted-engine.ts';
+import { engineFor, row, serviceFor, started } from './scripted-engine.ts';
 
 const state = (crystalkvId: string) =>
   ({ crystalkvId, choiceIndex: 0, keepValues: [1], probeMasses: [1] }) as RequestState & object;
@@ -29,12 +29,7 @@ suite('requests that have ended', () => {
   });
 
   test('are told by GetRequest as they ended, and no longer listed', async (t) => {
-    const server = await startService();
-    const engine = new ScriptedEngine(server.address);
-    t.after(async () => {
-      engine.close();
-      await server.close();
-    });
+    const engine = engineFor(t, (await serviceFor(t)).address);
     await engine.greet();
     engine.start(started(1, { crystalkvId: 'abc' }));
     await engine.step(1, [row(1, 136)]);

@@ -121,6 +121,16 @@ suite('evictions of an attached engine', () => {
     assert.equal(await metric(server, 'crystalkv_rejected_blocks_total', { reason: 'disabled' }), 1);
   });
 
+  test('is asked for blocks at once after a preemption, though it refused the request before', async () => {
+    engine = another();
+    await engine.greet();
+    engine.start(started(1));
+    const plan = await engine.step(1, [row(1, 128)]);
+    engine.ack(plan, [{ rejected: [{ reason: Reject.REJECT_DISABLED, blocks: [] }] }]);
+    engine.send({ $case: 'preempted', value: { handle: 1, epoch: 1 } });
+    assert.deepEqual((await engine.step(2, [row(1, 129, { epoch: 1 })])).requests[0]?.evict, [2]);
+  });
+
   test('has a request forgotten that it does not know any more', async () => {
     engine = another();
     await engine.greet({ engineId: 'amnesic' });

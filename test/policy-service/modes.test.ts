@@ -41,7 +41,7 @@ suite('what governs the requests of an attached engine', () => {
     assert.equal(await metric(server, 'crystalkv_missed_mass_ratio', { policy: 'window' }), 0.25);
   });
 
-  test('regrets a block once, however often it is read', async () => {
+  test('regrets a block once, however often it is read, and again when a preemption has it evicted again', async () => {
     engine = another();
     await engine.greet({ engineId: 'regretting' });
     engine.start(started(1, options('shadow')));
@@ -50,6 +50,9 @@ suite('what governs the requests of an attached engine', () => {
     const labels = { engine: 'regretting' };
     assert.equal(await metric(server, 'crystalkv_shadow_regretted_blocks_total', labels), 1);
     assert.equal(await metric(server, 'crystalkv_shadow_steps_total', labels), 3);
+    engine.send({ $case: 'preempted', value: { handle: 1, epoch: 1 } });
+    for (const step of [5, 6]) await engine.step(step, [row(1, 144, { epoch: 1, masses: masses(9, [2, 5]) })]);
+    assert.equal(await metric(server, 'crystalkv_shadow_regretted_blocks_total', labels), 2);
   });
 
   test('takes the mode of the request before that of its profile', async () => {

@@ -76,6 +76,18 @@ suite('answer probes of an attached engine', () => {
   });
 
   const TOKENS = 480;
+  test('is not asked to stop a probe that has ended', async () => {
+    engine = another();
+    await engine.greet();
+    engine.start(started(1, options('settling')));
+    engine.obey(await engine.step(1, [row(1, 176)]));
+    engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
+    for (const step of [2, 3]) await engine.step(step, [row(9, 177, { masses: masses(12, [2]) })]);
+    engine.tell(4, [row(9, 177, { masses: masses(12, [2]) })], {}, true);
+    engine.send({ $case: 'finished', value: { handle: 9, reason: 1, generatedTokens: 4, probeTokens: 5 } });
+    assert.deepEqual((await engine.step(4, [])).stopProbes, []);
+  });
+
   /** Of the blocks that the probe saw, block 3 was read by it, block 4 long ago and block 5 lately by the reasoning. */
   const UNTOUCHED = [2, 4, 6, 7, 8, 9, 10];
   const answering = (epoch: number, tokens = TOKENS) => row(1, tokens, { epoch, phase: Phase.PHASE_ANSWER });
@@ -173,7 +185,9 @@ suite('answer probes of an attached engine', () => {
     const plan = await engine.step(1, [row(1, 176), row(2, 100)]);
     engine.ack(plan, [{ probe: ProbeAnswer.PROBE_ANSWER_UNSUPPORTED }]);
     assert.deepEqual((await engine.step(2, [row(1, 192)])).requests[0]?.probe, false);
-    const next = await engine.step(3, [row(2, 176)]);
+    // The next probe of another request would be due.
+    assert.deepEqual((await engine.step(3, [row(1, 256)])).requests[0]?.probe, false);
+    const next = await engine.step(4, [row(2, 176)]);
     assert.deepEqual(
       next.requests.map(({ handle, probe }) => [handle, probe]),
       [[2, true]],

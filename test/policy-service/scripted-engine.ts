@@ -1,4 +1,4 @@
-import { afterEach } from 'node:test';
+import { afterEach, type TestContext } from 'node:test';
 import { type ClientDuplexStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { createLogger } from '../../common/logger.ts';
 import { type Config, policyServiceSchema } from '../../policy-service/config.ts';
@@ -37,6 +37,24 @@ export function testConfig(service: object = {}, profiles: object = {}): Config 
 
 export function startService(service: object = {}, profiles: object = {}): Promise<PolicyServer> {
   return createServer({ config: testConfig(service, profiles), logger: createLogger('test', 'silent') });
+}
+
+/** A service that ends with the test. */
+export async function serviceFor(
+  test: TestContext,
+  service: object = {},
+  profiles: object = {},
+): Promise<PolicyServer> {
+  const server = await startService(service, profiles);
+  test.after(() => server.close());
+  return server;
+}
+
+/** An engine that leaves with the test. */
+export function engineFor(test: TestContext, address: string, token?: string): ScriptedEngine {
+  const engine = new ScriptedEngine(address, token);
+  test.after(() => engine.close());
+  return engine;
 }
 
 export function hello(changes: Partial<Hello> = {}): Hello {

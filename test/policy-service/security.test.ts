@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { credentials, status } from '@grpc/grpc-js';
 import { ConfigError } from '../../common/config.ts';
 import { KvPolicyClient } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { ScriptedEngine, startService } from './scripted-engine.ts';
+import { engineFor, serviceFor, startService } from './scripted-engine.ts';
 
 const token = 'a-shared-token-of-some-length';
 
@@ -20,26 +20,21 @@ test('beyond loopback the service refuses to start without TLS and token, and sa
   });
 });
 
-test('beyond loopback a token suffices', async () => {
-  const server = await startService({ host: '0.0.0.0', auth_token: token });
-  const engine = new ScriptedEngine(`127.0.0.1:${server.port}`, token);
-  await engine.greet();
-  engine.close();
-  await server.close();
+test('beyond loopback a token suffices', async (context) => {
+  const server = await serviceFor(context, { host: '0.0.0.0', auth_token: token });
+  await engineFor(context, `127.0.0.1:${server.port}`, token).greet();
 });
 
-test('without the token, or with another one, nothing is answered', async () => {
-  const server = await startService({ auth_token: token });
+test('without the token, or with another one, nothing is answered', async (context) => {
+  const server = await serviceFor(context, { auth_token: token });
   for (const given of [undefined, `${token}x`, '']) {
-    const engine = new ScriptedEngine(server.address, given);
+    const engine = engineFor(context, server.address, given);
     const error = await engine.failure();
     assert.equal(error.code, status.UNAUTHENTICATED);
     assert.doesNotMatch(error.details, new RegExp(token));
     const code = await new Promise((resolve) => engine.client.getEngines({}, (failure) => resolve(failure?.code)));
     assert.equal(code, status.UNAUTHENTICATED);
-    engine.close();
   }
-  await server.close();
 });
 
 test('half a key pair and an unreadable file are refused by name', async () => {
@@ -63,20 +58,18 @@ test('with TLS the service answers those who trust its certificate, and nobody i
     context.skip('openssl is not installed');
     return;
   }
-  const server = await startService({ host: '127.0.0.1', tls: { cert, key } });
+  const server = await serviceFor(context, { host: '127.0.0.1', tls: { cert, key } });
   const trusting = new KvPolicyClient(server.address, credentials.createSsl(readFileSync(cert)));
+  context.after(() => trusting.close());
   const answer = await new Promise((resolve) => trusting.getEngines({}, (error) => resolve(error)));
   assert.equal(answer, null);
-  trusting.close();
   const plain = new KvPolicyClient(server.address, credentials.createInsecure());
+  context.after(() => plain.close());
   const code = await new Promise((resolve) => plain.getEngines({}, (error) => resolve(error?.code)));
   assert.equal(code, status.UNAVAILABLE);
-  plain.close();
-  await server.close();
 });
 
-test('a port that is taken is named', async () => {
-  const first = await startService();
+test('a port that is taken is named', async (context) => {
+  const first = await serviceFor(context);
   await assert.rejects(startService({ port: first.port }), new RegExp(`cannot listen on 127.0.0.1:${first.port}`));
-  await first.close();
 });

@@ -19,7 +19,7 @@ import {
   Phase,
   type WatchResponse,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
-import { masses, row, ScriptedEngine, started, startService } from './scripted-engine.ts';
+import { engineFor, masses, row, ScriptedEngine, serviceFor, started, startService } from './scripted-engine.ts';
 
 const PROTO = '../../node_modules/@grpc/reflection/build/proto/grpc/reflection/v1/reflection.proto';
 const profiles = { default: { policy: 'crf', controller: { type: 'fixed', budget_tokens: 96 } } };
@@ -126,28 +126,23 @@ suite('for people and the gateway', () => {
     ]);
   });
 
-  test('reads are counted from the first look on where the policy itself tests no hits', async () => {
-    const plain = await startService({}, { default: { policy: 'window' } });
-    const peer = new ScriptedEngine(plain.address);
-    try {
-      await peer.greet();
-      peer.start(started(1, { crystalkvId: 'looked at' }));
-      const look = () =>
-        new Promise<GetRequestResponse>((resolve, reject) =>
-          peer.client.getRequest({ crystalkvId: 'looked at', choiceIndex: 0 }, (error, response) =>
-            error === null ? resolve(response) : reject(error),
-          ),
-        );
-      await peer.step(1, [row(1, 136, { masses: masses(9, [3]) })]);
-      assert.deepEqual((await look()).request?.blockHits, []);
-      await peer.step(2, [row(1, 137, { masses: masses(9, [4]) })]);
-      const { request } = await look();
-      assert.deepEqual(request?.blockHits, [0, 0, 0, 0, 1, 0, 0, 0, 0]);
-      assert.deepEqual(request?.lastHitTokens, [0, 0, 0, 0, 137, 0, 0, 0, 0]);
-    } finally {
-      peer.close();
-      await plain.close();
-    }
+  test('reads are counted from the first look on where the policy itself tests no hits', async (context) => {
+    const plain = await serviceFor(context, {}, { default: { policy: 'window' } });
+    const peer = engineFor(context, plain.address);
+    await peer.greet();
+    peer.start(started(1, { crystalkvId: 'looked at' }));
+    const look = () =>
+      new Promise<GetRequestResponse>((resolve, reject) =>
+        peer.client.getRequest({ crystalkvId: 'looked at', choiceIndex: 0 }, (error, response) =>
+          error === null ? resolve(response) : reject(error),
+        ),
+      );
+    await peer.step(1, [row(1, 136, { masses: masses(9, [3]) })]);
+    assert.deepEqual((await look()).request?.blockHits, []);
+    await peer.step(2, [row(1, 137, { masses: masses(9, [4]) })]);
+    const { request } = await look();
+    assert.deepEqual(request?.blockHits, [0, 0, 0, 0, 1, 0, 0, 0, 0]);
+    assert.deepEqual(request?.lastHitTokens, [0, 0, 0, 0, 137, 0, 0, 0, 0]);
   });
 
   test('a request that has ended is told as ended', async () => {

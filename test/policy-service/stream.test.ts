@@ -1,8 +1,22 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { status } from '@grpc/grpc-js';
+import { createLogger } from '../../common/logger.ts';
+import { settingsOf } from '../../policy-service/config.ts';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
-import { hello, metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
+import { createEngines } from '../../policy-service/session/engines.ts';
+import { negotiate } from '../../policy-service/session/hello.ts';
+import type { AttachResponse } from '../../proto/gen/crystalkv/v1/policy.ts';
+import {
+  hello,
+  metric,
+  row,
+  type ScriptedEngine,
+  scriptedEngines,
+  started,
+  startService,
+  testConfig,
+} from './scripted-engine.ts';
 import { options, profiles } from './session-profiles.ts';
 
 suite('the stream of an attached engine', () => {
@@ -63,6 +77,37 @@ suite('the stream of an attached engine', () => {
     );
   });
 
+  test('gets no plan while it does not read those it has, unless it is in lockstep', async () => {
+    for (const lockstep of [false, true]) {
+      const sent: AttachResponse[] = [];
+      const engines = createEngines({
+        settings: { current: settingsOf(testConfig({}, profiles)) },
+        logger: createLogger('test', 'silent'),
+      });
+      const { receive } = engines.open({
+        send: (message) => sent.push(message),
+        isBlocked: () => true,
+        refuse: ({ details }) => assert.fail(details),
+      });
+      receive({ message: { $case: 'hello', value: hello({ lockstep }) } });
+      receive({ message: { $case: 'started', value: started(1) } });
+      receive({
+        message: { $case: 'step', value: { step: 1n, pool: undefined, requests: [row(1, 128)], more: false } },
+      });
+      const plans = sent.filter(({ message }) => message?.$case === 'plan');
+      assert.equal(plans.length, lockstep ? 1 : 0);
+      const [missed] = (await engines.metrics.missedSteps.get()).values;
+      assert.equal(missed?.value, lockstep ? 0 : 1);
+    }
+  });
+
+  test('probes by the longest of its end-of-thinking sequences', () => {
+    const endOfThinking = [[7], [1, 2, 3], [4, 5]].map((tokenIds) => ({ tokenIds }));
+    const negotiated = negotiate(hello({ endOfThinking }));
+    assert.ok('probeSuffixTokens' in negotiated);
+    assert.equal(negotiated.probeSuffixTokens, 3);
+  });
+
   test('evicts nothing without the capability', async () => {
     engine = another();
     await engine.greet({ capabilities: [] });
@@ -107,6 +152,17 @@ suite('the stream of an attached engine', () => {
       assert.equal(await metric(server, 'crystalkv_bad_messages_total', { reason }), count, reason);
     }
     assert.equal(await metric(server, 'crystalkv_bad_messages_total', { reason: 'internal_error' }), 0);
+  });
+
+  test('has parts of an older step than the one that it has begun dropped', async () => {
+    engine = another();
+    await engine.greet({ engineId: 'back' });
+    engine.start(started(1));
+    const before = await metric(server, 'crystalkv_bad_messages_total', { reason: 'step_out_of_order' });
+    engine.tell(5, [row(1, 100)], {}, true);
+    engine.tell(4, [row(1, 128)]);
+    assert.deepEqual((await engine.step(5, [])).requests, []);
+    assert.equal(await metric(server, 'crystalkv_bad_messages_total', { reason: 'step_out_of_order' }), before + 1);
   });
 
   test('is refused when it speaks no common protocol version', async () => {
