@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
-import { createLogger } from '../../common/logger.ts';
+import { pino } from 'pino';
 import { PROTOCOL } from '../../common/protocol.ts';
 import { MAX_STEPS } from '../../engine/outbox.ts';
 import { PolicyClient } from '../../engine/policy-client.ts';
@@ -41,13 +41,13 @@ const CONFIGURE: Configure = { headGroups: [], measureEvery: 1, probeTokens: 0, 
 type Call = ServerDuplexStream<AttachRequest, AttachResponse>;
 
 /** A policy service that greets and then does what `onAttach` does with the stream, and an engine's client of it. */
-async function connected(t: TestContext, onAttach: (call: Call) => void) {
+async function connected(t: TestContext, onAttach: (call: Call) => void, configure: Configure = CONFIGURE) {
   const server = new Server();
   t.after(() => server.forceShutdown());
   server.addService(KvPolicyService, {
     attach(call: Call) {
       call.write({ message: { $case: 'welcome', value: { protocol: PROTOCOL.max } } });
-      call.write({ message: { $case: 'configure', value: CONFIGURE } });
+      call.write({ message: { $case: 'configure', value: configure } });
       onAttach(call);
     },
   });
@@ -56,7 +56,8 @@ async function connected(t: TestContext, onAttach: (call: Call) => void) {
       error === null ? resolve(bound) : reject(error),
     );
   });
-  const logger = createLogger('test', 'silent');
+  const errors: string[] = [];
+  const logger = pino({ level: 'error' }, { write: (line) => errors.push(JSON.parse(line).msg) });
   let streams = 0;
   const client = new PolicyClient(
     { address: `127.0.0.1:${port}`, token: undefined, caFile: undefined, hello: HELLO, logger },
@@ -70,7 +71,7 @@ async function connected(t: TestContext, onAttach: (call: Call) => void) {
   );
   t.after(() => client.close());
   await until(() => client.attached, 'the engine is attached');
-  return { client, streams: () => streams };
+  return { client, errors, streams: () => streams };
 }
 
 /** A step of 20 kB. */
@@ -129,4 +130,14 @@ test('a lost stream is made anew, and what waited for the old one is void', asyn
   client.send({ $case: 'snapshot', value: { requests: [] } });
   await until(() => received[1]?.includes('snapshot'), 'the snapshot arrives');
   assert.deepEqual(received[1], ['hello', 'snapshot']);
+});
+
+test('a configuration with a head group that the model does not have is an error in the log', async (t) => {
+  const { errors } = await connected(t, () => {}, { ...CONFIGURE, headGroups: [0, HELLO.headGroups] });
+  assert.deepEqual(errors, ['the policy service asks for a head group that does not exist: nothing is measured']);
+});
+
+test('a configuration with the head groups that there are is none', async (t) => {
+  const { errors } = await connected(t, () => {}, { ...CONFIGURE, headGroups: [0] });
+  assert.deepEqual(errors, []);
 });
