@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from .evict import Block
+from .keep_rule import KeepRule
 from .manager import CrystalManager
 from .tracked_request import TrackedRequest
 from .worker_io import MergeCommand, TableEntry, WorkerCommands
@@ -23,7 +24,7 @@ class BlockChanges:
             self._manager.punch(tracked.request_id, indices)
             self._commands.holes.setdefault(tracked.request_id, []).extend(indices)
 
-    def merge(self, tracked: TrackedRequest, into: Sequence[int], from_: Sequence[int]) -> None:
+    def merge(self, tracked: TrackedRequest, into: Sequence[int], from_: Sequence[int], rule: KeepRule) -> None:
         name, size = tracked.request_id, self._manager.block_size
         row = self._manager.row(name)
         named = {*into, *from_}
@@ -32,7 +33,7 @@ class BlockChanges:
         into_entries, from_entries, beside_entries = (
             [TableEntry(index, row[index].block_id) for index in indices] for indices in (into, from_, beside)
         )
-        merge = MergeCommand(into_entries, from_entries, beside_entries, size)
+        merge = MergeCommand(into_entries, from_entries, beside_entries, size, rule)
         self._commands.merges.setdefault(name, []).append(merge)
         self._manager.withdraw(name, named)
         self.evict(tracked, from_)

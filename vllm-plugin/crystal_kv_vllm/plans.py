@@ -5,6 +5,7 @@ from collections import Counter
 from .block_changes import BlockChanges
 from .evict import Protection, Rejected, check_evictions, check_merge, evictable_range
 from .gen import policy_pb2 as pb
+from .keep_rule import read_keep_rule
 from .live_requests import LiveRequests
 from .protocol import REJECTS
 from .running_probes import RunningProbes
@@ -65,7 +66,7 @@ class PlanApplier:
             evicted=evicted,
             rejected=[pb.RejectedBlocks(reason=reason, blocks=blocks) for reason, blocks in check.rejected.items()],
             probe=self._probes.start(tracked) if plan.probe else pb.PROBE_ANSWER_UNSPECIFIED,
-            merged=merged,
+            merged=[_without_rule(merge) for merge in merged],
         )
 
     def _merge(
@@ -78,16 +79,15 @@ class PlanApplier:
         """Returns whether it was carried out; else `rejected` says what was in the way."""
         # a Python keyword is a field's name
         into, from_ = list(merge.into), list(getattr(merge, "from"))
-        if merge.HasField("rule"):
-            # which tokens stay is the engine's own choice here
-            against: Rejected = {pb.REJECT_UNKNOWN_RULE: sorted([*into, *from_])}
-        else:
-            against = check_merge(into, from_, self._changes.row(tracked), mergeable)
+        rule = read_keep_rule(merge, kept=())
+        against = check_merge(into, from_, self._changes.row(tracked), mergeable)
+        if rule is None:
+            against = {pb.REJECT_UNKNOWN_RULE: sorted([*into, *from_])}
         for reason, blocks in against.items():
             rejected.setdefault(reason, []).extend(blocks)
-        if against:
+        if rule is None or against:
             return False
-        self._changes.merge(tracked, into, from_)
+        self._changes.merge(tracked, into, from_, rule)
         self.merges += 1
         return True
 
@@ -95,3 +95,7 @@ class PlanApplier:
         asked = len(plan.evict) + sum(len(getattr(merge, "from")) for merge in plan.merges)
         self.rejected[REJECTS[reason]] += max(1, asked)
         return pb.RequestAck(handle=plan.handle, epoch=plan.epoch, rejected=[pb.RejectedBlocks(reason=reason)])
+
+
+def _without_rule(merge: pb.Merge) -> pb.Merge:
+    return pb.Merge(into=merge.into, **{"from": getattr(merge, "from")})

@@ -21,6 +21,7 @@ from .compat import (
 from .evict import Protection
 from .gen import policy_pb2 as pb
 from .head_groups import HeadGroups
+from .keep_rule import COMPUTED_STATISTICS
 from .manager import CrystalManager
 from .metrics_server import PluginCollector, serve_metrics
 from .output_markers import OutputMarkers, read_output_markers
@@ -139,8 +140,10 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, gro
     config = scheduler.vllm_config
     group = scheduler.kv_cache_config.kv_cache_groups[0]
     capabilities = [pb.CAPABILITY_EVICT, pb.CAPABILITY_SHADOW]
+    statistics = []
     if merges_keys_of(config.model_config):
         capabilities.append(pb.CAPABILITY_MERGE)
+        statistics = sorted(COMPUTED_STATISTICS)
     if config.cache_config.enable_prefix_caching and markers.end_of_thinking:
         capabilities.append(pb.CAPABILITY_PROBE)
     return pb.Hello(
@@ -161,4 +164,5 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, gro
         sink_tokens=settings.sink_tokens,
         recent_tokens=settings.recent_tokens,
         lockstep=settings.lockstep,
+        statistics=statistics,
     )

@@ -7,9 +7,10 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
 
+from .cache_stack import cache_layers, stack_layers
 from .hole_tracker import GROUP, NULL_BLOCK, hole_tracker
 from .mass_recorder import PendingMasses, mass_recorder
-from .merger import Merger, merge_layers
+from .merger import Merger
 from .worker_io import WorkerCommands, attach_masses, commands_of
 
 if current_platform.is_cpu():
@@ -70,7 +71,7 @@ class CrystalWorker(BaseWorker):
                 continue
             if self._merger is None:
                 context = self.vllm_config.compilation_config.static_forward_context
-                self._merger = Merger(merge_layers(context, self.model_runner.get_model()))
+                self._merger = Merger(stack_layers(cache_layers(context, self.model_runner.get_model())))
             for merge in merges:
                 self._merger.merge(name, merge)
 

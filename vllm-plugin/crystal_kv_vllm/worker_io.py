@@ -11,6 +11,7 @@ from typing import Any
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from .head_groups import HeadGroup
+from .keep_rule import KeepRule
 
 _COMMANDS = "crystal_kv_commands"
 _MASSES = "crystal_kv_masses"
@@ -37,6 +38,8 @@ class MergeCommand:
     beside: list[TableEntry]
     #: Tokens in a block of the scheduler.
     block_size: int
+    #: Which tokens stay.
+    rule: KeepRule
 
 
 @dataclass

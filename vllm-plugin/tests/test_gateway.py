@@ -147,9 +147,9 @@ def test_a_fixed_budget_evicts_and_probes_behind_the_gateway(system: System) -> 
     assert system.metric("merges_total") == merges
 
 
-def test_the_profile_crystal_merges_behind_the_gateway_and_needs_no_probes(system: System) -> None:
+def test_a_profile_that_merges_by_keys_does_so_behind_the_gateway_and_needs_no_probes(system: System) -> None:
     probes, merges = system.metric("probes_total"), system.metric("merges_total")
-    assert_evicts(system)
+    assert_evicts(system, "keydiff")
     assert system.metric("merges_total") > merges
     assert system.metric("probes_total") == probes
 

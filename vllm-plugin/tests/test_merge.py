@@ -17,8 +17,11 @@ from conftest import ROOT  # noqa: E402
 from engine import BLOCK_SIZE, RunningEngine  # noqa: E402
 from scripted_peer import RequestHistory, ScriptedPeer, keep_at_most  # noqa: E402
 
-from crystal_kv_vllm.merger import MergeLayer, Merger  # noqa: E402
-from crystal_kv_vllm.repetition import RESOLUTION, Rotation, most_repeated  # noqa: E402
+from crystal_kv_vllm.cache_stack import CacheLayer, stack_layers  # noqa: E402
+from crystal_kv_vllm.gen import policy_pb2 as pb  # noqa: E402
+from crystal_kv_vllm.keep_rule import MOST_DISTINCT, KeepRule, KeepStage, KeepTerm  # noqa: E402
+from crystal_kv_vllm.merger import Merger  # noqa: E402
+from crystal_kv_vllm.rotation import Rotation  # noqa: E402
 from crystal_kv_vllm.startup import merges_keys_of  # noqa: E402
 from crystal_kv_vllm.worker_io import MergeCommand, TableEntry  # noqa: E402
 
@@ -32,32 +35,6 @@ def load(name: str, path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def dropped_one_by_one(keys: Any, positions: Any, candidates: int, count: int) -> list[int]:
-    """The rule of `most_repeated`, token by token, for one head."""
-    unit = keys / keys.norm(dim=-1, keepdim=True)
-    order = []
-    for token in range(candidates):
-        later = [float(unit[token] @ unit[o]) for o in range(len(keys)) if positions[o] > positions[token]]
-        order.append((-round(max(later, default=-1.0) / RESOLUTION), int(positions[token]), token))
-    return sorted(token for _, _, token in sorted(order)[:count])
-
-
-@pytest.mark.parametrize("max_similarities", [1 << 25, 100])
-def test_the_tokens_whose_keys_later_tokens_repeat_go_and_of_equal_ones_the_oldest(
-    monkeypatch: pytest.MonkeyPatch, max_similarities: int
-) -> None:
-    monkeypatch.setattr("crystal_kv_vllm.repetition.MAX_SIMILARITIES", max_similarities)
-    torch.manual_seed(0)
-    words = torch.randn(5, 8)
-    # the same few words again and again, so that there are ties
-    keys = words[torch.randint(5, (2, 24))] + 0.05 * torch.randn(2, 24, 8).round()
-    positions = torch.stack([torch.randperm(40)[:24], torch.arange(24)]).int()
-    marked = most_repeated(keys, positions, 16, 6)
-    assert marked.shape == (2, 16)
-    for head in range(2):
-        assert marked[head].nonzero().flatten().tolist() == dropped_one_by_one(keys[head], positions[head], 16, 6)
 
 
 @pytest.mark.parametrize("neox", [True, False])
@@ -75,28 +52,89 @@ def test_a_rotation_is_undone_also_of_a_part_of_the_channels(neox: bool) -> None
     assert torch.allclose(plain.flatten(1), keys, atol=1e-5)
 
 
-def test_keys_and_values_of_a_token_stay_together_and_blocks_beside_stay_as_they_are() -> None:
+def by(statistic: "pb.Statistic.ValueType") -> KeepRule:
+    return KeepRule((KeepStage(1.0, (KeepTerm(statistic, 1.0, pb.SCALE_UNSPECIFIED, 0),), sampled=False),), seed=0)
+
+
+NEWEST = by(pb.STATISTIC_POSITION)
+LAYERS, HEADS, SIZE, WIDTH = 3, 2, 4, 8
+
+
+def token_name(layer: int, head: int, position: int) -> float:
+    """A number by which a test finds a token again."""
+    return layer * 1000 + head * 100 + position
+
+
+def caches(layout: str) -> list[CacheLayer]:
+    """Of ten blocks; block 9 - i holds logical block i, and each value says which token it belongs to."""
     torch.manual_seed(1)
-    cache = torch.randn(10, 2, 4, 6)
-    layer = MergeLayer(cache[..., :3], cache[..., 3:], None)
-    before = cache.clone()
-    merger = Merger([layer])
-    order = MergeCommand([TableEntry(0, 7)], [TableEntry(1, 2), TableEntry(2, 5)], [TableEntry(3, 4)], 4)
-    merger.merge("a", order)
-    for head in range(2):
-        old = torch.cat([before[b, head] for b in (7, 2, 5)])
-        all_keys = torch.cat([old, before[4, head]])[:, :3]
-        gone = dropped_one_by_one(all_keys, torch.arange(16), 12, 8)
-        kept = {tuple(old[token].tolist()) for token in range(12) if token not in gone}
-        assert {tuple(token.tolist()) for token in cache[7, head]} == kept
-    untouched = [0, 1, 3, 4, 6, 8, 9]
-    assert torch.equal(cache[untouched], before[untouched])
-    # the next merge knows where the tokens of the first one come from
-    merger.merge("a", MergeCommand([TableEntry(0, 7)], [TableEntry(3, 4)], [], 4))
-    positions = merger._positions["a"][0]
-    assert all(len(set(head)) == 4 and max(head) < 16 for head in positions[0].tolist())
-    merger.forget(["a"])
-    assert not merger._positions
+    whole = torch.randn(LAYERS, 10, HEADS, 2, WIDTH, SIZE) if layout == "by column" else None
+    keys = torch.randn(LAYERS, 10, HEADS, SIZE, WIDTH) if whole is None else whole[:, :, :, 0].mT
+    values = torch.zeros(LAYERS, 10, HEADS, SIZE, WIDTH) if whole is None else whole[:, :, :, 1].mT
+    for layer in range(LAYERS):
+        for head in range(HEADS):
+            for position in range(10 * SIZE):
+                values[layer, 9 - position // SIZE, head, position % SIZE] = token_name(layer, head, position)
+    if layout == "one by one":
+        return [CacheLayer(i, keys[i].clone(), values[i].clone(), None) for i in range(LAYERS)]
+    return [CacheLayer(i, keys[i], values[i], None) for i in range(LAYERS)]
+
+
+def entries(*blocks: int) -> list[TableEntry]:
+    return [TableEntry(block, 9 - block) for block in blocks]
+
+
+def held(layer: CacheLayer, number: int, head: int, *blocks: int) -> list[int]:
+    """Positions of the tokens in some blocks."""
+    names = torch.cat([layer.values[9 - block, head, :, 0] for block in blocks]).tolist()
+    return [int(name - token_name(number, head, 0)) for name in names]
+
+
+@pytest.mark.parametrize("layout", ["by token", "by column", "one by one"])
+def test_a_merge_moves_keys_and_values_together_and_leaves_other_blocks_as_they_are(layout: str) -> None:
+    layers = caches(layout)
+    assert len(stack_layers(layers)) == (LAYERS if layout == "one by one" else 1)
+    before = [(layer.keys.clone(), layer.values.clone()) for layer in layers]
+    Merger(stack_layers(layers)).merge("a", MergeCommand(entries(0), entries(1, 2), entries(3), SIZE, NEWEST))
+    for number, (layer, (keys, values)) in enumerate(zip(layers, before, strict=True)):
+        for head in range(HEADS):
+            assert held(layer, number, head, 0) == [8, 9, 10, 11]
+            assert torch.equal(layer.keys[9, head], keys[7, head])
+        others = [block for block in range(10) if block != 9]
+        assert torch.equal(layer.keys[others], keys[others])
+        assert torch.equal(layer.values[others], values[others])
+
+
+def test_each_head_keeps_what_later_tokens_repeat_least_and_the_next_merge_knows_where_they_are() -> None:
+    layers = caches("by token")
+    for number, layer in enumerate(layers):
+        for head in range(HEADS):
+            for position in range(5 * SIZE):
+                # of two alike tokens the later one stays; they are others in each head
+                word = (position + head + number) % 10
+                layer.keys[9 - position // SIZE, head, position % SIZE] = torch.eye(10, WIDTH)[word] + word / 100
+    merger = Merger(stack_layers(layers))
+    merger.merge("a", MergeCommand(entries(0, 2), entries(1), entries(3, 4), SIZE, MOST_DISTINCT))
+    for number, layer in enumerate(layers):
+        for head in range(HEADS):
+            # the first ten tokens are all repeated, the oldest of them go
+            assert held(layer, number, head, 0, 2) == [4, 5, 6, 7, 8, 9, 10, 11]
+    merger.merge("a", MergeCommand(entries(0), entries(2, 3), entries(4), SIZE, NEWEST))
+    for number, layer in enumerate(layers):
+        for head in range(HEADS):
+            assert held(layer, number, head, 0) == [12, 13, 14, 15]
+    merger.merge("a", MergeCommand(entries(0), entries(4), [], SIZE, by(pb.STATISTIC_RANDOM)))
+    drawn = [held(layer, number, head, 0) for number, layer in enumerate(layers) for head in range(HEADS)]
+    assert all(len(set(one)) == SIZE and min(one) >= 12 and max(one) < 20 for one in drawn)
+    assert len({tuple(one) for one in drawn}) > 1, "each head draws for itself"
+
+
+def test_blocks_of_the_scheduler_may_be_several_of_the_kernel() -> None:
+    layers = caches("by token")
+    Merger(stack_layers(layers)).merge("a", MergeCommand([TableEntry(0, 4)], [TableEntry(1, 3)], [], 2 * SIZE, NEWEST))
+    for number, layer in enumerate(layers):
+        # pool blocks 8 and 9 take what was in 6 and 7
+        assert held(layer, number, 0, 1, 0) == [8, 9, 10, 11, 12, 13, 14, 15] or held(layer, number, 0, 0, 1)
 
 
 def test_only_models_whose_rotary_positions_are_known_are_merged() -> None:
