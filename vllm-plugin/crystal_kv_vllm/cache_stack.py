@@ -17,8 +17,8 @@ logger = logging.getLogger("vllm.crystal_kv")
 class CacheLayer:
     """A layer's cache: views, so that writing to them changes the cache."""
 
-    #: Number of the layer in the model.
-    index: int
+    #: vLLM's name of it.
+    name: str
     #: [kernel blocks, kv heads, block size, head size]
     keys: torch.Tensor
     values: torch.Tensor
@@ -30,7 +30,10 @@ class CacheLayer:
 class CacheStack:
     """Layers whose caches lie at equal distances in one allocation, as vLLM lays them out: a view of all of them."""
 
-    layers: list[int]
+    #: vLLM's names of them.
+    layers: tuple[str, ...]
+    #: Number of the first one among all layers with attention.
+    first: int
     #: [layers, kernel blocks, kv heads, block size, head size]
     keys: torch.Tensor
     values: torch.Tensor
@@ -58,29 +61,28 @@ def cache_layers(forward_context: Mapping[str, Any], model: torch.nn.Module) -> 
         if rotation is None:
             plain.append(name)
         keys, values = views(cache)
-        layers.append(CacheLayer(extract_layer_index(name), keys, values, rotation))
+        layers.append(CacheLayer(name, keys, values, rotation))
     if plain:
         logger.warning("crystal-kv: no rotary positions found for %s: merges compare its keys as stored", plain[0])
-    return sorted(layers, key=lambda layer: layer.index)
+    return sorted(layers, key=lambda layer: extract_layer_index(layer.name))
 
 
 def stack_layers(layers: Sequence[CacheLayer]) -> list[CacheStack]:
-    """As few stacks as possible of neighbouring layers; at worst one for each layer."""
+    """As few stacks as possible of neighbouring layers; at worst one for each layer. layers: all, in their order."""
     runs: list[list[CacheLayer]] = []
     for layer in layers:
         if runs and _continues(runs[-1], layer):
             runs[-1].append(layer)
         else:
             runs.append([layer])
-    return [
-        CacheStack(
-            [layer.index for layer in run],
-            _stacked([layer.keys for layer in run]),
-            _stacked([layer.values for layer in run]),
-            run[0].rotation,
-        )
-        for run in runs
-    ]
+    stacks = []
+    first = 0
+    for run in runs:
+        names = tuple(layer.name for layer in run)
+        keys, values = _stacked([layer.keys for layer in run]), _stacked([layer.values for layer in run])
+        stacks.append(CacheStack(names, first, keys, values, run[0].rotation))
+        first += len(run)
+    return stacks
 
 
 def read_blocks(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,9 @@ from .token_figures import MergedTokens
 from .token_selection import select_tokens
 from .worker_io import MergeCommand, TableEntry
 
-#: Numbers that are copied of the keys at once, 128 MB of them: of as many layers as that allows.
-MAX_COPIED = 1 << 25
+#: Numbers that are copied of the keys at once, of as many layers as that allows: 16 MB of them on a CPU, else 128 MB.
+#: About ten copies are alive at the same time.
+MAX_COPIED_CPU, MAX_COPIED = 1 << 22, 1 << 25
 
 
 class Merger:
@@ -58,7 +59,7 @@ def _merge_stack(
     """
     heads, size = stack.kv_heads, stack.block_size
     numbers = heads * stack.keys.shape[4] * len(blocks) * size
-    step = max(1, MAX_COPIED // numbers)
+    step = max(1, (MAX_COPIED_CPU if blocks.device.type == "cpu" else MAX_COPIED) // numbers)
     kept = []
     for first in range(0, len(stack.layers), step):
         layers = slice(first, first + step)
@@ -69,7 +70,7 @@ def _merge_stack(
         some_values = read_blocks(values, blocks if pb.STATISTIC_DISTINCT_VALUES in rule.statistics else own)
         tokens = MergedTokens(
             candidates=candidates * size,
-            head_groups=_head_groups(stack.layers[layers], heads, blocks.device),
+            head_groups=torch.arange(some_keys.shape[0], device=blocks.device) + (stack.first + first) * heads,
             positions=positions[groups],
             keys=some_keys,
             values=some_values,
@@ -82,12 +83,6 @@ def _merge_stack(
             write_blocks(cache, into, old.gather(1, chosen[:, :, None].expand(-1, -1, old.shape[2])))
         kept.append(chosen)
     return torch.cat(kept)
-
-
-def _head_groups(layers: Sequence[int], kv_heads: int, device: torch.device) -> torch.Tensor:
-    """int64 [layers * kv heads]"""
-    first = torch.tensor(layers, device=device) * kv_heads
-    return (first[:, None] + torch.arange(kv_heads, device=device)).flatten()
 
 
 def _kernel_blocks(entries: Sequence[TableEntry], split: int) -> list[TableEntry]:

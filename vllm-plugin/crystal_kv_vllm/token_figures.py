@@ -25,7 +25,10 @@ _BITS = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class MergedTokens:
-    """The tokens of a merge, candidates first. Where a rule does not ask for the others, they may be missing."""
+    """The tokens of a merge: the candidates come first. Where a rule does not ask for the others, they may be missing.
+
+    `positions` has all of them.
+    """
 
     candidates: int
     #: int64 [groups]: layer * KV heads + KV head.

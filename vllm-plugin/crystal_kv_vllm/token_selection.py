@@ -41,7 +41,7 @@ def select_tokens(rule: KeepRule, tokens: MergedTokens, room: int) -> torch.Tens
 
 
 def _comparable(values: torch.Tensor) -> torch.Tensor:
-    """Float32 and finite. Rounded from float64: equal sums of ranks are equal in whatever order they were added."""
+    """Float32 and finite. Rounded from float64, equal sums of ranks are equal in whatever order they were added."""
     lowest = torch.finfo(torch.float32).min
     return values.float().nan_to_num(nan=lowest, neginf=lowest)
 
