@@ -12,7 +12,7 @@ describe('bounds of a request, with the gateway as a process of its own', () => 
   it('headers and bodies beyond them are refused before the backend hears of it, and the next request is served', async (t) => {
     const upstream = await createUpstream(json('{"ok":true}'));
     t.after(() => upstream.close());
-    const program = run(t, {
+    const program = await run(t, {
       CRYSTALKV_GATEWAY_PORT: '0',
       CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]`,
       CRYSTALKV_GATEWAY_BODY_LIMIT_BYTES: `${LIMIT}`,

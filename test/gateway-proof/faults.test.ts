@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { ErrorAnswer } from '../gateway/harness.ts';
-import { listening, type Program, spawnGateway } from '../gateway/program.ts';
+import { listening, run } from '../gateway/program.ts';
 import { refusedUrl } from '../gateway/upstream.ts';
+import type { TestProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
 import { chunk, createFaulty, type Fault, type Faulty, JSON_HEAD, STREAM_HEAD } from './faulty.ts';
 
@@ -69,22 +70,27 @@ const FAULTS: readonly {
 
 describe('faults of a backend, with the gateway as a process of its own', () => {
   let faulty: Faulty;
-  let program: Program;
+  let program: TestProgram;
+  const ends: (() => Promise<unknown>)[] = [];
   let url: string;
   before(async () => {
     faulty = await createFaulty(nothing);
-    program = spawnGateway({
-      CRYSTALKV_GATEWAY_PORT: '0',
-      CRYSTALKV_GATEWAY_BACKENDS: `[${faulty.url}]`,
-      CRYSTALKV_GATEWAY_TIMEOUTS_FIRST_BYTE_MS: '300',
-      CRYSTALKV_GATEWAY_TIMEOUTS_IDLE_MS: '300',
-      CRYSTALKV_GATEWAY_RETRIES_MAX: '0',
-    });
+    program = await run(
+      { after: (end) => void ends.push(end) },
+      {
+        CRYSTALKV_GATEWAY_PORT: '0',
+        CRYSTALKV_GATEWAY_BACKENDS: `[${faulty.url}]`,
+        CRYSTALKV_GATEWAY_TIMEOUTS_FIRST_BYTE_MS: '300',
+        CRYSTALKV_GATEWAY_TIMEOUTS_IDLE_MS: '300',
+        CRYSTALKV_GATEWAY_RETRIES_MAX: '0',
+      },
+    );
     url = await listening(program);
   });
   after(async () => {
-    program.child.kill('SIGTERM');
-    assert.equal(await program.exit, 0);
+    program.child.signal('SIGTERM');
+    assert.equal(await program.ended(), 0);
+    for (const end of ends) await end();
     await faulty.close();
   });
 
@@ -186,11 +192,10 @@ describe('faults of a backend, with the gateway as a process of its own', () => 
 
 describe('a backend that refuses connections', () => {
   it('is a 502, at once, streaming or not', async (t) => {
-    const program = spawnGateway({
+    const program = await run(t, {
       CRYSTALKV_GATEWAY_PORT: '0',
       CRYSTALKV_GATEWAY_BACKENDS: `[${await refusedUrl()}]`,
     });
-    t.after(() => program.child.kill('SIGKILL'));
     const url = await listening(program);
     for (const stream of [false, true]) {
       const response = await fetch(url + CHAT, { method: 'POST', body: JSON.stringify({ stream }) });

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseMetrics, total } from '../../scripts/metrics/text.ts';
-import { listening, type Program, spawnGateway } from '../gateway/program.ts';
+import { listening, run } from '../gateway/program.ts';
 import { createUpstream, hang, hangAfter, json, rawClient, type Upstream } from '../gateway/upstream.ts';
+import type { TestProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
 
 const CHAT = '/v1/chat/completions';
@@ -20,16 +21,21 @@ const ENV = {
 
 describe('a client that leaves, with the gateway as a process of its own', () => {
   let upstream: Upstream;
-  let program: Program;
+  let program: TestProgram;
+  const ends: (() => Promise<unknown>)[] = [];
   let url: string;
   before(async () => {
     upstream = await createUpstream(hang);
-    program = spawnGateway({ ...ENV, CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]` });
+    program = await run(
+      { after: (end) => void ends.push(end) },
+      { ...ENV, CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]` },
+    );
     url = await listening(program);
   });
   after(async () => {
-    program.child.kill('SIGTERM');
-    assert.equal(await program.exit, 0);
+    program.child.signal('SIGTERM');
+    assert.equal(await program.ended(), 0);
+    for (const end of ends) await end();
     await upstream.close();
   });
   beforeEach(() => {

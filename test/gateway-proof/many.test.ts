@@ -24,7 +24,7 @@ async function start(t: TestContext, handler: (response: ServerResponse) => void
   });
   server.listen({ port: 0, host: '127.0.0.1', backlog: 1024 });
   await once(server, 'listening');
-  const program = run(t, {
+  const program = await run(t, {
     CRYSTALKV_GATEWAY_PORT: '0',
     CRYSTALKV_GATEWAY_BACKENDS: `[http://127.0.0.1:${(server.address() as AddressInfo).port}]`,
     CRYSTALKV_GATEWAY_LOG_LEVEL: 'info',
@@ -97,8 +97,8 @@ describe('checklist 12: memory', () => {
     for (const socket of sockets) socket.destroy();
     await until(() => open === 0, 'the backend sees all of them leave', { ms: 120_000 });
     await until(async () => (await metrics(url))('crystalkv_gateway_inflight') === 0, 'none is left', { ms: 120_000 });
-    program.child.kill('SIGTERM');
-    assert.equal(await program.exit, 0);
+    program.child.signal('SIGTERM');
+    assert.equal(await program.ended(), 0);
   });
 
   it('slow readers do not make it grow', { timeout: 80_000 }, async (t) => {

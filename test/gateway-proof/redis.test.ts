@@ -20,7 +20,7 @@ async function start(t: TestContext, script: Script, timeoutMs: number) {
   const key = newKey('busy', { requests_per_minute: 1_000_000, tokens_per_day: 1_000_000, concurrent_requests: 1_000 });
   const file = join(folder(t), 'keys.json');
   await createFileStore(file).add(key.entry);
-  const program = run(t, {
+  const program = await run(t, {
     CRYSTALKV_GATEWAY_PORT: '0',
     CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]`,
     CRYSTALKV_GATEWAY_KEYS_STORE: 'file',

@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { restartWaitMs } from '../../gateway/workers/parent.ts';
-import { type Program, run } from '../gateway/program.ts';
+import { run } from '../gateway/program.ts';
 import { createUpstream, hangAfter, json, type Script } from '../gateway/upstream.ts';
 import { bearer, folder, newKey, type TestKey } from '../gateway-keys/harness.ts';
+import type { TestProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
 
 interface Line {
@@ -17,22 +18,19 @@ interface Line {
   [name: string]: unknown;
 }
 
-const lines = ({ output }: Program): Line[] =>
-  output()
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line) as Line);
+const lines = ({ log }: TestProgram) => log() as Line[];
 
-const pids = (program: Program, msg: string): Set<number> =>
+const pids = (program: TestProgram, msg: string): Set<number> =>
   new Set(lines(program).flatMap((line) => (line.msg === msg ? [line.pid] : [])));
 
 async function start(t: TestContext, script: Script, env: Record<string, string> = {}, workers = 2) {
   const upstream = await createUpstream(script);
   t.after(() => upstream.close());
-  const program = run(t, { CRYSTALKV_GATEWAY_PORT: '0', CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]`, ...env }, [
-    '--workers',
-    String(workers),
-  ]);
+  const program = await run(
+    t,
+    { CRYSTALKV_GATEWAY_PORT: '0', CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]`, ...env },
+    ['--workers', String(workers)],
+  );
   const ready = await until(() => lines(program).find(({ msg }) => msg === 'workers are listening'), 'all listen', {
     ms: 60_000,
   });
@@ -152,11 +150,11 @@ describe('several processes on one port', () => {
     const { program, url, upstream } = await start(t, hangAfter(['data: 1\n\n']));
     const streams = Array.from({ length: 4 }, () => get(`${url}/v1/completions`, 'POST', '{"stream":true}'));
     await until(() => upstream.received.length === 4, 'all have begun');
-    program.child.kill('SIGTERM');
+    program.child.signal('SIGTERM');
     await until(() => pids(program, 'draining').size === 2, 'both drain');
     for (const { response } of upstream.received) response.end('data: [DONE]\n\n');
     for (const { text } of await Promise.all(streams)) assert.equal(text, 'data: 1\n\ndata: [DONE]\n\n');
-    assert.equal(await program.exit, 0);
+    assert.equal(await program.ended(), 0);
     for (const pid of pids(program, 'listening')) assert.ok(!isAlive(pid));
   });
 
@@ -165,11 +163,11 @@ describe('several processes on one port', () => {
       const { program, url, upstream } = await start(t, hangAfter(['data: 1\n\n']));
       const answer = get(`${url}/v1/completions`, 'POST', '{"stream":true}');
       await until(() => upstream.received.length === 1, 'it has begun');
-      for (const pid of [...pids(program, 'listening'), program.child.pid!]) process.kill(pid, name);
+      for (const pid of [...pids(program, 'listening'), program.child.pid]) process.kill(pid, name);
       await until(() => pids(program, 'draining').size === 2, 'both drain');
       upstream.received[0]!.response.end('data: [DONE]\n\n');
       assert.equal((await answer).text, 'data: 1\n\ndata: [DONE]\n\n');
-      assert.equal(await program.exit, 0);
+      assert.equal(await program.ended(), 0);
     });
   }
 
@@ -179,9 +177,9 @@ describe('several processes on one port', () => {
     });
     const answer = get(`${url}/v1/completions`, 'POST', '{"stream":true}');
     await until(() => upstream.received.length === 1, 'it has begun');
-    program.child.kill('SIGTERM');
+    program.child.signal('SIGTERM');
     assert.match((await answer).text, /gateway_draining.*\n\ndata: \[DONE\]\n\n$/);
-    assert.equal(await program.exit, 0);
+    assert.equal(await program.ended(), 0);
   });
 
   it('SIGHUP reaches all of them, and drops no request', async (t) => {
@@ -197,14 +195,14 @@ describe('several processes on one port', () => {
     const file = join(folder, 'config.yaml');
     const write = (backend: string) => writeFileSync(file, `gateway: { port: 0, backends: [${backend}] }\n`);
     write(first.url);
-    const program = run(t, {}, ['--config', file, '--workers', '2']);
+    const program = await run(t, {}, ['--config', file, '--workers', '2']);
     const ready = await until(() => lines(program).find(({ msg }) => msg === 'workers are listening'), 'all listen', {
       ms: 60_000,
     });
     const running = get(`${ready['url']}/v1/completions`, 'POST', '{"stream":true}');
     await until(() => first.received.length === 1, 'it has begun');
     write(second.url);
-    program.child.kill('SIGHUP');
+    program.child.signal('SIGHUP');
     await until(() => pids(program, 'configuration reloaded').size === 2, 'both have read it');
     assert.doesNotMatch(program.output(), /need a restart/);
     for (let i = 0; i < 6; i++) {
@@ -233,21 +231,21 @@ describe('several processes on one port', () => {
   it('none is left when the parent is killed', async (t) => {
     const { program } = await start(t, json('{}'));
     const workers = [...pids(program, 'listening')];
-    program.child.kill('SIGKILL');
+    program.child.signal('SIGKILL');
     await until(() => workers.every((pid) => !isAlive(pid)), 'they end too');
   });
 
   it('a port that is taken is said, and ends all with 1', async (t) => {
     const upstream = await createUpstream(json('{}'));
     t.after(() => upstream.close());
-    const program = run(t, { CRYSTALKV_GATEWAY_PORT: String(upstream.port) }, ['--workers=2']);
-    assert.equal(await program.exit, 1);
+    const program = await run(t, { CRYSTALKV_GATEWAY_PORT: String(upstream.port) }, ['--workers=2']);
+    assert.equal(await program.ended(), 1);
     assert.match(program.output(), /gateway: cannot listen on 127\.0\.0\.1:\d+: the port is in use/);
   });
 
   it('their number has bounds', async (t) => {
-    const program = run(t, {}, ['--workers', '0']);
-    assert.equal(await program.exit, 2);
+    const program = await run(t, {}, ['--workers', '0']);
+    assert.equal(await program.ended(), 2);
     assert.match(program.output(), /gateway\.workers is 0: .*1.*\(from CRYSTALKV_GATEWAY_WORKERS\)/);
   });
 });

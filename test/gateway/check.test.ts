@@ -12,8 +12,8 @@ async function check(t: TestContext, text: string, env: Record<string, string> =
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const file = join(folder, 'crystal-kv.yaml');
   writeFileSync(file, text);
-  const program = run(t, env, ['--check', '--config', file]);
-  return { code: await program.exit, output: program.output() };
+  const program = await run(t, env, ['--check', '--config', file]);
+  return { code: await program.ended(), output: program.output() };
 }
 
 describe('--check', () => {

@@ -119,24 +119,24 @@ describe('a new list of backends', () => {
     const file = join(folder, 'config.yaml');
     const write = (backend: string) => writeFileSync(file, `gateway:\n  port: 0\n  backends: [${backend}]\n`);
     write(first.url);
-    const program = run(t, {}, ['--config', file]);
+    const program = await run(t, {}, ['--config', file]);
     const url = await listening(program);
     const ask = () => fetch(`${url}/v1/completions`, { method: 'POST', body: '{"stream":true}' });
     const streaming = await ask();
     write('ftp://wrong');
-    program.child.kill('SIGHUP');
+    program.child.signal('SIGHUP');
     await until(
       () => program.output().includes('cannot reload the configuration; the old one stays in use'),
       'it says so',
     );
     assert.match(program.output(), /gateway\.backends\.0 is .*ftp:\/\/wrong/);
     write(second.url);
-    program.child.kill('SIGHUP');
+    program.child.signal('SIGHUP');
     await until(() => program.output().includes('configuration reloaded'), 'it is read');
     assert.deepEqual(await (await ask()).json(), { name: 'second' });
     first.received[0]!.response.end('data: [DONE]\n\n');
     assert.equal(await streaming.text(), 'data: 1\n\ndata: [DONE]\n\n');
-    program.child.kill('SIGTERM');
-    assert.equal(await program.exit, 0);
+    program.child.signal('SIGTERM');
+    assert.equal(await program.ended(), 0);
   });
 });

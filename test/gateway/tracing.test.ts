@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
+import type { TestProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
 import { metric, setup } from './harness.ts';
-import { listening, type Program, run } from './program.ts';
+import { listening, run } from './program.ts';
 import { createUpstream, cut, hang, json, type Upstream } from './upstream.ts';
 
 interface OtlpSpan {
@@ -66,10 +67,10 @@ const PARENT = '00f067aa0ba902b7';
 async function start(
   t: TestContext,
   env: Record<string, string>,
-): Promise<{ program: Program; url: string; upstream: Upstream }> {
+): Promise<{ program: TestProgram; url: string; upstream: Upstream }> {
   const upstream = await createUpstream(json('{"ok":1}'));
   t.after(() => upstream.close());
-  const program = run(t, {
+  const program = await run(t, {
     CRYSTALKV_GATEWAY_PORT: '0',
     CRYSTALKV_GATEWAY_BACKENDS: `[${upstream.url}]`,
     CRYSTALKV_GATEWAY_DRAIN_MS: '0',
@@ -125,8 +126,8 @@ describe('traces by OpenTelemetry’s environment variables', () => {
     assert.equal(otlp.posts[0]!.key, 'abc');
     assert.equal(otlp.resource()['service.name'], 'crystal-kv-gateway');
     assert.ok(!otlp.posts.some(({ body }) => body.includes('secret')));
-    program.child.kill('SIGTERM');
-    assert.equal(await program.exit, 0);
+    program.child.signal('SIGTERM');
+    assert.equal(await program.ended(), 0);
   });
 
   it('a request without a trace begins one; failures and aborts are told; the last spans are sent when it stops', async (t) => {
@@ -146,8 +147,8 @@ describe('traces by OpenTelemetry’s environment variables', () => {
     await assert.rejects(left);
     await until(() => upstream.received[1]!.aborted, 'the backend sees it');
     await (await fetch(`${url}/sleep`, { method: 'POST' })).text();
-    program.child.kill('SIGTERM');
-    assert.equal(await program.exit, 0);
+    program.child.signal('SIGTERM');
+    assert.equal(await program.ended(), 0);
     const outcomes = otlp.spans().map((span) => {
       const attributes = Object.fromEntries(values(span.attributes));
       return [
@@ -173,8 +174,8 @@ describe('traces by OpenTelemetry’s environment variables', () => {
     const { program, url, upstream } = await start(t, { OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url });
     await (await ask(url, { traceparent: `00-${'1'.repeat(32)}-${PARENT}-00` })).text();
     await (await ask(url, { traceparent: `00-${TRACE}-${PARENT}-01` })).text();
-    program.child.kill('SIGTERM');
-    assert.equal(await program.exit, 0);
+    program.child.signal('SIGTERM');
+    assert.equal(await program.ended(), 0);
     const body = Buffer.concat(otlp.posts.map((post) => post.body));
     assert.equal(otlp.posts[0]!.type, 'application/x-protobuf');
     assert.ok(body.includes(Buffer.from(TRACE, 'hex')));
@@ -185,8 +186,8 @@ describe('traces by OpenTelemetry’s environment variables', () => {
   it('a collector that is not there costs no request, and no clean end', async (t) => {
     const { program, url } = await start(t, { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1' });
     for (let i = 0; i < 5; i++) assert.equal((await ask(url)).status, 200);
-    program.child.kill('SIGTERM');
-    assert.equal(await program.exit, 0);
+    program.child.signal('SIGTERM');
+    assert.equal(await program.ended(), 0);
   });
 });
 
@@ -199,14 +200,14 @@ describe('without those variables', () => {
       } });`;
     const importing = [`--import=data:text/javascript,${encodeURIComponent(hooks)}`];
     const env = { CRYSTALKV_GATEWAY_PORT: '0' };
-    const off = run(t, { ...env, OTEL_SERVICE_NAME: 'x' }, [], importing);
+    const off = await run(t, { ...env, OTEL_SERVICE_NAME: 'x' }, [], importing);
     await listening(off);
     // prom-client loads the API by itself, for exemplars.
     assert.doesNotMatch(off.output(), /loaded (?!@opentelemetry\/api)/);
-    const on = run(t, { ...env, OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1' }, [], importing);
+    const on = await run(t, { ...env, OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1' }, [], importing);
     await listening(on);
     assert.match(on.output(), /loaded @opentelemetry\/sdk-node/);
-    const disabled = run(
+    const disabled = await run(
       t,
       { ...env, OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1', OTEL_SDK_DISABLED: 'true' },
       [],
