@@ -51,6 +51,8 @@ def main() -> None:
             texts, new_tokens = write(network, tokenizer, batch)
             written += texts
             tokens += new_tokens
+            if arguments.texts is not None:
+                append(arguments.texts, list(map(judged, batch, texts)))
             right = sum(map(exact, stories, written))
             print(f"{right} of {len(written)} exact, {time.monotonic() - start:.0f} s", flush=True)
         seconds = time.monotonic() - start
@@ -73,14 +75,6 @@ def main() -> None:
         print(json.dumps(entry), flush=True)
         if arguments.log is not None:
             append(arguments.log, [entry])
-        if arguments.texts is not None:
-            append(
-                arguments.texts,
-                [
-                    {"exact": exact(story, text), "mistake": first_mistake(story, text), "written": text, **story}
-                    for story, text in zip(stories, written, strict=True)
-                ],
-            )
 
 
 def write(network: Network, tokenizer: Tokenizer, stories: list[Any]) -> tuple[list[str], int]:
@@ -91,6 +85,11 @@ def write(network: Network, tokenizer: Tokenizer, stories: list[Any]) -> tuple[l
     rows = generate(network, prompts, end, math.ceil(1.2 * longest) + SPARE_TOKENS)
     texts = [tokenizer.decode(row, skip_special_tokens=False).removesuffix(END) for row in rows]
     return texts, sum(map(len, rows))
+
+
+def judged(story: Any, text: str) -> dict[str, Any]:
+    """A line about a story and what was written for it."""
+    return {"exact": exact(story, text), "mistake": first_mistake(story, text), "written": text, **story}
 
 
 def exact(story: Any, text: str) -> bool:
