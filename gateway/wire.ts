@@ -53,6 +53,9 @@ export interface Parts {
   close(): Promise<void>;
 }
 
+/** At the start, Redis is given this long to answer before requests are decided without it. */
+const CONNECT_MS = 2_000;
+
 /**
  * Makes the parts and connects them. `config` gives the configuration of the moment; what is read from it here stays as
  * it is at the start. Rejects when the API keys cannot be read; then nothing is left open.
@@ -66,6 +69,8 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
   const inflight = createInflight();
 
   const redis = openRedis(start.redis);
+  // So that the first commands find a connection. A Redis that is down fails them, and whoever sent them copes with it.
+  await redis?.reached(CONNECT_MS).catch(() => {});
   const openKeyring = async () =>
     await createKeyring(await openKeyStore(start.keys, redis), { logger, onFailure: () => metrics.keyFailures.inc() });
   const keyring =

@@ -17,9 +17,6 @@ export interface OpenLimitsDeps {
   logger: Logger;
 }
 
-/** At the start, Redis is given this long to answer before requests are decided without it. */
-const CONNECT_MS = 2_000;
-
 /** The limits of keys, with counters in Redis where it is configured, else in memory. Never rejects. */
 export async function openLimits(deps: OpenLimitsDeps): Promise<KeyLimits> {
   const { limited, used } = createLimitMetrics(deps.registry);
@@ -38,10 +35,8 @@ function alone(): ResilientLimiter {
   return { ...createMemoryLimiter(), healthy: true, close() {} };
 }
 
-async function shared({ client, prefix, reached }: RedisLink, deps: OpenLimitsDeps): Promise<ResilientLimiter> {
+async function shared({ client, prefix }: RedisLink, deps: OpenLimitsDeps): Promise<ResilientLimiter> {
   const { failures, fallbacks } = createRedisMetrics(deps.registry);
-  // Where it is not reached, the first command fails, and the limiter asks until it is.
-  await reached(CONNECT_MS).catch(() => {});
   const limiter = createResilientLimiter({
     shared: createRedisLimiter(client, prefix),
     local: createMemoryLimiter(),
