@@ -1,12 +1,12 @@
 import { Counter, type Registry } from 'prom-client';
+import type { ModeLabel } from './labels.ts';
 
 /** The labels of a request's counters. */
 export interface RequestLabels {
   engine: string;
   profile: string;
   policy: string;
-  /** A mode, or `canary`. */
-  mode: string;
+  mode: ModeLabel;
 }
 
 /** What counters belong to, and what tells one owner from another. */

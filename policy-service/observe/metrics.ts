@@ -1,5 +1,5 @@
 import { Gauge, Histogram, Registry } from 'prom-client';
-import { REJECTS } from '../../common/protocol.ts';
+import { REJECTS, type RequestPhase } from '../../common/protocol.ts';
 import { createCounters, type Ownership, ofEngine, ofEngineBy, ofRequest, ofService } from './counter.ts';
 import { BAD_MESSAGE_REASONS, PLAN_OUTCOMES, PROBE_OUTCOMES } from './labels.ts';
 import { createRatio } from './ratio.ts';
@@ -12,12 +12,13 @@ const ofShadowed: typeof ofRequest = {
   ...ofRequest,
   series: (request) => (request.mode === 'shadow' || request.mode === 'canary' ? [request] : []),
 };
-/** Requests that lose blocks, by the phase in which they do. */
+/** The phases in which requests lose blocks. */
+const LOSING_PHASES: readonly RequestPhase[] = ['thinking', 'answer'];
+/** Requests that lose blocks. */
 const ofEvicted: Ownership<'request', 'engine' | 'profile' | 'policy' | 'phase'> = {
   owner: 'request',
   labels: ['engine', 'profile', 'policy', 'phase'],
-  series: ({ mode, ...labels }) =>
-    mode === 'enforce' ? ['thinking', 'answer'].map((phase) => ({ ...labels, phase })) : [],
+  series: ({ mode, ...labels }) => (mode === 'enforce' ? LOSING_PHASES.map((phase) => ({ ...labels, phase })) : []),
 };
 const ofMerged: Ownership<'request', 'engine' | 'policy'> = {
   owner: 'request',

@@ -1,5 +1,5 @@
 import type { RequestState } from '../request/request-state.ts';
-import type { EngineSession } from '../session/attached-engine.ts';
+import type { EngineSession } from '../session/session.ts';
 import { phaseLabel } from './labels.ts';
 import type { EngineReading, RequestGroup } from './state-metrics.ts';
 

@@ -3,7 +3,7 @@ import { PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/profile-name.ts';
 import { type EvictionMode, MODES } from '../../common/protocol.ts';
 import { share, tokenCount } from '../controllers/bounds.ts';
 import { CONTROLLER_SCHEMAS, type ControllerOptions, controllerOptions } from '../controllers/registry.ts';
-import { HIT_RULES, type HitTest } from '../measure/masses.ts';
+import { HIT_RULES, type HitTest } from '../measure/hits.ts';
 import type { PolicyDefinition, PolicyParameters } from '../policies/policy.ts';
 import { POLICIES, POLICY_NAMES, type PolicyName } from '../policies/registry.ts';
 import type { ProbeOptions } from './probe-schedule.ts';

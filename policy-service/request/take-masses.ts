@@ -1,5 +1,6 @@
 import { grown } from '../grown.ts';
-import { findHits, meanMass, topHalfHits } from '../measure/masses.ts';
+import { findHits, topHalfHits } from '../measure/hits.ts';
+import { meanMass } from '../measure/masses.ts';
 import type { Measurement } from '../policies/policy.ts';
 import type { RequestState } from './request-state.ts';
 import type { ShadowFinding } from './shadow.ts';

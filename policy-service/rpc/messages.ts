@@ -3,7 +3,7 @@ import type { EngineState, ProfileInfo, RequestState as RequestMessage } from '.
 import type { ProbeReading } from '../policies/policy.ts';
 import type { Profile } from '../request/profiles.ts';
 import type { RequestState } from '../request/request-state.ts';
-import type { EngineSession } from '../session/attached-engine.ts';
+import type { EngineSession } from '../session/session.ts';
 
 type SegmentFacts = Pick<RequestState, 'segmentStarts' | 'tokens'> & {
   probe: ProbeReading;

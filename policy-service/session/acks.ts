@@ -13,9 +13,11 @@ import type { PlanLedger, PlannedRequest } from './plan-ledger.ts';
 
 export interface AckReaderDeps {
   negotiated: NegotiatedHello;
-  requests: Map<number, RequestState>;
+  requests: ReadonlyMap<number, RequestState>;
   ledger: PlanLedger;
   counts: EngineCounts;
+  /** Called when the engine does not know a request: the report of its end was lost. */
+  onUnknownRequest(handle: number): void;
 }
 
 const REFUSED_PROBES: ReadonlyMap<number, ProbeOutcome> = new Map<number, ProbeOutcome>([
@@ -27,7 +29,7 @@ const REFUSED_PROBES: ReadonlyMap<number, ProbeOutcome> = new Map<number, ProbeO
  * Applies what the engine did with a plan. Its word is the truth: blocks that it did not evict are resident again,
  * and blocks that it calls holes are holes, whoever asked for them.
  */
-export function createAckReader({ negotiated, requests, ledger, counts }: AckReaderDeps) {
+export function createAckReader({ negotiated, requests, ledger, counts, onUnknownRequest }: AckReaderDeps) {
   const { blockSize } = negotiated.hello;
 
   const takeBack = (planned: readonly PlannedRequest[]) => {
@@ -53,8 +55,7 @@ export function createAckReader({ negotiated, requests, ledger, counts }: AckRea
     const { reason, blocks } = entry;
     counts.rejected(rejectLabel(reason), blocks.length > 0 ? blocks.length : plannedBlocks);
     if (reason === Reject.REJECT_UNKNOWN_REQUEST) {
-      // The report of its end was lost.
-      requests.delete(handle);
+      onUnknownRequest(handle);
     } else if (state === undefined || reason === Reject.REJECT_STALE_EPOCH) {
       return;
     } else if (blocks.length === 0) {

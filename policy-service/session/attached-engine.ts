@@ -1,58 +1,19 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { Logger } from '../../common/logger.ts';
-import type {
-  AttachRequest,
-  AttachResponse,
-  Configure,
-  PoolState,
-  Snapshot,
-  Step,
-} from '../../proto/gen/crystalkv/v1/policy.ts';
-import { type CalibrationOptions, createCalibrator } from '../calibration/calibrator.ts';
-import type { Settings } from '../config.ts';
+import type { AttachRequest, Configure, PoolState, Snapshot, Step } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { createCalibrator } from '../calibration/calibrator.ts';
 import { createDecider } from '../decide/decide.ts';
 import { wantedStatistics } from '../measure/kept-statistics.ts';
 import { MeasureRate } from '../measure/measure-rate.ts';
 import { MeasuredGroups } from '../measure/measured-groups.ts';
 import { createEngineCounts } from '../observe/engine-counts.ts';
 import type { BadMessageReason } from '../observe/labels.ts';
-import type { Metrics } from '../observe/metrics.ts';
 import type { RequestState } from '../request/request-state.ts';
 import { createAckReader } from './acks.ts';
-import type { NegotiatedHello, Refusal } from './hello.ts';
+import type { NegotiatedHello } from './hello.ts';
 import { PlanLedger } from './plan-ledger.ts';
 import { createRequestReader } from './request-messages.ts';
 import { RunningProbes } from './running-probes.ts';
-
-export interface SessionDeps {
-  settings: { current: Settings };
-  metrics: Metrics;
-  logger: Logger;
-  /** undefined: every head group is measured always. */
-  calibration: CalibrationOptions | undefined;
-  send(message: AttachResponse): void;
-  /** Whether earlier messages are still unread: the engine is slower than its plans. */
-  isBlocked(): boolean;
-  /** Ends the stream with an error. */
-  refuse(refusal: Refusal): void;
-  /** Called once, when the Hello was accepted and before anything is sent. */
-  onAttached(session: EngineSession): void;
-  onUnknownProfile(name: string): void;
-  /** Called when the engine says that a request has ended, with its last state, which is kept nowhere. */
-  onFinished(engineId: string, request: RequestState): void;
-}
-
-/** What the rest of the service may ask of an attached engine. */
-export interface EngineSession {
-  readonly negotiated: NegotiatedHello;
-  readonly requests: ReadonlyMap<number, RequestState>;
-  readonly pool: PoolState;
-  readonly step: bigint;
-  /** Applies changed settings to everything that runs. */
-  govern(): void;
-  /** Ends the stream. */
-  end(refusal: Refusal): void;
-}
+import type { EngineSession, SessionDeps } from './session.ts';
 
 export type AttachedEngine = ReturnType<typeof createAttachedEngine>;
 
@@ -68,7 +29,13 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
   const ledger = new PlanLedger();
   const measured = new MeasuredGroups(hello.headGroups);
   const probes = new RunningProbes({ negotiated, requests, counts, measured });
-  const acks = createAckReader({ negotiated, requests, ledger, counts });
+  const acks = createAckReader({
+    negotiated,
+    requests,
+    ledger,
+    counts,
+    onUnknownRequest: (handle) => reader.forget(handle),
+  });
   const rate = new MeasureRate();
   const calibrator = createCalibrator({
     negotiated,

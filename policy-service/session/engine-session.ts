@@ -1,7 +1,8 @@
 import type { AttachRequest } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { BadMessageReason } from '../observe/labels.ts';
-import { type AttachedEngine, createAttachedEngine, type EngineSession, type SessionDeps } from './attached-engine.ts';
+import { type AttachedEngine, createAttachedEngine } from './attached-engine.ts';
 import { negotiate } from './hello.ts';
+import type { EngineSession, SessionDeps } from './session.ts';
 
 /**
  * One Attach stream. `receive` takes whatever the engine sends: what makes no sense is counted and dropped, and the

@@ -6,9 +6,9 @@ import type { Settings } from '../config.ts';
 import { createMetrics, type Metrics } from '../observe/metrics.ts';
 import { readingOf } from '../observe/readings.ts';
 import type { RequestState } from '../request/request-state.ts';
-import type { EngineSession } from './attached-engine.ts';
 import { createEngineSession } from './engine-session.ts';
 import type { Refusal } from './hello.ts';
+import type { EngineSession } from './session.ts';
 import { createUnknownProfiles } from './unknown-profiles.ts';
 
 /** One end of an Attach stream, as the transport offers it. */

@@ -117,6 +117,14 @@ export function createRequestReader(deps: RequestReaderDeps) {
       return undefined;
     },
 
+    /** The report of its end was lost: nothing is known of how it ended. */
+    forget(handle: number): void {
+      const state = requests.get(handle);
+      if (state === undefined) return;
+      requests.delete(handle);
+      calibrator.ended(state, false);
+    },
+
     finished(finished: Finished): BadMessageReason | undefined {
       const state = requests.get(finished.handle);
       if (state === undefined) return probes.finish(finished) ? undefined : 'unknown_handle';

@@ -12,7 +12,7 @@ import { linearMass } from '../../policy-service/measure/masses.ts';
 import { MeasuredGroups } from '../../policy-service/measure/measured-groups.ts';
 import { BlockTable } from '../../policy-service/request/block-table.ts';
 import { ProbeRun } from '../../policy-service/request/probe.ts';
-import { FinishReason } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { FinishReason, Reject } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { engineFor, metric, row, type ScriptedEngine, serviceFor, started } from './scripted-engine.ts';
 
 const options = { groups: 2, answerWeight: 0.3 };
@@ -168,6 +168,18 @@ suite('calibration of an attached engine', () => {
     engine.start(started(2));
     const plan = await engine.step(8, [row(2, 160, { masses: codes(10, GROUPS) })]);
     assert.deepEqual(plan.requests[0]?.evict, [], 'it keeps its whole cache');
+  });
+
+  test('a request that the engine has forgotten is no sample: the next one is sampled in its place', async (context) => {
+    const calibration = { ...service().calibration, cache_dir: join(folder, 'forgotten') };
+    const engine = engineFor(context, (await serviceFor(context, { calibration }, profiles)).address);
+    await engine.greet({ headGroups: GROUPS });
+    engine.start(started(1));
+    const plan = await engine.step(1, [row(1, 160, { masses: codes(10, GROUPS) })]);
+    engine.ack(plan, [{ rejected: [{ reason: Reject.REJECT_UNKNOWN_REQUEST, blocks: [] }] }]);
+    engine.start(started(2));
+    const next = await engine.step(2, [row(2, 160, { masses: codes(10, GROUPS) })]);
+    assert.deepEqual(next.requests[0]?.evict, [], 'it keeps its whole cache');
   });
 
   test('a file that is malformed, of another model or names groups that do not exist is logged and not used', async () => {

@@ -1,14 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import {
-  findHits,
-  HIT_RULES,
-  linearMass,
-  meanMass,
-  raisePeaks,
-  topHalfHits,
-} from '../../policy-service/measure/masses.ts';
+import { findHits, HIT_RULES, topHalfHits } from '../../policy-service/measure/hits.ts';
+import { linearMass, meanMass, raisePeaks } from '../../policy-service/measure/masses.ts';
 
 const layout = fc
   .record({ groups: fc.integer({ min: 1, max: 4 }), columns: fc.integer({ min: 1, max: 40 }) })
