@@ -51,8 +51,8 @@ export const crystal: PolicyDefinition = {
 /**
  * Most of the room goes by attention, the rest to what was once read hard and is repeated by nothing: history alone
  * loses what was said once, distinctness alone loses what is in use. What an answer would read now comes before both;
- * without a probe its share goes by attention. The shares were not
- * swept yet.
+ * without a probe its share goes by attention. The shares are
+ * not swept yet.
  */
 const stages = (probed: boolean): KeepStages => [
   ...(probed ? [{ share: 0.35, terms: [{ statistic: 'answer' as const }] }] : []),
