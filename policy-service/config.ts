@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../common/config.ts';
 import { LOG_LEVELS } from '../common/logger.ts';
-import type { HalfLives } from './measure/kept-statistics.ts';
 import type { MeasureIntervals } from './measure/measure-rate.ts';
 import { DEFAULT_PROFILE, type Profile, type ProfileConfig, toProfile } from './request/profiles.ts';
 
@@ -95,6 +94,14 @@ export type PolicyServiceConfig = z.output<typeof policyServiceSchema>;
 export interface Config {
   service: PolicyServiceConfig;
   profiles: Record<string, ProfileConfig>;
+}
+
+/** Of the statistics that engines keep of each token. */
+export interface HalfLives {
+  /** Tokens after which attention that was received counts half. */
+  attentionTokens: number;
+  /** The same for the most attention that one query gave. */
+  peakTokens: number;
 }
 
 /** The part of the configuration that may change while the service runs. */

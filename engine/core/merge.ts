@@ -1,5 +1,5 @@
 import type { Merge } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { MergeBlocks } from '../model/merge.ts';
+import type { MergeBlocks } from '../model/cache-layout.ts';
 import { type BlockPool, NULL_BLOCK } from './block-pool.ts';
 import { evictableRange, type Protection, type Rejected, reject } from './evict.ts';
 import type { Sequence } from './sequence.ts';

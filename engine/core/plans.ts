@@ -8,7 +8,7 @@ import type {
   RequestPlan,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { MergeBlocks } from '../model/merge.ts';
+import type { MergeBlocks } from '../model/cache-layout.ts';
 import type { BlockPool } from './block-pool.ts';
 import { evict, type Rejected, reject } from './evict.ts';
 import { blocksOf, objections, release } from './merge.ts';

@@ -1,7 +1,8 @@
 import type { KeepRule, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { Arena, type Kernels, loadKernels } from '../kernels/kernels.ts';
+import type { MergeBlocks } from './cache-layout.ts';
 import type { ModelConfig } from './config.ts';
-import { BlockMerger, type MergeBlocks } from './merge.ts';
+import { BlockMerger } from './merge.ts';
 import { type StatisticsOptions, TokenStatistics } from './token-statistics.ts';
 import { loadWeights, type Weights } from './weights.ts';
 

@@ -1,36 +1,9 @@
 import { type KeepRule, Scale, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Arena, Kernels } from '../kernels/kernels.ts';
+import type { CacheLayout, MergeBlocks } from './cache-layout.ts';
 import { isFollowable, keptBy } from './keep-rule.ts';
 import { type FigureBuffer, TokenFigures } from './token-figures.ts';
 import { KEPT_STATISTICS, type TokenStatistics } from './token-statistics.ts';
-
-/** Blocks of one sequence, all full, by their number in the pool. */
-export interface MergeBlocks {
-  /** They hold the tokens that are kept. */
-  into: readonly number[];
-  /** They are freed. */
-  from: readonly number[];
-  /** Other blocks of the sequence: repetitions in them count, but they do not change. */
-  beside: readonly number[];
-}
-
-/** Where a model keeps its cache; sizes in bytes. Layouts are in kernels/assembly/attention.ts. */
-export interface CacheLayout {
-  layers: number;
-  kvHeads: number;
-  headDim: number;
-  blockSize: number;
-  /** Blocks, including the null block. */
-  blocks: number;
-  maxPositions: number;
-  keys: number;
-  values: number;
-  layerBytes: number;
-  headBytes: number;
-  /** Rotation tables [maxPositions][headDim / 2]. */
-  cos: number;
-  sin: number;
-}
 
 /** Used without a rule from the policy service: the tokens that later tokens repeat most are dropped. */
 const DEFAULT_RULE: KeepRule = {

@@ -1,6 +1,6 @@
 import { Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Arena, Kernels } from '../kernels/kernels.ts';
-import type { CacheLayout, MergeBlocks } from './merge.ts';
+import type { CacheLayout, MergeBlocks } from './cache-layout.ts';
 import { KEPT_STATISTICS, type TokenStatistics } from './token-statistics.ts';
 
 /** Similarities are compared in steps of this size: what differs by rounding only is equal. */

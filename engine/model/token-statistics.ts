@@ -1,6 +1,6 @@
 import { Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Arena, Kernels } from '../kernels/kernels.ts';
-import type { CacheLayout } from './merge.ts';
+import type { CacheLayout } from './cache-layout.ts';
 
 /** Which statistics are kept, and after how many queries their values are halved. */
 export interface StatisticsOptions {

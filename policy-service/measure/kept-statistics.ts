@@ -1,14 +1,7 @@
 import type { KeptStatistics, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { Settings } from '../config.ts';
+import type { HalfLives, Settings } from '../config.ts';
 import { keptStatistics } from '../policies/keep.ts';
 import type { Profile } from '../request/profiles.ts';
-
-export interface HalfLives {
-  /** Tokens after which attention that was received counts half. */
-  attentionTokens: number;
-  /** The same for the most attention that one query gave. */
-  peakTokens: number;
-}
 
 /**
  * What an engine has to keep of each token: for the rules of the default profile, and of those that requests came with
