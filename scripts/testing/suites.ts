@@ -33,7 +33,7 @@ const LINTED = [
   ['model', MODEL],
   ['test/gateway-proof/python', GATEWAY_PYTHON],
 ] as const;
-const VLLM_TIMEOUT_MS = 1_800_000;
+const VLLM_TIMEOUT_MS = 3_000_000;
 const DEPLOY_TOOLS_MS = 1_200_000;
 
 /** Every suite of a test run, in the order in which they run. */
