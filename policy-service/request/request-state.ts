@@ -75,6 +75,8 @@ export class RequestState implements Member, RequestFacts {
   #governance: Governance;
   readonly #segmentation: Segmentation;
   #mergesAsked = 0;
+  /** The policy's rule, and what it was made for. */
+  #rule: { profile: Profile; probed: boolean; stages: KeepStages | undefined } | undefined;
 
   constructor(start: RequestStart, governance: Governance, options: RequestOptions | undefined) {
     this.start = start;
@@ -148,10 +150,19 @@ export class RequestState implements Member, RequestFacts {
 
   /** undefined: its profile does not merge, or its engine cannot follow the policy's rule. */
   get #stages(): KeepStages | undefined {
+    const { profile } = this;
+    const probed = this.probe.count > 0;
+    // asked several times in every step
+    if (this.#rule?.profile !== profile || this.#rule.probed !== probed) {
+      this.#rule = { profile, probed, stages: this.#followableStages(profile, probed) };
+    }
+    return this.#rule.stages;
+  }
+
+  #followableStages({ merge, parameters }: Profile, probed: boolean): KeepStages | undefined {
     const { statistics } = this.start;
-    const { merge, parameters } = this.profile;
     if (!merge || statistics === undefined) return undefined;
-    const stages = this.definition.keep?.(parameters, this.probe.count > 0);
+    const stages = this.definition.keep?.(parameters, probed);
     return stages !== undefined && canFollow(stages, statistics) ? stages : undefined;
   }
 
