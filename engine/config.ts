@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { LOG_LEVELS } from '../common/logger.ts';
+import { WEIGHT_FORMATS } from './model/matrix.ts';
 
 const integer = (min: number, max: number) => z.number().int().min(min).max(max);
 
@@ -8,6 +9,10 @@ export const EngineConfig = z.strictObject({
   host: z.string().min(1).default('127.0.0.1').describe('address to listen on'),
   port: integer(0, 65535).default(8000).describe('port of the OpenAI API; 0 takes a free one'),
   model: z.string().min(1).default('model/crystal-mini').describe('folder with a Hugging Face LlamaForCausalLM model'),
+  weights: z
+    .enum(WEIGHT_FORMATS)
+    .default('float32')
+    .describe('how to keep the weights: exactly, or rounded to 8 bits, which needs a quarter of the memory'),
   served_model_name: z.string().min(1).default('crystal-mini').describe('name of the model in the API'),
   block_size: integer(8, 128).multipleOf(8).default(16).describe('tokens per KV block: a multiple of 8, from 8 to 128'),
   pool_blocks: integer(8, 1_000_000).default(1024).describe('KV blocks in the pool'),

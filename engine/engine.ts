@@ -137,6 +137,7 @@ function coreOptions(config: EngineConfig, model: ModelConfig, encode: Encode): 
   }
   return {
     modelFolder: config.model,
+    weights: config.weights,
     blockSize: config.block_size,
     poolBlocks: config.pool_blocks,
     maxSequences: config.max_num_seqs,

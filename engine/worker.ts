@@ -19,6 +19,7 @@ const model = new LlamaModel(
   options.blockSize,
   options.poolBlocks,
   Math.max(options.maxTokensPerStep, options.maxSequences),
+  { weights: options.weights, maxLogits: options.maxSequences },
 );
 let events: { id: string; event: GenerateEvent }[] = [];
 const core = new EngineCore(options, model, {

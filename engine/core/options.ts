@@ -1,8 +1,10 @@
+import type { WeightFormat } from '../model/matrix.ts';
 import type { Protection } from './evict.ts';
 
 /** Options of the engine's core: plain data, so that it can be sent to the worker thread. */
 export interface CoreOptions {
   modelFolder: string;
+  weights: WeightFormat;
   blockSize: number;
   poolBlocks: number;
   maxSequences: number;

@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 /** The compiled kernels; see assembly/ for their contracts. Pointers are byte offsets into `Arena.memory`. */
 export interface Kernels {
   matmul(out: number, x: number, w: number, n: number, rows: number, cols: number): void;
+  quantize(out: number, scales: number, x: number, n: number, cols: number): void;
+  matmulInt8(out: number, q: number, scales: number, w: number, n: number, rows: number, cols: number): void;
   rmsNorm(out: number, x: number, w: number, n: number, size: number, eps: number): void;
   add(x: number, y: number, count: number): void;
   swiglu(out: number, gateUp: number, n: number, size: number): void;
@@ -95,6 +97,11 @@ const MAX_PAGES = 65536;
 export class Arena {
   readonly memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES });
   #next = ALIGN;
+
+  /** Bytes that were reserved so far. */
+  get size(): number {
+    return this.#next;
+  }
 
   /** Reserves `bytes`, zeroed, aligned to a cache line. Throws RangeError beyond 4 GiB. */
   reserve(bytes: number): number {

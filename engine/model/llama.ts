@@ -2,9 +2,11 @@ import type { KeepRule, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts
 import { Arena, type Kernels, loadKernels } from '../kernels/kernels.ts';
 import type { MergeBlocks } from './cache-layout.ts';
 import type { ModelConfig } from './config.ts';
+import { MATRICES, type Matrices, paddedRows, type WeightFormat } from './matrix.ts';
+import { availableMemory, checkMemory } from './memory.ts';
 import { BlockMerger } from './merge.ts';
 import { type StatisticsOptions, TokenStatistics } from './token-statistics.ts';
-import { loadWeights, type Weights } from './weights.ts';
+import { WeightLoader, type Weights } from './weights.ts';
 
 /** Consecutive tokens of one sequence that are computed in one step. */
 export interface Chunk {
@@ -56,7 +58,8 @@ export interface StepModel {
 }
 
 /**
- * LlamaForCausalLM over a paged KV cache, float32. Results do not depend on what else is in the batch.
+ * LlamaForCausalLM over a paged KV cache, float32 but for the weights, whose format can be chosen. Results do not depend on
+ * what else is in the batch.
  * Block 0 is the null block: never read, never written.
  */
 export class LlamaModel implements StepModel {
@@ -66,6 +69,7 @@ export class LlamaModel implements StepModel {
   readonly #arena = new Arena();
   readonly #kernels: Kernels;
   readonly #weights: Weights;
+  readonly #matrices: Matrices;
   readonly #merger: BlockMerger;
   readonly #statistics: TokenStatistics;
   readonly #maxTokens: number;
@@ -84,6 +88,7 @@ export class LlamaModel implements StepModel {
     | 'gateUp'
     | 'wide'
     | 'logits'
+    | 'scratch'
     | 'positions'
     | 'rows'
     | 'scores'
@@ -97,13 +102,23 @@ export class LlamaModel implements StepModel {
   /**
    * @param blocks blocks in the pool, the null block not counted
    * @param maxTokens most tokens of one forward pass
+   * @param maxLogits most chunks of one forward pass that ask for logits
    */
-  constructor(folder: string, config: ModelConfig, blockSize: number, blocks: number, maxTokens: number) {
+  constructor(
+    folder: string,
+    config: ModelConfig,
+    blockSize: number,
+    blocks: number,
+    maxTokens: number,
+    { weights = 'float32', maxLogits = maxTokens }: { weights?: WeightFormat; maxLogits?: number } = {},
+  ) {
     this.config = config;
     this.blockSize = blockSize;
     this.#maxTokens = maxTokens;
     const { hidden, intermediate, heads, kvHeads, headDim, layers, maxPositions } = config;
-    this.#weights = loadWeights(folder, config, this.#arena);
+    this.#matrices = MATRICES[weights];
+    const loader = new WeightLoader(folder, config, this.#arena, this.#matrices);
+    const weightBytes = this.#arena.size + loader.otherBytes;
     this.#headBytes = blockSize * headDim * 4;
     this.#layerBytes = (blocks + 1) * kvHeads * this.#headBytes;
     this.bytesPerBlock = 2 * layers * kvHeads * this.#headBytes;
@@ -111,6 +126,7 @@ export class LlamaModel implements StepModel {
     const rowLength = Math.ceil(maxPositions / blockSize);
     this.#keys = floats((this.#layerBytes / 4) * layers);
     this.#values = floats((this.#layerBytes / 4) * layers);
+    const widest = Math.max(hidden, intermediate, heads * headDim);
     this.#buffer = {
       cos: floats((maxPositions * headDim) / 2),
       sin: floats((maxPositions * headDim) / 2),
@@ -120,7 +136,8 @@ export class LlamaModel implements StepModel {
       mixed: floats(maxTokens * heads * headDim),
       gateUp: floats(maxTokens * 2 * intermediate),
       wide: floats(maxTokens * Math.max(intermediate, hidden)),
-      logits: floats(maxTokens * this.#weights.logitRows),
+      logits: floats(maxLogits * paddedRows(config.vocab)),
+      scratch: this.#arena.reserve(this.#matrices.scratchBytes(maxTokens, widest)),
       positions: floats(maxTokens),
       rows: floats(maxTokens * rowLength),
       scores: floats(rowLength * blockSize),
@@ -145,6 +162,10 @@ export class LlamaModel implements StepModel {
     };
     const addresses = TokenStatistics.reserve(this.#arena, layout);
     const room = BlockMerger.reserve(this.#arena, layout);
+    const cache = this.bytesPerBlock * (blocks + 1);
+    const rest = this.#arena.size + loader.otherBytes - weightBytes - cache;
+    checkMemory({ weights: weightBytes, cache, rest }, availableMemory());
+    this.#weights = loader.load();
     this.#kernels = loadKernels(this.#arena);
     this.#statistics = new TokenStatistics(this.#arena, this.#kernels, layout, addresses);
     this.#merger = new BlockMerger(this.#arena, this.#kernels, layout, this.#statistics, room);
@@ -247,17 +268,21 @@ export class LlamaModel implements StepModel {
     const { hidden, intermediate, heads, kvHeads, headDim, normEps } = this.config;
     const qkvRows = (heads + 2 * kvHeads) * headDim;
     k.rmsNorm(b.normed, b.hidden, w.inputNorm, n, hidden, normEps);
-    k.matmul(b.qkv, b.normed, w.qkv, n, qkvRows, hidden);
+    this.#multiply(b.qkv, b.normed, w.qkv, n, qkvRows, hidden);
     k.rope(b.qkv, n, heads + kvHeads, headDim, qkvRows * 4, b.positions, b.cos, b.sin);
     for (const row of rows) this.#store(layer, row, qkvRows * 4);
     for (let i = 0; i < rows.length; i++) this.#attend(layer, rows[i]!, qkvRows * 4, masses[i]);
-    k.matmul(b.normed, b.mixed, w.o, n, hidden, heads * headDim);
+    this.#multiply(b.normed, b.mixed, w.o, n, hidden, heads * headDim);
     k.add(b.hidden, b.normed, n * hidden);
     k.rmsNorm(b.normed, b.hidden, w.postNorm, n, hidden, normEps);
-    k.matmul(b.gateUp, b.normed, w.gateUp, n, 2 * intermediate, hidden);
+    this.#multiply(b.gateUp, b.normed, w.gateUp, n, 2 * intermediate, hidden);
     k.swiglu(b.wide, b.gateUp, n, intermediate);
-    k.matmul(b.normed, b.wide, w.down, n, hidden, intermediate);
+    this.#multiply(b.normed, b.wide, w.down, n, hidden, intermediate);
     k.add(b.hidden, b.normed, n * hidden);
+  }
+
+  #multiply(out: number, x: number, w: number, n: number, rows: number, cols: number): void {
+    this.#matrices.multiply(this.#kernels, { out, x, w, n, rows, cols, scratch: this.#buffer.scratch });
   }
 
   #store(layer: number, row: Row, stride: number): void {
@@ -332,7 +357,7 @@ export class LlamaModel implements StepModel {
       return n++;
     });
     this.#kernels.rmsNorm(b.normed, b.hidden, this.#weights.norm, n, hidden, normEps);
-    this.#kernels.matmul(b.logits, b.normed, this.#weights.head, n, logitRows, hidden);
+    this.#multiply(b.logits, b.normed, this.#weights.head, n, logitRows, hidden);
     return slots.map((slot) =>
       slot === undefined ? undefined : this.#arena.floats(b.logits + slot * logitRows * 4, vocab),
     );

@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import type { Arena } from '../kernels/kernels.ts';
 import type { ModelConfig } from './config.ts';
-import { readSafetensors, type Tensor } from './safetensors.ts';
+import { type Matrices, paddedRows } from './matrix.ts';
+import { openSafetensors, type Tensor, type TensorFile } from './safetensors.ts';
 
-/** Byte offsets of a layer's weights. Matrices are packed for `matmul`, norms are plain. */
+/** Byte offsets of a layer's weights. Matrices are packed, norms are plain. */
 export interface LayerWeights {
   inputNorm: number;
   /** Rows: all query heads, then all key heads, then all value heads. */
@@ -22,71 +23,102 @@ export interface Weights {
   norm: number;
   /** Packed, `logitRows` rows. */
   head: number;
-  /** vocab rounded up to 8. */
+  /** vocab rounded up to whole panels. */
   logitRows: number;
 }
 
-const PANEL = 8;
+/** A model's weights in two steps: the arena must not grow while they are copied, which takes seconds for a large model. */
+export class WeightLoader {
+  readonly #file: TensorFile;
+  readonly #path: string;
+  readonly #arena: Arena;
+  readonly #matrices: Matrices;
+  readonly #embedding: Tensor;
+  readonly #copies: (() => void)[] = [];
+  readonly #weights: Omit<Weights, 'embedding'>;
 
-/** Rows of a matrix as `matmul` wants them. */
-export const paddedRows = (rows: number): number => Math.ceil(rows / PANEL) * PANEL;
-
-/** Loads `folder`/model.safetensors into the arena. Throws Error that names a missing tensor or a wrong shape. */
-export function loadWeights(folder: string, config: ModelConfig, arena: Arena): Weights {
-  const path = join(folder, 'model.safetensors');
-  const tensors = readSafetensors(path);
-  const take = (name: string, ...shape: number[]): Tensor => {
-    const tensor = tensors.get(name);
-    if (tensor === undefined) throw new Error(`${path} has no tensor ${name}`);
-    if (tensor.shape.join() !== shape.join()) {
-      throw new Error(`${path}: ${name} has the shape [${tensor.shape.join()}], config.json wants [${shape.join()}]`);
-    }
-    return tensor;
-  };
-  const plain = (tensor: Tensor): number => {
-    const at = arena.reserve(tensor.data.byteLength);
-    arena.floats(at, tensor.data.length).set(tensor.data);
-    return at;
-  };
-  const { hidden, intermediate, headDim } = config;
-  const qRows = config.heads * headDim;
-  const kvRows = config.kvHeads * headDim;
-  const embedding = take('model.embed_tokens.weight', config.vocab, hidden);
-  const layers = Array.from({ length: config.layers }, (_, i): LayerWeights => {
-    const at = (name: string, ...shape: number[]) => take(`model.layers.${i}.${name}.weight`, ...shape);
-    return {
-      inputNorm: plain(at('input_layernorm', hidden)),
-      qkv: pack(arena, hidden, [
-        at('self_attn.q_proj', qRows, hidden),
-        at('self_attn.k_proj', kvRows, hidden),
-        at('self_attn.v_proj', kvRows, hidden),
-      ]),
-      o: pack(arena, qRows, [at('self_attn.o_proj', hidden, qRows)]),
-      postNorm: plain(at('post_attention_layernorm', hidden)),
-      gateUp: pack(arena, hidden, [at('mlp.gate_proj', intermediate, hidden), at('mlp.up_proj', intermediate, hidden)]),
-      down: pack(arena, intermediate, [at('mlp.down_proj', hidden, intermediate)]),
+  /**
+   * Reserves room for `folder`/model.safetensors in the arena. Throws Error that names a missing tensor or a wrong shape.
+   */
+  constructor(folder: string, config: ModelConfig, arena: Arena, matrices: Matrices) {
+    this.#path = join(folder, 'model.safetensors');
+    this.#file = openSafetensors(this.#path);
+    this.#arena = arena;
+    this.#matrices = matrices;
+    const { hidden, intermediate, headDim } = config;
+    const qRows = config.heads * headDim;
+    const kvRows = config.kvHeads * headDim;
+    this.#embedding = this.#take('model.embed_tokens', config.vocab, hidden);
+    const layers = Array.from({ length: config.layers }, (_, i): LayerWeights => {
+      const at = (name: string, ...shape: number[]) => this.#take(`model.layers.${i}.${name}`, ...shape);
+      return {
+        inputNorm: this.#plain(at('input_layernorm', hidden)),
+        qkv: this.#packed(hidden, [
+          at('self_attn.q_proj', qRows, hidden),
+          at('self_attn.k_proj', kvRows, hidden),
+          at('self_attn.v_proj', kvRows, hidden),
+        ]),
+        o: this.#packed(qRows, [at('self_attn.o_proj', hidden, qRows)]),
+        postNorm: this.#plain(at('post_attention_layernorm', hidden)),
+        gateUp: this.#packed(hidden, [
+          at('mlp.gate_proj', intermediate, hidden),
+          at('mlp.up_proj', intermediate, hidden),
+        ]),
+        down: this.#packed(intermediate, [at('mlp.down_proj', hidden, intermediate)]),
+      };
+    });
+    this.#weights = {
+      layers,
+      norm: this.#plain(this.#take('model.norm', hidden)),
+      head: this.#packed(hidden, [config.tied ? this.#embedding : this.#take('lm_head', config.vocab, hidden)]),
+      logitRows: paddedRows(config.vocab),
     };
-  });
-  return {
-    embedding: embedding.data,
-    layers,
-    norm: plain(take('model.norm.weight', hidden)),
-    head: pack(arena, hidden, [config.tied ? embedding : take('lm_head.weight', config.vocab, hidden)]),
-    logitRows: paddedRows(config.vocab),
-  };
-}
+  }
 
-/** Stacks matrices [rows][cols] and packs them as [rows / 8][cols][8]; missing rows are zero. */
-function pack(arena: Arena, cols: number, tensors: Tensor[]): number {
-  const rows = tensors.reduce((sum, tensor) => sum + tensor.data.length / cols, 0);
-  const at = arena.reserve(paddedRows(rows) * cols * 4);
-  const out = arena.floats(at, paddedRows(rows) * cols);
-  let row = 0;
-  for (const { data } of tensors) {
-    for (let r = 0; r < data.length / cols; r++, row++) {
-      const panel = Math.floor(row / PANEL) * PANEL * cols + (row % PANEL);
-      for (let c = 0; c < cols; c++) out[panel + c * PANEL] = data[r * cols + c]!;
+  /** Bytes outside the arena. */
+  get otherBytes(): number {
+    return bytesOf(this.#embedding);
+  }
+
+  /** Copies the weights. Nothing may be reserved in the arena afterwards. */
+  load(): Weights {
+    try {
+      for (const copy of this.#copies) copy();
+      return { embedding: this.#embedding.read(), ...this.#weights };
+    } finally {
+      this.#file.close();
     }
   }
-  return at;
+
+  #take(name: string, ...shape: number[]): Tensor {
+    const tensor = this.#file.tensors.get(`${name}.weight`);
+    if (tensor === undefined) throw new Error(`${this.#path} has no tensor ${name}.weight`);
+    if (tensor.shape.join() !== shape.join()) {
+      throw new Error(
+        `${this.#path}: ${name}.weight has the shape [${tensor.shape.join()}], config.json wants [${shape.join()}]`,
+      );
+    }
+    return tensor;
+  }
+
+  #plain(tensor: Tensor): number {
+    const at = this.#arena.reserve(bytesOf(tensor));
+    this.#copies.push(() => this.#arena.floats(at, bytesOf(tensor) / 4).set(tensor.read()));
+    return at;
+  }
+
+  /** Stacks matrices [rows][cols]. */
+  #packed(cols: number, tensors: readonly Tensor[]): number {
+    const rows = tensors.reduce((sum, { shape }) => sum + shape[0]!, 0);
+    const at = this.#arena.reserve(this.#matrices.bytes(rows, cols));
+    let row = 0;
+    for (const tensor of tensors) {
+      const first = row;
+      this.#copies.push(() => this.#matrices.pack(this.#arena, at, first, cols, tensor.read()));
+      row += tensor.shape[0]!;
+    }
+    return at;
+  }
 }
+
+const bytesOf = ({ shape }: Tensor): number => 4 * shape.reduce((product, size) => product * size, 1);

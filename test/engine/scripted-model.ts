@@ -99,6 +99,7 @@ export class ScriptedModel implements StepModel {
 export function coreOptions(change: Partial<CoreOptions> = {}): CoreOptions {
   return {
     modelFolder: '',
+    weights: 'float32',
     blockSize: 8,
     poolBlocks: 64,
     maxSequences: 8,

@@ -1,4 +1,5 @@
 export { attention, logCodes, rope, storeKv } from './attention';
 export { add, matmul, rmsNorm, swiglu } from './linear';
 export { plainKeys, repetition } from './merge';
+export { matmulInt8, quantize } from './quantized';
 export { noteProbe, noteQuery } from './statistics';
