@@ -34,6 +34,7 @@ const TABLE = {
   upstream_unreachable: { status: 502, message: 'no backend could be reached' },
   upstream_broken: { status: 502, message: 'the backend closed the connection before its response was complete' },
   no_backend: { status: 503, message: 'no backend is available' },
+  bodies_full: { status: 503, message: 'the gateway holds as much of request bodies as it may' },
   overloaded: { status: 503, message: 'the gateway is overloaded' },
   queue_timeout: { status: 503, message: 'no backend became available in time' },
   draining: { status: 503, message: 'the gateway is shutting down' },

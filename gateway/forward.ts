@@ -8,12 +8,14 @@ import type { Metrics } from './observe/metrics.ts';
 import type { StopReason } from './observe/outcomes.ts';
 import { ownHeaders } from './observe/record.ts';
 import { announcedLength, readBody } from './request/body.ts';
-import type { ContentDeps } from './request/content.ts';
+import type { BodyMemory } from './request/body-memory.ts';
+import { type ContentDeps, readJson } from './request/content.ts';
 import type { Exchange, Handler } from './request/exchange.ts';
+import { HeldBody } from './request/held-body.ts';
 import type { Inflight } from './request/inflight.ts';
 import { openUpload, type Upload } from './request/upload.ts';
 import { readUploadHead } from './request/upload-head.ts';
-import { upstreamRequest } from './request/upstream-request.ts';
+import { type UpstreamRequest, upstreamRequest } from './request/upstream-request.ts';
 import { createDownstream } from './response/downstream.ts';
 import type { Route } from './routes.ts';
 import type { Metering } from './usage/metering.ts';
@@ -30,6 +32,7 @@ export interface ForwardDeps {
   metering: Metering;
   /** Bytes. */
   bodyLimit: number;
+  bodyMemory: BodyMemory;
   /** Milliseconds for all attempts on backends together, with the whole response. */
   totalMs: () => number;
   inflight: Inflight;
@@ -47,12 +50,9 @@ export function forward(route: Route, deps: ForwardDeps): Handler {
     }
     // Answered before its end, which may be far: the connection is to be of use afterwards.
     if (route.body === 'upload') response.once('finish', () => request.resume());
-    const body = await bodyOf(route, exchange, deps);
+    const sent = await sentFor(route, exchange, deps);
     // The client left; its exchange has ended already.
-    if (body === undefined) return;
-    record.stage = 'waiting';
-    record.receivedAt = performance.now();
-    const sent = upstreamRequest(route, exchange, body, deps.request);
+    if (sent === undefined) return;
     const only = route.sticky === undefined ? undefined : await deps.stick(route, exchange, sent);
     const settle = await deps.limits?.enter(record, sent);
     const { shaper, end } = deps.metering.open(route, record, sent);
@@ -75,14 +75,37 @@ export function forward(route: Route, deps: ForwardDeps): Handler {
   };
 }
 
+/**
+ * Of a request that has come as far as it has to be known; undefined: the client left before. Its own function: what it
+ * has in hands is let go when it returns, and a response may take an hour.
+ */
+async function sentFor(route: Route, exchange: Exchange, deps: ForwardDeps): Promise<UpstreamRequest | undefined> {
+  const { response, record } = exchange;
+  const body = await bodyOf(route, exchange, deps);
+  if (body === undefined) return undefined;
+  if (body instanceof HeldBody) {
+    if (response.closed) body.release();
+    else response.once('close', () => body.release());
+  }
+  record.stage = 'waiting';
+  record.receivedAt = performance.now();
+  const json = readJson(route, exchange, body, deps.request);
+  return upstreamRequest(route, exchange, body, json instanceof Promise ? await json : json, deps.request);
+}
+
 /** Undefined: the client left before the end of its body, or of what has to be known of it. */
 async function bodyOf(
   route: Route,
   { request, record: { key } }: Exchange,
-  { bodyLimit, request: { fleet } }: ForwardDeps,
-): Promise<Buffer | Upload | null | undefined> {
+  { bodyLimit, bodyMemory, metrics, request: { fleet } }: ForwardDeps,
+): Promise<HeldBody | Upload | null | undefined> {
   if (route.method === 'GET') return null;
-  if (route.body !== 'upload') return await readBody(request, bodyLimit);
+  if (route.body !== 'upload') {
+    return await readBody(request, bodyLimit, bodyMemory).catch((error: unknown) => {
+      if (error instanceof GatewayError && error.code === 'bodies_full') metrics.shed.inc({ reason: 'body_bytes' });
+      throw error;
+    });
+  }
   const looksAtModel = fleet.modelsDiffer || fleet.aliases.size > 0 || key?.models !== undefined;
   if (!looksAtModel) return openUpload(request, bodyLimit);
   announcedLength(request, bodyLimit);

@@ -21,6 +21,7 @@ import { createMetrics, exposeState } from './observe/metrics.ts';
 import type { Tracing } from './observe/tracing.ts';
 import { openApiDocument } from './openapi/document.ts';
 import { openRedis } from './redis.ts';
+import { createBodyMemory } from './request/body-memory.ts';
 import { createInflight, type Inflight } from './request/inflight.ts';
 import { createUi, type Ui } from './ui/ui.ts';
 import { createMetering } from './usage/metering.ts';
@@ -96,7 +97,8 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
   });
   const admission = createAdmission(fleet, () => config().admission, metrics);
   const shedder = createLoadShedder(() => config().admission.event_loop_delay_ms);
-  exposeState(registry, { inflight, admission, shedder, fleet });
+  const bodyMemory = createBodyMemory(() => Math.max(config().admission.body_bytes, start.body_limit_bytes));
+  exposeState(registry, { inflight, admission, shedder, fleet, bodyMemory });
   const names = createModelNames(fleet);
   const local = createResponseIds(() => config().responses);
   const responseIds =
@@ -134,6 +136,7 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
     cors: start.cors,
     request: { fleet, forcesUsage: metering.forces, readOption: (...option) => named.readOption(...option) },
     bodyLimit: start.body_limit_bytes,
+    bodyMemory,
     totalMs: () => config().timeouts.total_ms,
     metricsHandler: start.metrics_port === undefined ? metricsListener : undefined,
   });

@@ -13,6 +13,11 @@ export const admissionSchema = z
     queue_bytes: whole(0, 2 ** 40)
       .default(256 * 1024 * 1024)
       .describe('Most bytes of waiting bodies, for all models together (0 to 1099511627776)'),
+    body_bytes: whole(1024, 2 ** 40)
+      .default(192 * 1024 * 1024)
+      .describe(
+        'Most bytes of request bodies in memory, of all requests whose response has not begun; beyond it a 503. At least body_limit_bytes (1024 to 1099511627776)',
+      ),
     queue_ms: whole(1, 3_600_000).default(30_000).describe('Longest wait in the queue; then a 503 (1 to 3600000)'),
     event_loop_delay_ms: whole(0, 60_000)
       .default(1_000)

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { Dispatcher } from 'undici';
 import type { Backend } from '../fleet/backend.ts';
 import { type ResponseHead, responseHead } from '../headers.ts';
+import { HeldBody } from '../request/held-body.ts';
 import type { UpstreamRequest } from '../request/upstream-request.ts';
 import type { Downstream } from '../response/downstream.ts';
 
@@ -70,6 +71,8 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
     const start = (status: number, head: ResponseHead) => {
       downstream.start(status, head);
       started = true;
+      // Nothing is sent a second time from here on.
+      if (sent.body instanceof HeldBody) sent.body.release();
     };
     const write = (chunk: Buffer): boolean => {
       markFirstByte();
@@ -125,8 +128,11 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
     const { method, path } = sent;
     const headers = sent.credential === 'backend' ? [...sent.headers, ...backend.credential()] : sent.headers;
     try {
-      const body = sent.body === null || Buffer.isBuffer(sent.body) ? sent.body : sent.body.open();
-      backend.pool.dispatch({ method, path: backend.prefix + path, headers, body }, handler);
+      const body = sent.body?.open() ?? null;
+      backend.pool.dispatch(
+        { method, path: backend.prefix + path, headers, body } as Dispatcher.DispatchOptions,
+        handler,
+      );
     } catch (error) {
       settle({ kind: 'failed', error });
     }

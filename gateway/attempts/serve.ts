@@ -5,6 +5,7 @@ import type { Backend } from '../fleet/backend.ts';
 import type { Demand, Fleet } from '../fleet/fleet.ts';
 import type { ResponseIds } from '../fleet/response-ids.ts';
 import type { Metrics } from '../observe/metrics.ts';
+import { HeldBody } from '../request/held-body.ts';
 import { mayRepeat, type UpstreamRequest } from '../request/upstream-request.ts';
 import { createAttempt } from './attempt.ts';
 import type { RetryBudget } from './budget.ts';
@@ -80,7 +81,7 @@ export function createServe(deps: ServeDeps): Serve {
     const slot = admission.enter({
       demand,
       priority: record.priority,
-      bytes: Buffer.isBuffer(sent.body) ? sent.body.length : 0,
+      bytes: sent.body instanceof HeldBody ? sent.body.length : 0,
       signal: record.stop.signal,
       onQueued() {
         record.stage = 'queued';

@@ -36,7 +36,11 @@ export function insertion(object: ObjectRange, text: string, kept: number): Edit
 
 /** The bytes with all edits made. Edits must not overlap; of two at one place the earlier in the list comes first. */
 export function splice(bytes: Buffer, edits: readonly Edit[]): Buffer {
-  if (edits.length === 0) return bytes;
+  return edits.length === 0 ? bytes : Buffer.concat(pieces(bytes, edits));
+}
+
+/** The same without a copy: pieces of `bytes`, and the texts between them. */
+export function pieces(bytes: Buffer, edits: readonly Edit[]): Buffer[] {
   const parts: Buffer[] = [];
   let done = 0;
   for (const edit of edits.toSorted((a, b) => a.start - b.start)) {
@@ -44,5 +48,5 @@ export function splice(bytes: Buffer, edits: readonly Edit[]): Buffer {
     done = edit.end;
   }
   parts.push(bytes.subarray(done));
-  return Buffer.concat(parts);
+  return parts;
 }

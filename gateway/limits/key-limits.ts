@@ -1,6 +1,7 @@
 import { GatewayError } from '../errors.ts';
 import type { KeyEntry } from '../keys/entry.ts';
 import type { RequestRecord } from '../observe/record.ts';
+import { HeldBody } from '../request/held-body.ts';
 import type { UpstreamRequest } from '../request/upstream-request.ts';
 import type { LimitsConfig } from './config.ts';
 import { limitHeaders, retryHeaders } from './headers.ts';
@@ -83,7 +84,7 @@ function limitsOf(key: KeyEntry): Limits | undefined {
 
 /** Tokens of a prompt, by the bytes of its request; images would count for far too much without a bound. */
 export function promptEstimate({ body }: UpstreamRequest, config: LimitsConfig): number {
-  return Buffer.isBuffer(body) ? Math.min(Math.ceil(body.length / 4), config.reserve_prompt_max) : 0;
+  return body instanceof HeldBody ? Math.min(Math.ceil(body.length / 4), config.reserve_prompt_max) : 0;
 }
 
 /** Tokens that a request may take: its prompt by its bytes, and all the output that it asks for. */

@@ -62,7 +62,7 @@ export function createMetrics(registry: Registry) {
     ),
     shed: counter(
       'crystalkv_gateway_shed_total',
-      'Requests that were turned away, by reason: full queue, too long a wait, displaced by a higher priority, or a late event loop',
+      'Requests that were turned away, by reason: full queue, too long a wait, displaced by a higher priority, a late event loop, or no room for the body',
       ['reason'],
     ),
     upstreamErrors: counter(
@@ -149,6 +149,7 @@ export interface State {
   inflight: { readonly size: number };
   admission: { readonly depth: number };
   shedder: { readonly delayMs: number };
+  bodyMemory: { readonly held: number };
   fleet: Pick<Fleet, 'all' | 'known'>;
 }
 
@@ -156,10 +157,13 @@ export interface State {
  * Gauges of the state. The series of a backend that has gone go with it. Of several worker processes each has a view of
  * its own: the aggregator says what is shown of theirs, where it is not the sum.
  */
-export function exposeState(registry: Registry, { inflight, admission, shedder, fleet }: State): void {
+export function exposeState(registry: Registry, { inflight, admission, shedder, fleet, bodyMemory }: State): void {
   const { gauge } = registering(registry);
   gauge('crystalkv_gateway_inflight', 'Requests being served', {
     collect: (set) => set({}, inflight.size),
+  });
+  gauge('crystalkv_gateway_body_bytes', 'Request bodies in memory, of requests whose response has not begun', {
+    collect: (set) => set({}, bodyMemory.held),
   });
   gauge('crystalkv_gateway_queue_depth', 'Requests waiting for a slot at a backend', {
     collect: (set) => set({}, admission.depth),

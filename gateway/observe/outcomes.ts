@@ -13,7 +13,7 @@ export const BROKEN_ENDS = ['told', 'reset', 'complete'] as const;
 export type BrokenEnd = (typeof BROKEN_ENDS)[number];
 
 /** Why a request was turned away before it reached a backend. */
-export const SHED_REASONS = ['queue_full', 'queue_timeout', 'displaced', 'event_loop'] as const;
+export const SHED_REASONS = ['queue_full', 'queue_timeout', 'displaced', 'event_loop', 'body_bytes'] as const;
 
 /** Where the tokens of a response come from. */
 export const USAGE_SOURCES = ['reported', 'estimated', 'none'] as const;

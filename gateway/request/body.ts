@@ -1,49 +1,107 @@
 import type { IncomingMessage } from 'node:http';
 import { GatewayError } from '../errors.ts';
+import type { BodyMemory } from './body-memory.ts';
+import { HeldBody } from './held-body.ts';
 
 /**
  * After an error the rest of the body is read and dropped for this long, so that the client gets to read the answer
  * instead of a reset; then the connection is cut.
  */
 const LINGER_MS = 2_000;
+const FIRST_BYTES = 64 * 1024;
+/** What has come of a long body is copied so many times less often than by chunks; memory that was not written to costs nothing. */
+const GROWTH = 8;
+const EMPTY = Buffer.alloc(0);
 
 /**
  * The whole body as it came; undefined when the client left before its end. Throws `body_too_large` as soon as the
- * length is known to be above `limit` bytes, announced or not.
+ * length is known to be above `limit` bytes, announced or not, and `bodies_full` when `memory` has no room for it, which
+ * counts what has come and not what was announced.
  */
-export async function readBody(request: IncomingMessage, limit: number): Promise<Buffer | undefined> {
+export async function readBody(
+  request: IncomingMessage,
+  limit: number,
+  memory: BodyMemory,
+): Promise<HeldBody | undefined> {
   announcedLength(request, limit);
+  if (!memory.hasRoom(Number(request.headers['content-length'] ?? 0))) throw noRoom(request);
   return await new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
-    let length = 0;
+    const announced = request.headers['content-length'];
+    const gathered = new Gathering(announced === undefined ? limit : Number(announced));
     const settle = () => {
       request.off('data', onData);
       request.off('end', onEnd);
       request.off('close', onClose);
     };
+    const give = () => memory.give(gathered.length);
     const onData = (chunk: Buffer) => {
-      length += chunk.length;
-      if (length <= limit) {
-        chunks.push(chunk);
+      const fits = gathered.length + chunk.length <= limit;
+      if (fits && memory.hasRoom(chunk.length)) {
+        memory.take(chunk.length);
+        gathered.add(chunk);
         return;
       }
       settle();
-      reject(tooLarge(request, limit));
+      give();
+      reject(fits ? noRoom(request) : tooLarge(request, limit));
     };
     const onEnd = () => {
       settle();
-      resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks, length));
+      resolve(new HeldBody(gathered.takeAll(), memory));
     };
     const onClose = () => {
       settle();
+      give();
       resolve(undefined);
     };
     request.on('data', onData);
     request.on('end', onEnd);
     request.on('close', onClose);
-    // A reset while the body arrives is an 'error' too; 'close' follows and says all there is to say.
-    request.on('error', () => {});
+    request.on('error', ignore);
   });
+}
+
+/**
+ * A reset while the body arrives is an 'error' too; 'close' follows and says all there is to say. Of the module: a
+ * function made where a body is read would hold that body as long as the request lives.
+ */
+function ignore(): void {}
+
+/** Bytes that come one after another, in one buffer. */
+class Gathering {
+  readonly #most: number;
+  #buffer: Buffer = EMPTY;
+  length = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  add(chunk: Buffer): void {
+    const length = this.length + chunk.length;
+    if (this.length === 0) {
+      // Most bodies come in one piece, which needs no copy.
+      this.#buffer = chunk;
+    } else {
+      if (length > this.#buffer.length) this.#grow(length);
+      chunk.copy(this.#buffer, this.length);
+    }
+    this.length = length;
+  }
+
+  /** Nothing of them stays here: this may be reached as long as the request lives. */
+  takeAll(): Buffer {
+    const all = this.#buffer.subarray(0, this.length);
+    this.#buffer = EMPTY;
+    return all;
+  }
+
+  #grow(length: number): void {
+    const room = Math.min(this.#most, Math.max(FIRST_BYTES, length * GROWTH));
+    const larger = Buffer.allocUnsafeSlow(room);
+    this.#buffer.copy(larger, 0, 0, this.length);
+    this.#buffer = larger;
+  }
 }
 
 /** Refuses by its head alone a body that is compressed (`unsupported_encoding`) or above `limit` bytes. */
@@ -57,6 +115,11 @@ export function announcedLength(request: IncomingMessage, limit: number): void {
 export function tooLarge(request: IncomingMessage, limit: number): GatewayError {
   dropRest(request);
   return new GatewayError('body_too_large', { message: `the body is larger than ${limit} bytes` });
+}
+
+function noRoom(request: IncomingMessage): GatewayError {
+  dropRest(request);
+  return new GatewayError('bodies_full', { headers: { 'retry-after': '1' } });
 }
 
 export function dropRest(request: IncomingMessage): void {

@@ -1,20 +1,22 @@
 import { GatewayError, modelNotFound } from '../errors.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { prefixHash } from '../fleet/prefix.ts';
+import { STEP_BYTES } from '../json/scan.ts';
 import { checkModel, isAllowed, type OptionReader } from '../keys/access.ts';
 import { crystalKvId } from '../observe/ids.ts';
 import type { RequestRecord } from '../observe/record.ts';
 import type { Route } from '../routes.ts';
 import type { Exchange } from './exchange.ts';
 import { forceUsage } from './force-usage.ts';
+import { HeldBody } from './held-body.ts';
 import { JsonBody } from './json-body.ts';
-import { OPTION, renameModel, rewrite } from './rewrite.ts';
+import { modelEdits, OPTION, rewrite } from './rewrite.ts';
 import type { Upload } from './upload.ts';
 
 /** What a request asks for, as far as the gateway reads it, and the body that says so to a backend. */
 export interface Content {
-  /** An upload is opened anew for each attempt. */
-  body: Buffer | Upload | null;
+  /** Opened anew for each attempt. */
+  body: HeldBody | Upload | null;
   /** The model that the body names, as backends know it; undefined when it names none or is not looked at. */
   model: string | undefined;
   /** Of the first part of the conversation; undefined when no balancing rule asks for it. */
@@ -63,27 +65,55 @@ const UNREAD = {
 export function readContent(
   route: Route,
   exchange: Exchange,
-  body: Buffer | Upload | null,
+  body: HeldBody | Upload | null,
+  json: JsonBody | undefined,
   deps: ContentDeps,
 ): Content {
   const { record } = exchange;
   const { fleet } = deps;
   if (body === null) return { ...UNREAD, body, model: namedInPath(route, exchange, fleet) };
-  const restricted = record.key?.models !== undefined && usesModel(route);
-  if (!Buffer.isBuffer(body)) {
+  const restricted = isRestricted(route, record);
+  if (!(body instanceof HeldBody)) {
     if (restricted) checkModel(record.key, body.model);
     record.model = body.model;
     const model = body.model === undefined ? undefined : fleet.resolve(body.model);
     return { ...UNREAD, body: model === undefined || model === body.model ? body : body.renamed(model), model };
   }
+  if (restricted) checkModel(record.key, json?.model);
   if (route.body === 'raw') {
-    const json = restricted ? new JsonBody(body) : modelIfAny(body, fleet);
-    if (restricted) checkModel(record.key, json?.model);
-    return json === undefined || !fleet.looksAtModels ? { ...UNREAD, body } : renamed(json, record, fleet);
+    return json === undefined || !fleet.looksAtModels ? { ...UNREAD, body } : renamed(body, json, record, fleet);
   }
-  const json = new JsonBody(body);
-  if (restricted) checkModel(record.key, json.model);
-  return rewritten(json, route, record, deps);
+  return json === undefined ? { ...UNREAD, body } : rewritten(body, json, route, record, deps);
+}
+
+/**
+ * The JSON of a body; undefined where nothing of it has to be known. Of a long one in turns with everything else. Throws,
+ * or rejects with, `malformed_json`; what is no JSON and is looked at for its model only, the backend refuses.
+ */
+export function readJson(
+  route: Route,
+  { record }: Exchange,
+  body: HeldBody | Upload | null,
+  { fleet }: ContentDeps,
+): JsonBody | undefined | Promise<JsonBody | undefined> {
+  const bytes = body instanceof HeldBody ? body.bytes : undefined;
+  if (bytes === undefined) return undefined;
+  const isNeeded = route.body !== 'raw' || isRestricted(route, record);
+  if (!isNeeded && (!fleet.looksAtModels || bytes.length === 0)) return undefined;
+  if (bytes.length > STEP_BYTES) {
+    const read = JsonBody.inTurns(bytes);
+    return isNeeded ? read : read.catch(() => undefined);
+  }
+  if (isNeeded) return new JsonBody(bytes);
+  try {
+    return new JsonBody(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function isRestricted(route: Route, { key }: RequestRecord): boolean {
+  return key?.models !== undefined && usesModel(route);
 }
 
 /** All that is posted is for a model, except the question whether the server is there, and what is about a response. */
@@ -102,31 +132,21 @@ function namedInPath(
   return fleet.looksAtModels ? fleet.resolve(id) : undefined;
 }
 
-/** A body that is looked at only for its model, where that decides something; what is no JSON, the backend refuses. */
-function modelIfAny(body: Buffer, fleet: ContentDeps['fleet']): JsonBody | undefined {
-  if (!fleet.looksAtModels || body.length === 0) return undefined;
-  try {
-    return new JsonBody(body);
-  } catch {
-    return undefined;
-  }
-}
-
-function renamed(json: JsonBody, record: RequestRecord, fleet: ContentDeps['fleet']): Content {
+function renamed(body: HeldBody, json: JsonBody, record: RequestRecord, fleet: ContentDeps['fleet']): Content {
   record.model = json.model;
   const model = json.model === undefined ? undefined : fleet.resolve(json.model);
   const same = model === undefined || model === json.model;
-  return { ...UNREAD, body: same ? json.bytes : renameModel(json, model), model };
+  return { ...UNREAD, body: same ? body : body.edited(modelEdits(json.object, model)), model };
 }
 
-function rewritten(json: JsonBody, route: Route, record: RequestRecord, deps: ContentDeps): Content {
+function rewritten(body: HeldBody, json: JsonBody, route: Route, record: RequestRecord, deps: ContentDeps): Content {
   const { fleet, readOption, forcesUsage } = deps;
   const option = readOption(json.value(OPTION) ?? undefined, record.key);
   record.model = json.model;
   const model = json.model === undefined ? undefined : fleet.resolve(json.model);
   const newName = model === json.model ? undefined : model;
   if (route.sticky === 'makes' && record.key !== undefined) checkResponseId(json);
-  if (route.body === 'option') return { ...UNREAD, body: rewrite(json, {}, newName).bytes, model };
+  if (route.body === 'option') return { ...UNREAD, body: body.edited(rewrite(json, {}, newName).edits), model };
   const id = crystalKvId();
   const keys = {
     crystalkv_id: id,
@@ -135,11 +155,11 @@ function rewritten(json: JsonBody, route: Route, record: RequestRecord, deps: Co
     ...(option.mode !== undefined && { crystalkv_mode: option.mode }),
   };
   const forced = forcesUsage && json.stream && route.form === 'chat' ? forceUsage(json) : undefined;
-  const { bytes, added } = rewrite(json, keys, newName, forced);
+  const { edits, added } = rewrite(json, keys, newName, forced);
   if (added) record.crystalKvId = id;
   const { prefixBytes } = fleet;
   return {
-    body: bytes,
+    body: body.edited(edits),
     model,
     prefixHash: prefixBytes === undefined ? undefined : prefixHash(json.bytes, json.object, prefixBytes),
     output: wantedOutput(json),
@@ -156,7 +176,7 @@ function wantedOutput(json: JsonBody): WantedOutput {
 
 /** A response is its key's: who could name it could take the name of another's. */
 function checkResponseId(json: JsonBody): void {
-  if (json.text('request_id') === undefined) return;
+  if (!json.isText('request_id')) return;
   throw new GatewayError('invalid_option', {
     message: 'request_id is not allowed with API keys: the server chooses the ids of responses',
     param: 'request_id',

@@ -1,14 +1,13 @@
-import { lastMember, OPEN_BRACE, scanObject } from '../json/scan.ts';
+import { lastMember, OPEN_BRACE } from '../json/scan.ts';
 import { type Edit, insertion } from '../json/splice.ts';
-import type { JsonBody } from './json-body.ts';
-
-const OPTIONS = 'stream_options';
+import { type JsonBody, STREAM_OPTIONS as OPTIONS } from './json-body.ts';
 
 /**
  * Edits that make a stream of completions end with its usage; undefined where the client asked for that itself, or sent
  * something that is for the backend to judge. `{}` asks in vLLM. The body must ask for a stream.
  */
-export function forceUsage({ bytes, object }: JsonBody): Edit[] | undefined {
+export function forceUsage(json: JsonBody): Edit[] | undefined {
+  const { bytes, object } = json;
   const options = lastMember(object, OPTIONS);
   if (options === undefined) return [insertion(object, `"${OPTIONS}":{"include_usage":true}`, object.members.length)];
   const { valueStart, end } = options;
@@ -16,7 +15,7 @@ export function forceUsage({ bytes, object }: JsonBody): Edit[] | undefined {
     return [{ start: valueStart, end, text: '{"include_usage":true}' }];
   }
   if (bytes[valueStart] !== OPEN_BRACE) return undefined;
-  const inner = scanObject(bytes, valueStart);
+  const inner = json.objectOf(options);
   const optionOf = (key: string) => {
     const found = lastMember(inner, key);
     return (

@@ -1,16 +1,14 @@
-import { type Member, type ObjectRange, OPEN_BRACE, scanObject } from '../json/scan.ts';
-import { type Edit, insertion, removal, splice } from '../json/splice.ts';
-import type { JsonBody } from './json-body.ts';
+import { type Member, type ObjectRange, OPEN_BRACE } from '../json/scan.ts';
+import { type Edit, insertion, removal } from '../json/splice.ts';
+import { type JsonBody, XARGS } from './json-body.ts';
 
 /** The member that a client sets; it never reaches a backend. */
 export const OPTION = 'crystal_kv';
-/** vLLM's dictionary for plug-ins: strings, numbers and lists of them only, hence flat keys. */
-const XARGS = 'vllm_xargs';
 /** Keys of that dictionary which only the gateway may set. */
 const RESERVED = 'crystalkv_';
 
 /**
- * The body for the backend: without `crystal_kv`, without the client's own `crystalkv_*` keys in `vllm_xargs`, and with
+ * Edits that make the body for the backend: without `crystal_kv`, without the client's own `crystalkv_*` keys in `vllm_xargs`, and with
  * `keys` in `vllm_xargs`, which is made when it is absent or null; `model` takes the place of the client's, and
  * `more` edits are made. All other bytes are the same.
  *
@@ -18,11 +16,12 @@ const RESERVED = 'crystalkv_';
  * duplicate dictionaries the last gets the keys; the reserved keys leave all of them.
  */
 export function rewrite(
-  { bytes, object }: JsonBody,
+  json: JsonBody,
   keys: Readonly<Record<string, string | number>>,
   model?: string,
   more: readonly Edit[] = [],
-): { bytes: Buffer; added: boolean } {
+): { edits: Edit[]; added: boolean } {
+  const { object } = json;
   const { edits, kept } = removal(object, (member) => member.key === OPTION);
   edits.push(...more);
   if (model !== undefined) edits.push(...modelEdits(object, model));
@@ -32,31 +31,28 @@ export function rewrite(
   const last = dictionaries.at(-1);
   for (const member of dictionaries) {
     const wanted = member === last ? text : '';
-    const change = dictionaryEdits(bytes, member, wanted);
+    const change = dictionaryEdits(json, member, wanted);
     edits.push(...change);
     if (wanted !== '' && change.length === 0) added = false;
   }
   if (last === undefined && added) edits.unshift(insertion(object, `"${XARGS}":{${text}}`, kept));
-  return { bytes: splice(bytes, edits), added };
+  return { edits, added };
 }
 
-/** The body with another model and all other bytes the same. */
-export function renameModel({ bytes, object }: JsonBody, model: string): Buffer {
-  return splice(bytes, modelEdits(object, model));
-}
-
-/** Of duplicates all are changed, so that every reader finds the same. */
-function modelEdits(object: ObjectRange, model: string): Edit[] {
+/** Edits that put another model into a body. Of duplicates all are changed, so that every reader finds the same. */
+export function modelEdits(object: ObjectRange, model: string): Edit[] {
   const members = object.members.filter(({ key }) => key === 'model');
   return members.map(({ valueStart, end }) => ({ start: valueStart, end, text: JSON.stringify(model) }));
 }
 
-function dictionaryEdits(bytes: Buffer, member: Member, text: string): Edit[] {
+function dictionaryEdits(json: JsonBody, member: Member, text: string): Edit[] {
+  const { bytes } = json;
   if (bytes[member.valueStart] === OPEN_BRACE) {
-    const dictionary = scanObject(bytes, member.valueStart);
+    const dictionary = json.objectOf(member);
     const { edits, kept } = removal(dictionary, ({ key }) => key.startsWith(RESERVED));
     return text === '' ? edits : [insertion(dictionary, text, kept), ...edits];
   }
-  const isNull = bytes.toString('latin1', member.valueStart, member.end) === 'null';
-  return isNull && text !== '' ? [{ start: member.valueStart, end: member.end, text: `{${text}}` }] : [];
+  const { valueStart, end } = member;
+  const isNull = end - valueStart === 4 && bytes.toString('latin1', valueStart, end) === 'null';
+  return isNull && text !== '' ? [{ start: valueStart, end, text: `{${text}}` }] : [];
 }

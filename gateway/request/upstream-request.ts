@@ -3,6 +3,8 @@ import { type FlatHeaders, replaced, upstreamHeaders } from '../headers.ts';
 import type { Route } from '../routes.ts';
 import { type Content, type ContentDeps, MODEL_PATH, readContent, usesModel } from './content.ts';
 import type { Exchange } from './exchange.ts';
+import { HeldBody } from './held-body.ts';
+import type { JsonBody } from './json-body.ts';
 import type { Upload } from './upload.ts';
 
 /** What is sent to a backend, whichever it will be. */
@@ -19,18 +21,19 @@ export interface UpstreamRequest extends Content {
 
 /** The request can be sent once more: nothing of its body is gone. */
 export function mayRepeat({ body }: UpstreamRequest): boolean {
-  return body === null || Buffer.isBuffer(body) || !body.begun;
+  return body === null || (body instanceof HeldBody ? body.bytes !== undefined : !body.begun);
 }
 
 /** Makes the request for the backend from the client's. Throws as `readContent` does, and `not_found`. */
 export function upstreamRequest(
   route: Route,
   exchange: Exchange,
-  body: Buffer | Upload | null,
+  body: HeldBody | Upload | null,
+  json: JsonBody | undefined,
   deps: ContentDeps,
 ): UpstreamRequest {
   const { request, record } = exchange;
-  const content = readContent(route, exchange, body, deps);
+  const content = readContent(route, exchange, body, json, deps);
   const keyed = record.key !== undefined;
   const path = pathAndQuery(exchange);
   return {
@@ -51,9 +54,8 @@ function modelPath(model: string): string {
 function headersOf({ request, record }: Exchange, body: Content['body'], keyed: boolean): FlatHeaders {
   let headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
   if (record.span !== undefined) headers = replaced(headers, record.span.headers);
-  const upload = body === null || Buffer.isBuffer(body) ? undefined : body;
   // Without it an upload goes in chunks, as it does when the client did not say the length either.
-  if (upload?.length !== undefined) headers.push('content-length', String(upload.length));
+  if (body?.length !== undefined) headers.push('content-length', String(body.length));
   return headers;
 }
 

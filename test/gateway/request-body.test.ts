@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { GatewayError } from '../../gateway/errors.ts';
+import { splice } from '../../gateway/json/splice.ts';
 import { JsonBody } from '../../gateway/request/json-body.ts';
 import { rewrite as rewriteBody } from '../../gateway/request/rewrite.ts';
 
@@ -9,7 +10,8 @@ const KEYS = { crystalkv_id: 'ckv-1', crystalkv_budget_tokens: 512 };
 const FLAT = '"crystalkv_id":"ckv-1","crystalkv_budget_tokens":512';
 
 function rewrite(text: string, keys: Record<string, string | number> = KEYS): string {
-  return rewriteBody(new JsonBody(Buffer.from(text)), keys).bytes.toString();
+  const bytes = Buffer.from(text);
+  return splice(bytes, rewriteBody(new JsonBody(bytes), keys).edits).toString();
 }
 
 describe('rewriting a request body', () => {
@@ -60,7 +62,7 @@ describe('rewriting a request body', () => {
 
   it('gives the same bytes, and the same buffer, when nothing is to be changed', () => {
     const bytes = Buffer.from('{ "messages" : [ ],"vllm_xargs":{"a":1} }');
-    assert.equal(rewriteBody(new JsonBody(bytes), {}).bytes, bytes);
+    assert.equal(splice(bytes, rewriteBody(new JsonBody(bytes), {}).edits), bytes);
   });
 
   it('reads model, stream and option; the last of duplicates counts', () => {
