@@ -14,6 +14,8 @@ export interface Route {
   form: StreamForm;
   /** `makes`: the response stays on its backend. `finds`: the path's `:id` is of such a response, which only that has. */
   sticky?: 'makes' | 'finds';
+  /** Its answer takes no tokens of the model. */
+  free?: true;
 }
 
 /**
@@ -27,7 +29,7 @@ export const ROUTES: readonly Route[] = [
   { method: 'GET', path: '/v1/responses/:id', body: 'raw', form: 'responses', sticky: 'finds' },
   { method: 'POST', path: '/v1/responses/:id/cancel', body: 'raw', form: 'responses', sticky: 'finds' },
   { method: 'POST', path: '/v1/messages', body: 'generation', form: 'messages' },
-  { method: 'POST', path: '/v1/messages/count_tokens', body: 'option', form: 'messages' },
+  { method: 'POST', path: '/v1/messages/count_tokens', body: 'option', form: 'messages', free: true },
   { method: 'GET', path: '/v1/models', body: 'raw', form: 'chat' },
   { method: 'GET', path: '/v1/models/:id', body: 'raw', form: 'chat' },
   { method: 'POST', path: '/v1/embeddings', body: 'option', form: 'chat' },

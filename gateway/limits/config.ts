@@ -6,7 +6,9 @@ export const limitsSchema = z
   .strictObject({
     reserve_prompt_max: whole(0, 10_000_000)
       .default(8_192)
-      .describe('Most tokens reserved for a prompt; the estimate is a quarter of its bytes (0 to 10000000)'),
+      .describe(
+        'Most tokens reserved for a prompt with images or audio; the estimate is a quarter of its bytes (0 to 10000000)',
+      ),
     reserve_output: whole(0, 10_000_000)
       .default(1_024)
       .describe('Tokens reserved for the output of a request that sets no limit (0 to 10000000)'),

@@ -3,6 +3,7 @@ import type { KeyEntry } from '../keys/entry.ts';
 import type { RequestRecord } from '../observe/record.ts';
 import { HeldBody } from '../request/held-body.ts';
 import type { UpstreamRequest } from '../request/upstream-request.ts';
+import { BYTES_PER_TOKEN } from '../usage/text-estimate.ts';
 import type { LimitsConfig } from './config.ts';
 import { limitHeaders, retryHeaders } from './headers.ts';
 import type { Counts, LimitName, Limits } from './limiter.ts';
@@ -82,17 +83,29 @@ function limitsOf(key: KeyEntry): Limits | undefined {
   return Object.values(limits).every((limit) => limit === undefined) ? undefined : limits;
 }
 
+/** What images, recordings and embeddings come in. */
+const MEDIA = ['base64', '"input_audio"', '_embeds"'].map((needle) => Buffer.from(needle));
+
+/** So much text before the first of them is none of what people send. */
+const MAX_TEXT_BYTES = 4 * 1024 * 1024;
+
 /** Tokens of a prompt, by the bytes of its request; images would count for far too much without a bound. */
-export function promptEstimate({ body }: UpstreamRequest, config: LimitsConfig): number {
-  return body instanceof HeldBody ? Math.min(Math.ceil(body.length / 4), config.reserve_prompt_max) : 0;
+export function promptEstimate({ body, output }: UpstreamRequest, config: LimitsConfig): number {
+  if (!(body instanceof HeldBody)) return 0;
+  const tokens = Math.max(Math.ceil(body.length / BYTES_PER_TOKEN), output?.promptIds ?? 0);
+  if (tokens <= config.reserve_prompt_max) return tokens;
+  const beginning = body.bytes?.subarray(0, MAX_TEXT_BYTES);
+  return MEDIA.some((needle) => beginning?.includes(needle)) ? config.reserve_prompt_max : tokens;
 }
+
+/** More than any server can make; the sum of those of all running requests is an exact number still. */
+const MAX_RESERVE = 2 ** 40;
 
 /** Tokens that a request may take: its prompt by its bytes, and all the output that it asks for. */
 function reserveOf(sent: UpstreamRequest, config: LimitsConfig): number {
   const { output } = sent;
-  return (
-    promptEstimate(sent, config) + (output === undefined ? 0 : (output.most ?? config.reserve_output) * output.choices)
-  );
+  const most = output === undefined ? 0 : (output.most ?? config.reserve_output) * output.choices;
+  return Math.min(promptEstimate(sent, config) + most, MAX_RESERVE);
 }
 
 const RESERVED = 'including those reserved by running requests';

@@ -7,11 +7,12 @@ import { crystalKvId } from '../observe/ids.ts';
 import type { RequestRecord } from '../observe/record.ts';
 import type { Route } from '../routes.ts';
 import type { Exchange } from './exchange.ts';
-import { forceUsage } from './force-usage.ts';
+import { forceUsage, NOT_FORCED, type UsageShown } from './force-usage.ts';
 import { HeldBody } from './held-body.ts';
 import { JsonBody } from './json-body.ts';
 import { modelEdits, OPTION, rewrite } from './rewrite.ts';
 import type { Upload } from './upload.ts';
+import { type WantedOutput, wantedOutput } from './wanted-output.ts';
 
 /** What a request asks for, as far as the gateway reads it, and the body that says so to a backend. */
 export interface Content {
@@ -25,17 +26,10 @@ export interface Content {
   previousResponse: string | undefined;
   /** The output that it asks for; undefined: it makes none. */
   output: WantedOutput | undefined;
-  /** The gateway asked for the usage of the stream, the client did not. */
-  usageForced: boolean;
+  /** Where in a stream the client is to see its usage: it sees what it asked for, not what the gateway did. */
+  usageShown: UsageShown;
   /** The client asks what became of the cache. */
   report: boolean;
-}
-
-/** How much output a request asks for, in tokens for each of its choices. */
-export interface WantedOutput {
-  /** Undefined: it names no limit. */
-  most: number | undefined;
-  choices: number;
 }
 
 export interface ContentDeps {
@@ -46,14 +40,12 @@ export interface ContentDeps {
 }
 
 export const MODEL_PATH = '/v1/models/:id';
-/** The names of a limit on output: of chat completions, of text completions and messages, of responses. */
-const OUTPUT_LIMITS = ['max_completion_tokens', 'max_tokens', 'max_output_tokens'];
 const UNREAD = {
   model: undefined,
   prefixHash: undefined,
   previousResponse: undefined,
   output: undefined,
-  usageForced: false,
+  usageShown: 'always',
   report: false,
 } as const;
 
@@ -154,8 +146,8 @@ function rewritten(body: HeldBody, json: JsonBody, route: Route, record: Request
     ...(option.budget_tokens !== undefined && { crystalkv_budget_tokens: option.budget_tokens }),
     ...(option.mode !== undefined && { crystalkv_mode: option.mode }),
   };
-  const forced = forcesUsage && json.stream && route.form === 'chat' ? forceUsage(json) : undefined;
-  const { edits, added } = rewrite(json, keys, newName, forced);
+  const forced = forcesUsage && json.stream && route.form === 'chat' ? forceUsage(json) : NOT_FORCED;
+  const { edits, added } = rewrite(json, keys, newName, forced.edits);
   if (added) record.crystalKvId = id;
   const { prefixBytes } = fleet;
   return {
@@ -163,15 +155,10 @@ function rewritten(body: HeldBody, json: JsonBody, route: Route, record: Request
     model,
     prefixHash: prefixBytes === undefined ? undefined : prefixHash(json.bytes, json.object, prefixBytes),
     output: wantedOutput(json),
-    usageForced: forced !== undefined,
+    usageShown: forced.shown,
     report: option.report === true,
     previousResponse: route.sticky === 'makes' ? json.text('previous_response_id') : undefined,
   };
-}
-
-function wantedOutput(json: JsonBody): WantedOutput {
-  const most = OUTPUT_LIMITS.map((name) => json.count(name)).find((count) => count !== undefined);
-  return { most, choices: Math.max(1, json.count('n') ?? 1) };
 }
 
 /** A response is its key's: who could name it could take the name of another's. */

@@ -1,4 +1,5 @@
 import { GatewayError } from '../errors.ts';
+import { laxFlag } from '../json/lax.ts';
 import {
   atOnce,
   documentSteps,
@@ -20,8 +21,6 @@ export const STREAM_OPTIONS = 'stream_options';
 const LOOKED_INTO: ReadonlySet<string> = new Set([XARGS, STREAM_OPTIONS]);
 /** Longer values are none that the gateway knows, and are not looked at: what they cost would be the client's choice. */
 const MAX_VALUE_BYTES = 8 * 1024;
-/** A boolean, or a number that is worth reading. */
-const MAX_WORD_BYTES = 32;
 /** Further on a place has no line: to count the lines of megabytes takes as long as to read them. */
 const MAX_LINES_BYTES = 64 * 1024;
 
@@ -40,7 +39,8 @@ export class JsonBody {
     this.object = object;
     this.#inner = inner;
     this.model = this.text('model');
-    this.stream = this.word('stream') === 'true';
+    const stream = lastMember(this.object, 'stream');
+    this.stream = stream !== undefined && laxFlag(bytes, stream) === true;
   }
 
   /** The same, with pauses for everything else. Rejects with `malformed_json`. */
@@ -51,13 +51,6 @@ export class JsonBody {
   /** The object that is the value of one of this body's members. */
   objectOf(member: Member): ObjectRange {
     return this.#inner.get(member) ?? scanObject(this.bytes, member.valueStart);
-  }
-
-  /** The bytes of a member as they are, when they are few: a number, `true`, `null`. Undefined: absent, or something else. */
-  word(key: string): string | undefined {
-    const member = lastMember(this.object, key);
-    if (member === undefined || member.end - member.valueStart > MAX_WORD_BYTES) return undefined;
-    return this.bytes.toString('latin1', member.valueStart, member.end);
   }
 
   /** The member of that name, parsed; undefined when it is absent. Throws `malformed_json`, also when it is long. */
@@ -92,12 +85,6 @@ export class JsonBody {
   isText(key: string): boolean {
     const member = lastMember(this.object, key);
     return member !== undefined && this.bytes[member.valueStart] === QUOTE;
-  }
-
-  /** The member of that name when it is a whole number of at most 9 digits. */
-  count(key: string): number | undefined {
-    const text = this.word(key);
-    return text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : undefined;
   }
 }
 

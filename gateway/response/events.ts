@@ -34,24 +34,45 @@ export function countEvents(whole: Buffer): number {
   return events;
 }
 
-/** Where an event's data is; undefined when it has none, or more than one line of it. */
-export function dataOf(event: Buffer): { start: number; end: number } | undefined {
-  let found: { start: number; end: number } | undefined;
-  for (let at = 0; at < event.length; ) {
-    const end = lineEnd(event, at);
-    if (event.subarray(at, at + DATA.length).equals(DATA)) {
-      if (found !== undefined) return undefined;
-      const start = at + DATA.length;
-      found = { start: event[start] === 0x20 ? start + 1 : start, end };
+/** The data of an event: the bytes of its lines, and where they are; lines that are not data may lie between. */
+export interface EventData {
+  json: Buffer;
+  start: number;
+  end: number;
+}
+
+/** Undefined when the event has no data. Data of several lines is joined, as readers do. */
+export function dataOf(event: Buffer): EventData | undefined {
+  const lines: { start: number; end: number }[] = [];
+  for (let at = event.indexOf(DATA); at !== -1; ) {
+    const isLine = at === 0 || event[at - 1] === LF || event[at - 1] === CR;
+    const start = at + DATA.length;
+    if (!isLine) {
+      at = event.indexOf(DATA, start);
+      continue;
     }
-    at = end + 1;
+    const end = lineEnd(event, start);
+    lines.push({ start: event[start] === 0x20 ? start + 1 : start, end });
+    at = event.indexOf(DATA, end);
   }
-  return found;
+  const [first] = lines;
+  const last = lines.at(-1);
+  if (first === undefined || last === undefined) return undefined;
+  const json =
+    lines.length === 1
+      ? event.subarray(first.start, first.end)
+      : Buffer.from(lines.map(({ start, end }) => event.toString('latin1', start, end)).join('\n'), 'latin1');
+  return { json, start: first.start, end: last.end };
+}
+
+/** The event with other data. */
+export function withData(event: Buffer, { start, end }: EventData, json: Buffer): Buffer {
+  const lines = json.includes(LF) ? Buffer.from(json.toString('latin1').replaceAll('\n', '\ndata: '), 'latin1') : json;
+  return Buffer.concat([event.subarray(0, start), lines, event.subarray(end)]);
 }
 
 function lineEnd(event: Buffer, from: number): number {
-  const lf = event.indexOf(LF, from);
-  const cr = event.indexOf(CR, from);
-  if (lf === -1) return cr === -1 ? event.length : cr;
-  return cr === -1 ? lf : Math.min(lf, cr);
+  let at = from;
+  while (at < event.length && event[at] !== LF && event[at] !== CR) at++;
+  return at;
 }

@@ -7,7 +7,7 @@ import type { UpstreamRequest } from '../request/upstream-request.ts';
 import { createShaper, type Shaper } from '../response/shaper.ts';
 import type { Route } from '../routes.ts';
 import type { CompatConfig, METERING, UsageConfig } from './config.ts';
-import { Meter } from './meter.ts';
+import { type Estimates, Meter } from './meter.ts';
 import type { ModelNames } from './model-names.ts';
 import { cacheReport } from './report.ts';
 
@@ -50,21 +50,17 @@ export function createMetering({ fleet, names, metrics, usage, compat, limits, k
     forces: metering === 'full',
     open(route, record, sent) {
       const generates = route.body === 'generation';
-      const estimate = generates ? promptEstimate(sent, limits) : 0;
       // Names that are not known yet are asked for now, so that they are at the end.
       names.label(record.model);
-      const meter = metering === 'off' || !sent.costs ? undefined : new Meter(record, estimate);
+      const meter = metering === 'off' || !sent.costs ? undefined : new Meter(record, estimatesOf(route, sent, limits));
       const alias = compat.reasoning_content && route.path === '/v1/chat/completions';
       const report = generates && sent.report ? reportOf(record, sent) : undefined;
       const needed = meter !== undefined || alias || report !== undefined;
       return {
-        shaper: needed
-          ? createShaper({ form: route.form, meter, hidesUsage: sent.usageForced, alias, report })
-          : undefined,
+        shaper: needed ? createShaper({ form: route.form, meter, shows: sent.usageShown, alias, report }) : undefined,
         end() {
           if (meter === undefined) return;
-          const left = record.stop.signal.aborted && record.firstByteAt === undefined && record.backend !== undefined;
-          if (left) meter.leftBefore();
+          meter.close(record.stop.signal.aborted && record.firstByteAt === undefined && record.backend !== undefined);
           metrics.usage.inc({ source: meter.source });
           const key = record.key?.name ?? NO_KEY;
           const model = names.label(record.model);
@@ -74,5 +70,15 @@ export function createMetering({ fleet, names, metrics, usage, compat, limits, k
         },
       };
     },
+  };
+}
+
+/** What a request may cost whose response does not say it. Tokens that are only counted or shown cost nothing. */
+function estimatesOf({ body, free }: Route, sent: UpstreamRequest, limits: LimitsConfig): Estimates {
+  const computes = body !== 'raw' && free !== true;
+  return {
+    prompt: computes ? promptEstimate(sent, limits) : 0,
+    generates: body === 'generation' || body === 'upload',
+    batch: (sent.output?.prompts ?? 1) > 1,
   };
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
+import { gzipSync } from 'node:zlib';
 import { chat, metric, metricReaches, post, setup } from '../gateway/harness.ts';
 import { hang, hangAfter, json, type Script, stream } from '../gateway/upstream.ts';
 import { until } from '../support/until.ts';
@@ -61,7 +62,7 @@ describe('a stream whose usage nobody asked for', () => {
     );
     assert.match(
       asked(setup),
-      /^\{"vllm_xargs":\{.*\},"stream_options":\{"include_usage":true\},"model":"m","messages":\[\],"stream":true\}$/,
+      /^\{"vllm_xargs":\{.*\},"stream_options":\{"include_usage":true,"continuous_usage_stats":true\},"model":"m","messages":\[\],"stream":true\}$/,
     );
   });
 
@@ -81,31 +82,60 @@ describe('a stream whose usage nobody asked for', () => {
     assert.equal(await (await chat(gateway, streamBody, bearer(key))).text(), crlf(DELTA + DONE));
   });
 
-  for (const [options, sent, hidden] of [
-    ['{"include_usage":false}', '{"include_usage":true}', true],
-    ['null', '{"include_usage":true}', true],
+  const BOTH = '{"include_usage":true,"continuous_usage_stats":true}';
+  const SO_FAR =
+    'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"}}],"usage":{"prompt_tokens":11,"completion_tokens":3}}\n\n';
+  const BARE = 'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n';
+  const SHOWN = { never: BARE + DONE, last: BARE + USAGE + DONE, always: SO_FAR + USAGE + DONE };
+  for (const [options, sent, shown] of [
+    ['{"include_usage":false}', '{"continuous_usage_stats":true,"include_usage":true}', 'never'],
+    ['null', BOTH, 'never'],
+    ['{}', BOTH, 'never'],
+    ['{"x":true}', '{"include_usage":true,"continuous_usage_stats":true,"x":true}', 'never'],
+    ['{"continuous_usage_stats":false}', '{"include_usage":true,"continuous_usage_stats":true}', 'never'],
+    ['{"include_usage":0}', '{"continuous_usage_stats":true,"include_usage":true}', 'never'],
+    ['{"include_usage":"NO"}', '{"continuous_usage_stats":true,"include_usage":true}', 'never'],
+    [
+      '{"include_usage":true,"include_usage":0.0}',
+      '{"continuous_usage_stats":true,"include_usage":true,"include_usage":true}',
+      'never',
+    ],
     [
       '{"include_usage": null, "continuous_usage_stats" : true}',
-      '{"include_usage": true, "continuous_usage_stats" : false}',
-      true,
+      '{"include_usage": true, "continuous_usage_stats" : true}',
+      'never',
     ],
-    ['{"include_usage":true}', '{"include_usage":true}', false],
-    [
-      '{"include_usage":true,"continuous_usage_stats":true}',
-      '{"include_usage":true,"continuous_usage_stats":true}',
-      false,
-    ],
-    ['{}', '{}', false],
-    ['"no"', '"no"', false],
+    ['{"include_usage":true}', '{"continuous_usage_stats":true,"include_usage":true}', 'last'],
+    ['{"include_usage":"y"}', '{"continuous_usage_stats":true,"include_usage":"y"}', 'last'],
+    [BOTH, BOTH, 'always'],
+    ['"no"', '"no"', 'always'],
+    ['{"include_usage":"maybe"}', '{"include_usage":"maybe"}', 'always'],
   ] as const) {
-    it(`stream_options ${options}: the backend gets ${sent}, the event is ${hidden ? 'hidden' : 'shown'}`, async (t) => {
-      const setup = await keyed(t, stream([DELTA, USAGE, DONE]));
+    it(`stream_options ${options}: the backend gets ${sent}, usage is shown ${shown}`, async (t) => {
+      const setup = await keyed(t, stream([SO_FAR, USAGE, DONE]));
       const body = `{"stream":true,"stream_options":${options},"model":"m"}`;
       const text = await (await chat(setup.gateway, body, bearer(key))).text();
-      assert.equal(text, hidden ? DELTA + DONE : DELTA + USAGE + DONE);
-      assert.ok(asked(setup).endsWith(`"stream":true,"stream_options":${sent},"model":"m"}`));
+      assert.equal(text, SHOWN[shown]);
+      assert.ok(asked(setup).endsWith(`"stream":true,"stream_options":${sent},"model":"m"}`), asked(setup));
     });
   }
+
+  for (const value of ['"true"', '1', '1.0', '"yes"', '"ON"', '"t"']) {
+    it(`"stream": ${value} is a stream for vLLM, and is counted`, async (t) => {
+      const setup = await keyed(t, stream([SO_FAR, USAGE, DONE]));
+      const body = `{"stream":${value},"model":"m"}`;
+      assert.equal(await (await chat(setup.gateway, body, bearer(key))).text(), SHOWN.never);
+      assert.ok(asked(setup).includes(`"stream_options":${BOTH}`));
+    });
+  }
+
+  it('usage in other forms than vLLM writes them is taken out of the events as well', async (t) => {
+    const spaced = 'data: {"usage" : {"prompt_tokens": 1, "details": {}}, "choices": [{"delta": {}}]}\n\n';
+    const lines = 'data: {"choices": [{"delta": {}}],\ndata: "usage": {"prompt_tokens": 1}}\n\n';
+    const { gateway } = await keyed(t, stream([spaced + lines, DONE]));
+    const text = await (await chat(gateway, streamBody, bearer(key))).text();
+    assert.equal(text, `data: {"choices": [{"delta": {}}]}\n\ndata: {"choices": [{"delta": {}}]}\n\n${DONE}`);
+  });
 
   it('usage in every event is not hidden, and counts once', async (t) => {
     const continuous = (output: number) =>
@@ -131,22 +161,59 @@ describe('a stream whose usage nobody asked for', () => {
     await metricReaches(gateway, 'crystalkv_gateway_usage_total{source="reported"}', 1);
   });
 
-  it('that its client leaves counts what had come', async (t) => {
-    const setup = await keyed(t, hangAfter([DELTA, DELTA, DELTA]));
-    await knowsModel(setup);
-    await delta(
-      () => metric(setup.gateway, TOKENS('output')),
-      async () => {
-        const leaving = new AbortController();
-        const response = await chat(setup.gateway, streamBody, { ...bearer(key), signal: leaving.signal });
-        const reader = response.body!.getReader();
-        for (let seen = 0; seen < Buffer.byteLength(DELTA) * 3; ) seen += (await reader.read()).value!.length;
-        leaving.abort();
-      },
-      3,
-    );
-    await metricReaches(setup.gateway, 'crystalkv_gateway_usage_total{source="estimated"}', 1);
-  });
+  const words = (index: number, soFar = '') =>
+    `data: {"id":"c","choices":[{"index":${index},"delta":{"content":"${'word '.repeat(40)}"}}]${soFar}}\n\n`;
+  const soFar = (output: number) =>
+    `,"usage":{"prompt_tokens":11,"total_tokens":${11 + output},"completion_tokens":${output}}`;
+  for (const [name, events, output] of [
+    ['by its bytes, one token an event at least', [BARE, BARE, BARE], 3],
+    ['by its bytes, several tokens in an event', [words(0), words(0), words(0)], 150],
+    ['as the backend told it, by choice', [words(0, soFar(41)), words(1, soFar(80)), words(0, soFar(82))], 162],
+  ] as const) {
+    it(`that its client leaves counts what had come: ${name}`, async (t) => {
+      const setup = await keyed(t, hangAfter(events));
+      await knowsModel(setup);
+      await delta(
+        () => metric(setup.gateway, TOKENS('output')),
+        async () => {
+          const leaving = new AbortController();
+          const response = await chat(setup.gateway, streamBody, { ...bearer(key), signal: leaving.signal });
+          const reader = response.body!.getReader();
+          const shown = Buffer.byteLength(events.join('').replaceAll(/,"usage":\{[^}]*\}/g, ''));
+          for (let seen = 0; seen < shown; ) seen += (await reader.read()).value!.length;
+          leaving.abort();
+        },
+        output,
+      );
+    });
+  }
+});
+
+describe('a response whose usage cannot be read', () => {
+  const gzip =
+    (body: string): Script =>
+    ({ response }) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream', 'content-encoding': 'gzip' });
+      response.end(gzipSync(body));
+    };
+  for (const [name, script] of [
+    ['because it is compressed', gzip(DELTA + USAGE + DONE)],
+    ['because it has none', json(`{"choices":[{"message":{"content":"${'word '.repeat(100)}"}}]}`)],
+    ['because it is a stream without', stream([words(50), words(50), DONE])],
+  ] as const) {
+    it(`counts by its bytes, ${name}`, async (t) => {
+      const setup = await keyed(t, script);
+      await knowsModel(setup);
+      const before = await metric(setup.gateway, TOKENS('output'));
+      await (await chat(setup.gateway, { model: 'm', stream: true }, bearer(key))).arrayBuffer();
+      await metricReaches(setup.gateway, 'crystalkv_gateway_usage_total{source="estimated"}', 1);
+      assert.ok((await metric(setup.gateway, TOKENS('output')))! - (before ?? 0) >= 20);
+    });
+  }
+
+  function words(count: number) {
+    return `data: {"choices":[{"delta":{"content":"${'word '.repeat(count)}"}}]}\n\n`;
+  }
 });
 
 describe('a client that leaves before the first byte', () => {
@@ -195,6 +262,15 @@ describe('usage of every API', () => {
       4,
     ],
     ['messages', '/v1/messages', json('{"content":[],"usage":{"input_tokens":2,"output_tokens":9}}'), 2, 9],
+    [
+      'messages with a cache',
+      '/v1/messages',
+      json(
+        '{"usage":{"input_tokens":10,"cache_read_input_tokens":5000,"cache_creation_input_tokens":200,"output_tokens":3}}',
+      ),
+      5210,
+      3,
+    ],
     [
       'responses, streamed',
       '/v1/responses',
@@ -278,22 +354,61 @@ describe('tokens and limits', () => {
   });
 });
 
-describe('what is reserved for a prompt', () => {
-  for (const [most, prompt] of [
-    [50, 50],
-    [100_000, undefined],
+describe('what is reserved', () => {
+  /** Tokens that a key with 100,000,000 a minute has no more while one request runs. */
+  async function reserved(t: TestContext, path: string, body: string, limits = {}): Promise<number> {
+    const limited = newKey('limited', { tokens_per_minute: 1e8 });
+    const { gateway } = await setupKeyed(t, json('{}'), [limited], { limits });
+    const response = await post(gateway, path, body, bearer(limited));
+    return 1e8 - Number(response.headers.get('x-ratelimit-remaining-tokens'));
+  }
+  /** About 60 tokens are those of the body itself. */
+  const isAbout = (actual: number, wanted: number) =>
+    assert.ok(actual >= wanted && actual < wanted + 120, `${actual} is not about ${wanted}`);
+
+  for (const [members, path, wanted] of [
+    ['"max_tokens":15000', '/v1/chat/completions', 15_000],
+    ['"max_tokens":"15000"', '/v1/chat/completions', 15_000],
+    ['"max_tokens":15000.0', '/v1/chat/completions', 15_000],
+    ['"max_tokens":1.5e4', '/v1/chat/completions', 15_000],
+    ['"max_tokens":" +15_000.0 "', '/v1/chat/completions', 15_000],
+    ['"max_completion_tokens":1,"max_tokens":15000', '/v1/completions', 15_000],
+    ['"max_completion_tokens":15000,"max_tokens":1', '/v1/chat/completions', 15_000],
+    ['"max_tokens":1,"max_tokens":15000', '/v1/completions', 15_000],
+    ['"n":"50","max_tokens":100', '/v1/completions', 5_000],
+    ['"n":50.0,"max_tokens":100', '/v1/chat/completions', 5_000],
+    ['"n":true,"max_tokens":100', '/v1/chat/completions', 100],
+    ['"prompt":["a","b","]"],"n":2,"max_tokens":100', '/v1/completions', 600],
+    ['"prompt":[[1],[2,3]],"max_tokens":100', '/v1/completions', 200],
+    ['"prompt":[1,2,3],"max_tokens":100', '/v1/completions', 100],
+    ['"prompt":["a"],"prompt_embeds":["x","y"],"max_tokens":100', '/v1/completions', 300],
+    [
+      '"messages":[{"role":"user","content":"a, [b"},{"role":"user","content":"c"}],"max_tokens":100',
+      '/v1/chat/completions',
+      100,
+    ],
+    ['"max_output_tokens":"700"', '/v1/responses', 700],
+    ['"max_tokens":null', '/v1/chat/completions', 1_024],
+    ['"max_tokens":"many"', '/v1/chat/completions', 1_024],
   ] as const) {
-    it(`is a quarter of its bytes, at most reserve_prompt_max (${most})`, async (t) => {
-      const limited = newKey('limited', { tokens_per_minute: 10_000 });
-      const { gateway, upstream } = await setupKeyed(t, json('{}'), [limited], {
-        limits: { reserve_prompt_max: most },
-      });
-      const body = { model: 'm', messages: [{ role: 'user', content: 'x'.repeat(4_000) }], max_tokens: 100 };
-      const response = await chat(gateway, body, bearer(limited));
-      const reserved = prompt ?? Math.ceil(upstream.received.at(-1)!.body.length / 4);
-      assert.equal(response.headers.get('x-ratelimit-remaining-tokens'), String(10_000 - reserved - 100));
+    it(`${path} {${members}}: ${wanted}`, async (t) => {
+      isAbout(await reserved(t, path, `{"model":"m",${members}}`), wanted);
     });
   }
+
+  it('for a prompt is a quarter of its bytes, and a token for each number', async (t) => {
+    const text = JSON.stringify({ model: 'm', prompt: 'x'.repeat(100_000), max_tokens: 1 });
+    isAbout(await reserved(t, '/v1/completions', text), 25_000);
+    const numbers = JSON.stringify({ model: 'm', prompt: Array(20_000).fill(1), max_tokens: 1 });
+    isAbout(await reserved(t, '/v1/completions', numbers), 20_000);
+  });
+
+  it('for a prompt with images is at most reserve_prompt_max', async (t) => {
+    const url = `data:image/png;base64,${'A'.repeat(100_000)}`;
+    const content = [{ type: 'image_url', image_url: { url } }];
+    const body = JSON.stringify({ model: 'm', messages: [{ role: 'user', content }], max_tokens: 100 });
+    isAbout(await reserved(t, '/v1/chat/completions', body, { reserve_prompt_max: 50 }), 150);
+  });
 });
 
 describe('compat.reasoning_content', () => {
