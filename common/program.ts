@@ -64,6 +64,8 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
     process.exitCode = 2;
     return;
   }
+  // A reader of what is said before has left: that is no reason to end.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   let running: Running<T>;
   try {
     running = await program.start(config);

@@ -9,6 +9,8 @@ export const NOT_SHOWN: Readonly<Record<string, string>> = {
   crystalkv_gateway_dns_lookups_total: 'only where backends are found by DNS; failures are in the log too',
   crystalkv_gateway_backend_kv_free_ratio:
     'only with the balancing rule kv_headroom; KV savings shows the pools themselves',
+  crystalkv_gateway_body_bytes: 'requests that find no room are turned away, and those are shown',
+  crystalkv_log_lines_dropped_total: 'the log says it too, as soon as it can be written again',
   crystalkv_gateway_workers: WORKERS,
   crystalkv_gateway_worker_restarts_total: WORKERS,
   process_cpu_user_seconds_total: NODE,

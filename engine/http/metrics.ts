@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { exposeLostLines } from '../../common/process-metrics.ts';
 import { REJECTS } from '../../common/protocol.ts';
 import { type Engine, type EngineInfo, type EngineStats, FINISH_REASONS, type FinishReason } from '../types.ts';
 
@@ -86,6 +87,7 @@ export function createMetrics(engine: Pick<Engine, 'info' | 'stats'>, modelName:
       const metric: Counter = new Counter({ name, help, registers, collect });
     }
   }
+  exposeLostLines(registry);
   const rejected: Counter<'reason'> = new Counter({
     name: 'crystalkv_engine_rejected_blocks_total',
     help: 'Blocks of plans that were not evicted, by reason.',
