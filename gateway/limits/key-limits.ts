@@ -98,14 +98,11 @@ export function promptEstimate({ body, output }: UpstreamRequest, config: Limits
   return MEDIA.some((needle) => beginning?.includes(needle)) ? config.reserve_prompt_max : tokens;
 }
 
-/** More than any server can make; the sum of those of all running requests is an exact number still. */
-const MAX_RESERVE = 2 ** 40;
-
 /** Tokens that a request may take: its prompt by its bytes, and all the output that it asks for. */
 function reserveOf(sent: UpstreamRequest, config: LimitsConfig): number {
   const { output } = sent;
   const most = output === undefined ? 0 : (output.most ?? config.reserve_output) * output.choices;
-  return Math.min(promptEstimate(sent, config) + most, MAX_RESERVE);
+  return promptEstimate(sent, config) + most;
 }
 
 const RESERVED = 'including those reserved by running requests';

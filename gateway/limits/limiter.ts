@@ -58,9 +58,12 @@ export interface Lease {
   readonly key: string;
   /** Unlike that of any other request of any gateway. */
   readonly id: string;
-  /** Tokens that it may take. */
+  /** Tokens that it may take; more than MAX_RESERVE count as that. */
   readonly reserve: number;
 }
+
+/** More counts as so much: no server makes it, and the sum of those of all running requests is an exact number still. */
+export const MAX_RESERVE = 2 ** 40;
 
 /** Lengths in milliseconds. The tests shorten them. */
 export interface Windows {

@@ -3,6 +3,7 @@ import {
   type Limiter,
   type LimitName,
   type Limits,
+  MAX_RESERVE,
   RETRY_RUNNING_MS,
   WINDOWS,
   type Windows,
@@ -16,11 +17,14 @@ interface Slice {
 interface State {
   /** By number since 1970, oldest first. */
   slices: Map<number, Slice>;
-  day: number;
-  tokensToday: number;
-  running: Set<string>;
+  /** Tokens by day since 1970; those of the last days are kept, in case the clock goes back again. */
+  days: Map<number, number>;
+  /** Tokens that each reserved. */
+  running: Map<string, number>;
   reserved: number;
 }
+
+const KEPT_DAYS = 2;
 
 /** Counters of one process. `now` is in milliseconds since 1970. What runs here ends here, so leases need no renewal. */
 export function createMemoryLimiter(windows: Windows = WINDOWS, now: () => number = Date.now): Limiter {
@@ -29,21 +33,36 @@ export function createMemoryLimiter(windows: Windows = WINDOWS, now: () => numbe
   const stateOf = (key: string, at: number): State => {
     let state = states.get(key);
     if (state === undefined) {
-      state = { slices: new Map(), day: dayOf(at), tokensToday: 0, running: new Set(), reserved: 0 };
+      state = { slices: new Map(), days: new Map(), running: new Map(), reserved: 0 };
       states.set(key, state);
     }
     for (const number of state.slices.keys()) if (sliceEnd(number) <= at) state.slices.delete(number);
-    if (state.day !== dayOf(at)) {
-      state.day = dayOf(at);
-      state.tokensToday = 0;
+    for (const number of state.days.keys()) if (number < dayOf(at) - KEPT_DAYS) state.days.delete(number);
+    // The clock has gone back: what was counted ahead of it counts as of now.
+    for (const [number, slice] of state.slices) {
+      if (number <= sliceNumber(at)) continue;
+      state.slices.delete(number);
+      const now = sliceOf(state, at);
+      now.requests += slice.requests;
+      now.tokens += slice.tokens;
+    }
+    for (const [number, tokens] of state.days) {
+      if (number <= dayOf(at)) continue;
+      state.days.delete(number);
+      spend(state, at, tokens);
     }
     return state;
+  };
+  const tokensToday = (state: State, at: number) => state.days.get(dayOf(at)) ?? 0;
+  const spend = (state: State, at: number, tokens: number) => {
+    state.days.set(dayOf(at), tokensToday(state, at) + tokens);
   };
   const dayOf = (at: number) => Math.floor(at / windows.day);
   /** When a slice no longer counts: when all of it is a minute ago. */
   const sliceEnd = (number: number) => (number + 1 + windows.slices) * windows.slice;
+  const sliceNumber = (at: number) => Math.floor(at / windows.slice);
   const sliceOf = (state: State, at: number): Slice => {
-    const number = Math.floor(at / windows.slice);
+    const number = sliceNumber(at);
     let slice = state.slices.get(number);
     if (slice === undefined) {
       slice = { requests: 0, tokens: 0 };
@@ -66,7 +85,7 @@ export function createMemoryLimiter(windows: Windows = WINDOWS, now: () => numbe
   const countsOf = (state: State, at: number): Counts => ({
     requests: total(state, 'requests'),
     tokens: total(state, 'tokens'),
-    tokensToday: state.tokensToday,
+    tokensToday: tokensToday(state, at),
     reserved: state.reserved,
     running: state.running.size,
     requestsResetMs: untilAtMost(state, 'requests', 0, at),
@@ -75,9 +94,10 @@ export function createMemoryLimiter(windows: Windows = WINDOWS, now: () => numbe
 
   const refusal = (state: State, limits: Limits, at: number): { limit: LimitName; retryMs: number } | undefined => {
     const { requestsPerMinute, tokensPerMinute, concurrentRequests, tokensPerDay } = limits;
-    const { tokensToday, reserved, running } = state;
-    if (tokensPerDay !== undefined && tokensToday + reserved >= tokensPerDay) {
-      const retryMs = tokensToday >= tokensPerDay ? (state.day + 1) * windows.day - at : RETRY_RUNNING_MS;
+    const { reserved, running } = state;
+    const today = tokensToday(state, at);
+    if (tokensPerDay !== undefined && today + reserved >= tokensPerDay) {
+      const retryMs = today >= tokensPerDay ? (dayOf(at) + 1) * windows.day - at : RETRY_RUNNING_MS;
       return { limit: 'tokens_per_day', retryMs };
     }
     if (concurrentRequests !== undefined && running.size >= concurrentRequests) {
@@ -97,7 +117,7 @@ export function createMemoryLimiter(windows: Windows = WINDOWS, now: () => numbe
     const at = now();
     const state = stateOf(key, at);
     if (tokens > 0) sliceOf(state, at).tokens += tokens;
-    state.tokensToday += tokens;
+    spend(state, at, tokens);
   };
 
   return {
@@ -107,13 +127,18 @@ export function createMemoryLimiter(windows: Windows = WINDOWS, now: () => numbe
       const refused = refusal(state, limits, at);
       if (refused !== undefined) return { kind: 'refused', ...refused, counts: countsOf(state, at) };
       sliceOf(state, at).requests++;
-      state.running.add(id);
-      state.reserved += reserve;
+      const its = Math.min(reserve, MAX_RESERVE);
+      state.running.set(id, its);
+      state.reserved += its;
       return { kind: 'admitted', counts: countsOf(state, at) };
     },
-    async settle({ key, id, reserve }, tokens) {
+    async settle({ key, id }, tokens) {
       const state = states.get(key);
-      if (state?.running.delete(id)) state.reserved -= reserve;
+      const reserve = state?.running.get(id);
+      if (state !== undefined && reserve !== undefined) {
+        state.running.delete(id);
+        state.reserved -= reserve;
+      }
       add(key, tokens);
     },
     charge: async (key, tokens) => add(key, tokens),

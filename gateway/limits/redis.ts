@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis';
-import { type Lease, LIMIT_NAMES, type Limiter, type Verdict, WINDOWS, type Windows } from './limiter.ts';
+import { type Lease, LIMIT_NAMES, type Limiter, MAX_RESERVE, type Verdict, WINDOWS, type Windows } from './limiter.ts';
 import { LIMIT_SCRIPT, RENEW_SCRIPT } from './script.ts';
 
 type Answer = [
@@ -16,7 +16,7 @@ type Answer = [
 
 type Scripted = Redis & {
   crystalkvLimit(counts: string, running: string, ...args: (string | number)[]): Promise<Answer>;
-  crystalkvRenew(running: string, ...args: (string | number)[]): Promise<number>;
+  crystalkvRenew(counts: string, running: string, ...args: (string | number)[]): Promise<number>;
 };
 
 /**
@@ -30,13 +30,14 @@ export function createRedisLimiter(
   now?: () => number,
 ): Limiter {
   redis.defineCommand('crystalkvLimit', { numberOfKeys: 2, lua: LIMIT_SCRIPT });
-  redis.defineCommand('crystalkvRenew', { numberOfKeys: 1, lua: RENEW_SCRIPT });
+  redis.defineCommand('crystalkvRenew', { numberOfKeys: 2, lua: RENEW_SCRIPT });
   const scripted = redis as Scripted;
   const { slice, slices, day, lease } = windows;
   // One slot in a cluster.
   const countsOf = (key: string) => `${prefix}:{${key}}:counts`;
   const runningOf = (key: string) => `${prefix}:{${key}}:running`;
-  const member = ({ id, reserve }: Lease) => `${id}|${reserve}`;
+  const reservedBy = ({ reserve }: Pick<Lease, 'reserve'>) => Math.min(reserve, MAX_RESERVE);
+  const member = (lease: Lease) => `${lease.id}|${reservedBy(lease)}`;
   const run = (operation: string, key: string, ...args: (string | number)[]) =>
     scripted.crystalkvLimit(
       countsOf(key),
@@ -54,10 +55,10 @@ export function createRedisLimiter(
     async admit({ key, id, reserve }, limits) {
       const { requestsPerMinute, tokensPerMinute, concurrentRequests, tokensPerDay } = limits;
       const wanted = [requestsPerMinute, tokensPerMinute, concurrentRequests, tokensPerDay];
-      return verdictOf(await run('admit', key, id, reserve, ...wanted.map((limit) => limit ?? '')));
+      return verdictOf(await run('admit', key, id, reservedBy({ reserve }), ...wanted.map((limit) => limit ?? '')));
     },
     async settle({ key, id, reserve }, tokens) {
-      await run('settle', key, id, reserve, tokens);
+      await run('settle', key, id, reservedBy({ reserve }), tokens);
     },
     async charge(key, tokens) {
       await run('charge', key, tokens);
@@ -71,7 +72,7 @@ export function createRedisLimiter(
       }
       await Promise.all(
         [...byKey].map(([key, ofKey]) =>
-          scripted.crystalkvRenew(runningOf(key), now?.() ?? '', lease, ...ofKey.map(member)),
+          scripted.crystalkvRenew(countsOf(key), runningOf(key), now?.() ?? '', lease, ...ofKey.map(member)),
         ),
       );
     },

@@ -3,7 +3,8 @@
  * A property test holds the two against each other.
  *
  * KEYS[1], a hash: `r<n>` and `t<n>` requests and tokens of slice n, `d<n>` tokens of day n, `reserved` tokens.
- * KEYS[2], a sorted set: the running requests as `lease|reserved tokens`, by the time at which they count as gone.
+ * KEYS[2], a sorted set: the running requests as `lease|reserved tokens`, by the time at which they count as gone. Without
+ * it nothing is reserved, whatever the hash says: it ends soon after the last gateway that renewed a request.
  * ARGV: operation, time (empty: Redis' own clock, so that gateways need not agree), slice, slices, day, lease lengths in
  * milliseconds, and then by operation
  *   admit: lease, tokens to reserve, and the limits (requests, tokens, concurrent, tokens a day; empty: none)
@@ -21,10 +22,12 @@ end
 local today = math.floor(now / day)
 local current = math.floor(now / slice)
 local retryRunning = 1000
+-- If the clock goes back again, those days are as they were.
+local keptDays = 2
 
 local requests, tokens, numbers = {}, {}, {}
 local state = {today = 0, reserved = 0}
-local stale = {}
+local stale, ahead = {}, {}
 local fields = redis.call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
   local field, value = fields[i], tonumber(fields[i + 1])
@@ -33,7 +36,11 @@ for i = 1, #fields, 2 do
   else
     local kind, number = string.sub(field, 1, 1), tonumber(string.sub(field, 2))
     if kind == 'd' then
-      if number == today then state.today = value else stale[#stale + 1] = field end
+      if number == today then state.today = state.today + value
+      elseif number > today then ahead[#ahead + 1] = {'d', today, value, field}
+      elseif number < today - keptDays then stale[#stale + 1] = field end
+    elseif number > current then
+      ahead[#ahead + 1] = {kind, current, value, field}
     elseif (number + 1 + slices) * slice <= now then
       stale[#stale + 1] = field
     else
@@ -43,6 +50,19 @@ for i = 1, #fields, 2 do
   end
 end
 if #stale > 0 then redis.call('HDEL', KEYS[1], unpack(stale)) end
+-- The clock has gone back: what was counted ahead of it counts as of now.
+for _, one in ipairs(ahead) do
+  local kind, number, value, field = one[1], one[2], one[3], one[4]
+  if kind == 'd' then
+    state.today = state.today + value
+  else
+    if not requests[number] and not tokens[number] then numbers[#numbers + 1] = number end
+    local counts = kind == 'r' and requests or tokens
+    counts[number] = (counts[number] or 0) + value
+  end
+  redis.call('HINCRBY', KEYS[1], kind .. string.format('%.0f', number), string.format('%.0f', value))
+  redis.call('HDEL', KEYS[1], field)
+end
 table.sort(numbers)
 
 local function release(member)
@@ -52,6 +72,11 @@ local function release(member)
   redis.call('HSET', KEYS[1], 'reserved', string.format('%.0f', state.reserved))
 end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do release(member) end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. string.format('%.0f', now + leaseMs), '+inf')) do
+  redis.call('ZADD', KEYS[2], now + leaseMs, member)
+  redis.call('PEXPIRE', KEYS[2], 2 * leaseMs)
+end
+if redis.call('ZCARD', KEYS[2]) == 0 then state.reserved = 0 end
 
 local function total(kind)
   local sum = 0
@@ -115,7 +140,10 @@ redis.call('PEXPIRE', KEYS[2], 2 * leaseMs)
 return answer(0, 0)
 `;
 
-/** KEYS[1]: the running requests. ARGV: time as above, lease length, and members that are given a new time. */
+/**
+ * KEYS: those of above. ARGV: time as above, lease length, and members that are given a new time. One that is not there any
+ * more is put back, with what it reserved: Redis has lost it, or its clock has gone ahead.
+ */
 export const RENEW_SCRIPT = `
 local now = tonumber(ARGV[1])
 if not now then
@@ -123,6 +151,12 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local leaseMs = tonumber(ARGV[2])
-for i = 3, #ARGV do redis.call('ZADD', KEYS[1], 'XX', now + leaseMs, ARGV[i]) end
-redis.call('PEXPIRE', KEYS[1], 2 * leaseMs)
+local reserved = redis.call('ZCARD', KEYS[2]) == 0 and 0 or tonumber(redis.call('HGET', KEYS[1], 'reserved') or 0)
+for i = 3, #ARGV do
+  local added = redis.call('ZADD', KEYS[2], now + leaseMs, ARGV[i])
+  if added == 1 then reserved = reserved + tonumber(string.match(ARGV[i], '|(%d+)$')) end
+end
+redis.call('HSET', KEYS[1], 'reserved', string.format('%.0f', reserved))
+if redis.call('PTTL', KEYS[1]) < 2 * leaseMs then redis.call('PEXPIRE', KEYS[1], 2 * leaseMs) end
+redis.call('PEXPIRE', KEYS[2], 2 * leaseMs)
 return 1`;

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { type Lease, type Limiter, type Limits, type Verdict, WINDOWS } from '../../gateway/limits/limiter.ts';
 import { createMemoryLimiter } from '../../gateway/limits/memory.ts';
 import { createRedisLimiter } from '../../gateway/limits/redis.ts';
+import { until } from '../support/until.ts';
 import { NO_REDIS, startRedis } from './redis-server.ts';
 
 const redis = NO_REDIS === false ? await startRedis({ after }) : undefined;
@@ -114,6 +115,36 @@ function behaves(name: string, skip: string | false, create: (now: () => number)
       assert.deepEqual([kind, counts.tokensToday], ['admitted', 0]);
     });
 
+    it('count as before when the clock goes back', async () => {
+      const { now, pass } = clock(Date.UTC(2026, 0, 31, 23, 30));
+      const limiter = create(now);
+      const limits: Limits = { requestsPerMinute: 2, tokensPerDay: 100 };
+      await limiter.charge('k', 30);
+      pass(3_600_000);
+      await limiter.admit(lease(), limits);
+      await limiter.admit(lease(), limits);
+      await limiter.charge('k', 20);
+      pass(-3_600_000);
+      const refused = await limiter.admit(lease(), limits);
+      assert.ok(refused.kind === 'refused' && refused.retryMs <= 65_000, 'not for as long as the clock went back');
+      assert.deepEqual([refused.counts.requests, refused.counts.tokensToday], [2, 50]);
+      pass(refused.retryMs);
+      assert.equal(limitOf(await limiter.admit(lease(), limits)), 'admitted');
+    });
+
+    it('never have less than nothing reserved, however much a request reserves', async () => {
+      const limiter = create(clock().now);
+      const limits: Limits = { tokensPerMinute: 1e30 };
+      const [small, giant] = [lease(63), lease(1e18)];
+      await limiter.admit(small, limits);
+      await limiter.admit(giant, limits);
+      await limiter.settle(giant, 0);
+      const third = lease(0);
+      assert.equal((await limiter.admit(third, limits)).counts.reserved, 63);
+      await limiter.settle(small, 0);
+      assert.equal((await limiter.admit(lease(), limits)).counts.reserved, 0);
+    });
+
     it('keep keys apart', async () => {
       const limiter = create(clock().now);
       const limits: Limits = { requestsPerMinute: 1 };
@@ -151,6 +182,51 @@ describe('counters in Redis alone', { skip: NO_REDIS }, () => {
     assert.deepEqual([kind, counts.running, counts.reserved], ['admitted', 2, 5]);
   });
 
+  it('reserve nothing for gateways that are gone, even when nobody has asked since', async () => {
+    const short = { ...WINDOWS, lease: 50 };
+    const prefix = `test-${prefixes++}`;
+    const limits: Limits = { tokensPerMinute: 100 };
+    const gone = createRedisLimiter(client!, prefix, short);
+    assert.equal((await gone.admit(lease(500), limits)).counts.reserved, 500);
+    await until(async () => (await client!.keys(`${prefix}:*running`)).length === 0, 'the running requests are gone');
+    const { kind, counts } = await gone.admit(lease(1), limits);
+    assert.deepEqual([kind, counts.reserved], ['admitted', 1]);
+  });
+
+  it('reserve again for what still runs when the clock has gone ahead or Redis has lost it', async () => {
+    const { now, pass } = clock();
+    const limiter = inRedis(now);
+    const limits: Limits = { tokensPerMinute: 100 };
+    const running = lease(70);
+    const reserved = async () => {
+      const probe = lease(0);
+      const { counts } = await limiter.admit(probe, limits);
+      await limiter.settle(probe, 0);
+      return [counts.reserved, counts.running - 1];
+    };
+    await limiter.admit(running, limits);
+    pass(3_600_000);
+    assert.deepEqual(await reserved(), [0, 0]);
+    await limiter.renew([running]);
+    assert.deepEqual(await reserved(), [70, 1]);
+    for (const name of await client!.keys(`test-${prefixes - 1}:*`)) await client!.del(name);
+    await limiter.renew([running]);
+    await limiter.renew([running]);
+    assert.deepEqual(await reserved(), [70, 1]);
+    await limiter.settle(running, 0);
+    assert.deepEqual(await reserved(), [0, 0]);
+  });
+
+  it('let a lease end in its time when the clock has gone back', async () => {
+    const { now, pass } = clock();
+    const limiter = inRedis(now);
+    await limiter.admit(lease(70), { tokensPerMinute: 100 });
+    pass(-3_600_000);
+    assert.equal((await limiter.admit(lease(0), { tokensPerMinute: 100 })).counts.reserved, 70);
+    pass(WINDOWS.lease + 1);
+    assert.equal((await limiter.admit(lease(0), { tokensPerMinute: 100 })).counts.reserved, 0);
+  });
+
   it('go by the clock of Redis, and are shared by limiters of their own connections', async () => {
     const prefix = `test-${prefixes++}`;
     const limiters = [1, 2].map(() => createRedisLimiter(redis!.client(), prefix));
@@ -181,7 +257,10 @@ describe('memory and Redis', { skip: NO_REDIS }, () => {
     fc.record({ kind: fc.constant('admit' as const), reserve: fc.integer({ min: 0, max: 90 }) }),
     fc.record({ kind: fc.constant('settle' as const), which: fc.nat(20), tokens: fc.integer({ min: 0, max: 120 }) }),
     fc.record({ kind: fc.constant('charge' as const), tokens: fc.integer({ min: 0, max: 50 }) }),
-    fc.record({ kind: fc.constant('pass' as const), ms: fc.oneof(fc.nat(9_000), fc.nat(90_000)) }),
+    fc.record({
+      kind: fc.constant('pass' as const),
+      ms: fc.oneof(fc.nat(9_000), fc.nat(90_000), fc.constant(-400_000)),
+    }),
   );
 
   it('answer the same to any sequence of questions', async () => {
