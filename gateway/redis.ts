@@ -37,6 +37,17 @@ export type RedisConfig = z.output<typeof redisSchema>;
 /** Milliseconds between two attempts to connect. */
 const RECONNECT = { firstMs: 100, maxMs: 1_000 };
 
+/**
+ * What a Redis says that this connection is of no more use for: it is a replica now, reads its data still, or knows the
+ * user no more. The address may lead to another by now, or the next login may be taken.
+ */
+const USELESS = /\b(READONLY|LOADING|MASTERDOWN|NOAUTH|WRONGPASS)\b/;
+/** So often a value is written that nobody reads: a connection to a former primary is found even where all else reads. */
+const PROBE_MS = 2_000;
+/** After so many writes in a row without an answer another connection is made: the host may be gone without a word. */
+const MAX_SILENT = 2;
+const PROBE_TTL_MS = 60_000;
+
 /** The connection of a process to Redis. All that the gateway keeps there goes through this one. */
 export interface RedisLink {
   readonly client: Redis;
@@ -46,13 +57,15 @@ export interface RedisLink {
   readonly place: string;
   /** Resolves once it has been reached; rejects with the reason after `ms`. */
   reached(ms: number): Promise<void>;
+  /** Rejects unless Redis takes a write. */
+  probe(): Promise<unknown>;
   close(): void;
 }
 
 /**
  * A connection that comes back by itself; undefined without a URL. Nothing waits: a command fails at once while there is
  * no connection, and after `timeout_ms` when there is no answer. A command that failed is never sent again behind the
- * caller's back.
+ * caller's back. An answer that says the connection is of no more use ends it, and another is made.
  */
 export function openRedis({ url, prefix, timeout_ms }: RedisConfig): RedisLink | undefined {
   if (url === undefined) return undefined;
@@ -63,6 +76,7 @@ export function openRedis({ url, prefix, timeout_ms }: RedisConfig): RedisLink |
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     connectionName: 'crystal-kv-gateway',
+    reconnectOnError: ({ message }) => USELESS.test(message),
     retryStrategy: (times) => backoffMs(times, RECONNECT),
   });
   let reason: string | undefined;
@@ -70,6 +84,22 @@ export function openRedis({ url, prefix, timeout_ms }: RedisConfig): RedisLink |
   client.on('error', (error: Error) => {
     reason = error.message;
   });
+  const probe = () => client.set(`${prefix}:probe`, '1', 'PX', PROBE_TTL_MS);
+  let silent = 0;
+  const look = async () => {
+    try {
+      await probe();
+      silent = 0;
+    } catch {
+      // Without a connection the next is being made already.
+      silent = client.status === 'ready' ? silent + 1 : 0;
+      if (silent < MAX_SILENT) return;
+      silent = 0;
+      client.disconnect(true);
+    }
+  };
+  const timer = setInterval(() => void look(), PROBE_MS);
+  timer.unref();
   const reached = new Promise<'reached'>((resolve) => void client.once('ready', () => resolve('reached')));
   return {
     client,
@@ -78,7 +108,11 @@ export function openRedis({ url, prefix, timeout_ms }: RedisConfig): RedisLink |
     async reached(ms) {
       if ((await within(reached, ms)) === undefined) throw new Error(reason ?? `no answer within ${ms} ms`);
     },
-    close: () => client.disconnect(),
+    probe,
+    close() {
+      clearInterval(timer);
+      client.disconnect();
+    },
   };
 }
 

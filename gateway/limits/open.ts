@@ -35,12 +35,12 @@ function alone(): ResilientLimiter {
   return { ...createMemoryLimiter(), healthy: true, close() {} };
 }
 
-async function shared({ client, prefix }: RedisLink, deps: OpenLimitsDeps): Promise<ResilientLimiter> {
+async function shared({ client, prefix, probe }: RedisLink, deps: OpenLimitsDeps): Promise<ResilientLimiter> {
   const { failures, fallbacks } = createRedisMetrics(deps.registry);
   const limiter = createResilientLimiter({
     shared: createRedisLimiter(client, prefix),
     local: createMemoryLimiter(),
-    ping: () => client.ping(),
+    probe,
     onFailure: deps.onFailure,
     logger: deps.logger,
     onFailed: (operation) => failures.inc({ operation }),

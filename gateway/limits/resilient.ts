@@ -27,8 +27,8 @@ export interface ResilientDeps {
   shared: Limiter;
   /** This process' own. */
   local: Limiter;
-  /** Asks Redis for an answer; rejects within the timeout of a command. */
-  ping: () => Promise<unknown>;
+  /** Writes something to Redis; rejects within the timeout of a command. */
+  probe: () => Promise<unknown>;
   onFailure: 'local' | 'deny';
   logger: Logger;
   /** A command failed. */
@@ -38,7 +38,7 @@ export interface ResilientDeps {
 }
 
 /**
- * Counts in `shared` while it answers. The first command that fails turns it off for all requests, until a `ping` is
+ * Counts in `shared` while it answers. The first command that fails turns it off for all requests, until a write is
  * answered; so a frozen Redis holds up those few that had asked already, for the timeout of one command. Tokens that could
  * not be told are told when it is back: then the day's budget holds for them too. A command whose answer was late may have
  * been carried out, so tokens of such a request can count twice, never not at all.
@@ -49,7 +49,7 @@ export function createResilientLimiter(deps: ResilientDeps): ResilientLimiter {
   /** Tokens by key that `shared` does not know of. */
   const owed = new Map<string, number>();
   let healthy = true;
-  let probe: NodeJS.Timeout | undefined;
+  let next: NodeJS.Timeout | undefined;
   let closed = false;
 
   const failed = (operation: Operation, error: unknown) => {
@@ -61,12 +61,12 @@ export function createResilientLimiter(deps: ResilientDeps): ResilientLimiter {
   };
   const schedule = () => {
     if (closed) return;
-    probe = setTimeout(() => void look(), PROBE_MS);
-    probe.unref();
+    next = setTimeout(() => void look(), PROBE_MS);
+    next.unref();
   };
   const look = async () => {
     try {
-      await deps.ping();
+      await deps.probe();
     } catch {
       schedule();
       return;
@@ -128,7 +128,7 @@ export function createResilientLimiter(deps: ResilientDeps): ResilientLimiter {
     },
     close() {
       closed = true;
-      clearTimeout(probe);
+      clearTimeout(next);
       clearInterval(renewal);
     },
   };
