@@ -13,7 +13,7 @@ import { createRedisResponseIds } from './fleet/redis-response-ids.ts';
 import { createResponseIds, type LocalResponseIds, type ResponseIds } from './fleet/response-ids.ts';
 import { createStick } from './fleet/sticky.ts';
 import { createOptionReader } from './keys/access.ts';
-import { createKeyring } from './keys/keyring.ts';
+import { createKeyring, type Keyring } from './keys/keyring.ts';
 import { openKeyStore } from './keys/open.ts';
 import { openLimits } from './limits/open.ts';
 import { createBackendSeries } from './observe/backend-series.ts';
@@ -73,8 +73,12 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
   // So that the first commands find a connection. A Redis that is down fails them, and whoever sent them copes with it.
   await redis?.reached(CONNECT_MS).catch(() => {});
   const openKeyring = async () =>
-    await createKeyring(await openKeyStore(start.keys, redis), { logger, onFailure: () => metrics.keyFailures.inc() });
-  const keyring =
+    await createKeyring(await openKeyStore(start.keys, redis), {
+      logger,
+      onFailure: () => metrics.keyFailures.inc(),
+      onChange: () => inflight.stop('key_revoked', (key) => keyring?.holds(key) === false),
+    });
+  const keyring: Keyring | undefined =
     start.keys.store === 'off'
       ? undefined
       : await openKeyring().catch((error: unknown) => {

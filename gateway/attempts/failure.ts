@@ -56,5 +56,11 @@ export function failureAnswer(reason: FailureReason, cause?: unknown): GatewayEr
 /** What the client is told of a request that the gateway stops itself. */
 export function stopAnswer(reason: Exclude<StopReason, 'client_left'>): GatewayError {
   if (reason === 'total_timeout') return failureAnswer('total_timeout');
+  if (reason === 'key_revoked') {
+    return new GatewayError('invalid_api_key', {
+      message: 'the API key has been revoked',
+      headers: { 'www-authenticate': 'Bearer' },
+    });
+  }
   return new GatewayError('draining', { headers: { 'retry-after': '1', connection: 'close' } });
 }

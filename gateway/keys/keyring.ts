@@ -13,6 +13,8 @@ export interface Keyring {
   readonly size: number;
   /** The entry of the key that was presented; undefined: it is none, or was revoked. */
   find(presented: string): KeyEntry | undefined;
+  /** Whether a key that was found is still good. */
+  holds(key: KeyEntry): boolean;
   /** Looks at the store at once. Never rejects. */
   refresh(): Promise<void>;
   close(): void;
@@ -20,11 +22,11 @@ export interface Keyring {
 
 /**
  * Holds the keys in memory and follows the store. While the store cannot be read, or holds nonsense, the keys that were
- * read last stay good, and `onFailure` is told each time. Rejects when the first read fails.
+ * read last stay good, and `onFailure` is told each time; `onChange` when there are others than before. Rejects when the first read fails.
  */
 export async function createKeyring(
   store: KeyStore,
-  deps: { logger: Logger; onFailure: () => void; refreshMs?: number },
+  deps: { logger: Logger; onFailure: () => void; onChange?: (() => void) | undefined; refreshMs?: number },
 ): Promise<Keyring> {
   let mark: string | undefined;
   let byId: ReadonlyMap<string, KeyEntry> = new Map();
@@ -41,7 +43,9 @@ export async function createKeyring(
 
   const refresh = async () => {
     try {
+      const before = byId;
       await load();
+      if (byId !== before) deps.onChange?.();
       if (failing) deps.logger.info({ store: store.place }, 'API keys can be loaded again');
       failing = false;
     } catch (error) {
@@ -73,6 +77,7 @@ export async function createKeyring(
       const entry = id === undefined ? undefined : byId.get(id);
       return matches(presented, entry?.sha256 ?? NOBODY) ? entry : undefined;
     },
+    holds: ({ id, sha256 }) => byId.get(id)?.sha256 === sha256,
     refresh: once,
     close: () => clearInterval(timer),
   };

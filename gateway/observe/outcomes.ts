@@ -1,5 +1,5 @@
 /** Why the gateway itself stops a request. */
-export type StopReason = 'client_left' | 'draining' | 'total_timeout';
+export type StopReason = 'client_left' | 'draining' | 'key_revoked' | 'total_timeout';
 
 /** What became of a request; a metric label, as all the lists below are. */
 export type Outcome = 'ok' | 'client_error' | 'server_error' | 'client_abort' | 'broken';

@@ -1,8 +1,11 @@
+import type { KeyEntry } from '../keys/entry.ts';
 import type { StopReason } from '../observe/outcomes.ts';
 
 /** A request that can be stopped. */
 interface Stoppable {
   readonly stop: AbortController;
+  /** Whose it is; undefined while nobody is asked for a key. */
+  readonly key: KeyEntry | undefined;
 }
 
 /** The requests that run, and whether more may come. */
@@ -11,8 +14,8 @@ export interface Inflight {
   readonly draining: boolean;
   /** From now on nothing new is served. */
   drain(): void;
-  /** Stops all that run. */
-  stop(reason: StopReason): void;
+  /** Stops all that run, or those of some keys. */
+  stop(reason: StopReason, ofKey?: (key: KeyEntry) => boolean): void;
   /** Resolves once none runs. */
   idle(): Promise<void>;
   add(request: Stoppable): void;
@@ -33,8 +36,10 @@ export function createInflight(): Inflight {
     drain() {
       draining = true;
     },
-    stop(reason) {
-      for (const { stop } of running) stop.abort(reason);
+    stop(reason, ofKey) {
+      for (const { stop, key } of running) {
+        if (ofKey === undefined || (key !== undefined && ofKey(key))) stop.abort(reason);
+      }
     },
     idle() {
       return running.size === 0 ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve));

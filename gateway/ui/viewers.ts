@@ -52,6 +52,7 @@ export function createViewers(sources: () => readonly Source[], route: string) {
     };
     viewers.add(finish);
     response.once('close', finish);
+    record.stop.signal.addEventListener('abort', finish);
   };
 
   return {
