@@ -8,8 +8,8 @@ INSTALLED := node_modules/.package-lock.json
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(INSTALLED) ## start engine, policy service and gateway; Ctrl-C stops them
-	@$(NPM_RUN) start
+run: $(INSTALLED) ## start engine, policy service and gateway; Ctrl-C stops them; MODEL=english takes the larger model
+	@$(NPM_RUN) start$(if $(MODEL), -- --model '$(MODEL)')
 
 test: $(INSTALLED) ## every test; a real vLLM on CPU is among them, which needs 6 GB
 	@$(NPM_RUN) test

@@ -2,11 +2,11 @@
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { makeProgram } from '../model/task.ts';
 import { type Addresses, PARTS, partSpec } from './cluster.ts';
-import { runCommandLine } from './command-line.ts';
+import { namesOf, runCommandLine } from './command-line.ts';
 import { describeExit, type RunningProcess, startProcess, waitUntilReady } from './processes.ts';
 import { createProgress } from './progress.ts';
+import { RUN_MODEL_NAMES, RUN_MODELS, type RunModel, type RunModelName } from './run-models.ts';
 import { checkPorts, readSettings } from './run-settings.ts';
 import { StopSignal } from './stop-signal.ts';
 
@@ -19,6 +19,12 @@ await runCommandLine({
   about: `Starts engine, policy service and gateway, waits until all are ready and says how to use them.
 Ctrl-C stops all three; a second Ctrl-C ends them by force.`,
   options: {
+    model: {
+      type: 'string',
+      value: 'NAME',
+      default: 'crystal-mini' satisfies RunModelName,
+      help: `crystal-mini (default), or english: SmolLM2-135M, taught to reason in English; fetches 130 MB the first time`,
+    },
     config: {
       type: 'string',
       value: 'FILE',
@@ -27,24 +33,30 @@ Ctrl-C stops all three; a second Ctrl-C ends them by force.`,
   },
   notes:
     'Environment variables override the file: see `node_modules/.bin/node engine/main.ts --help`, and likewise gateway and policy-service.',
-  run: ({ config }) => runSystem(config),
+  run: ({ model, config }) => runSystem(namesOf('model', [model], RUN_MODEL_NAMES)[0]!, config),
 });
 process.exit();
 
-async function runSystem(config: string | undefined): Promise<void> {
+async function runSystem(name: RunModelName, config: string | undefined): Promise<void> {
   const stop = new StopSignal();
+  const model: RunModel = RUN_MODELS[name];
   const settings = await readSettings(config);
   await checkPorts(settings.listeners);
+  const env = await environmentOf(model, settings.env, stop.signal);
+  if (env === undefined) {
+    process.stdout.write('\nstopped; nothing was started\n');
+    return;
+  }
   const logFolder = mkdtempSync(join(tmpdir(), 'crystal-kv-'));
   const children: RunningProcess[] = [];
   try {
     for (const part of PARTS) {
       stop.signal.throwIfAborted();
-      const spec = partSpec(part, settings.addresses, { configFile: config, env: settings.env, logFolder });
+      const spec = partSpec(part, settings.addresses, { configFile: config, env, logFolder });
       children.push(await startProcess(spec));
     }
     await waitForAll(children, stop.signal);
-    process.stdout.write(welcome(settings.addresses, logFolder));
+    process.stdout.write(welcome(name, model, settings.addresses, logFolder));
     const died = await Promise.race([stop.requested, ...children.map((child) => child.exited.then(() => child))]);
     if (died !== undefined) throw await describeExit(died);
   } catch (error) {
@@ -56,6 +68,21 @@ async function runSystem(config: string | undefined): Promise<void> {
   process.stdout.write('\nstopping ...\n');
   await stopAll(children, stop);
   process.stdout.write('stopped\n');
+}
+
+/** Of the three programs; undefined: it was stopped while the model was fetched. */
+async function environmentOf(
+  model: RunModel,
+  env: NodeJS.ProcessEnv,
+  signal: AbortSignal,
+): Promise<NodeJS.ProcessEnv | undefined> {
+  try {
+    const folder = await model.folder(signal);
+    return folder === undefined ? env : { ...model.settings, ...env, CRYSTALKV_ENGINE_MODEL: folder };
+  } catch (error) {
+    if (signal.aborted) return undefined;
+    throw error;
+  }
 }
 
 async function waitForAll(children: readonly RunningProcess[], signal: AbortSignal): Promise<void> {
@@ -83,20 +110,23 @@ async function stopAll(children: readonly RunningProcess[], stop: StopSignal): P
   for (const child of [...children].reverse()) await child.stop(STOP_MS);
 }
 
-function welcome(addresses: Addresses, logFolder: string): string {
-  const { prompt } = makeProgram(1, 12);
-  const body = { model: 'crystal-mini', messages: [{ role: 'user', content: prompt }] };
+function welcome(name: string, model: RunModel, addresses: Addresses, logFolder: string): string {
+  const body = { model: name, messages: model.messages };
   const request = (fields: object) => `curl -N ${addresses.gatewayUrl}/v1/chat/completions \\
     -H 'content-type: application/json' \\
     -d '${JSON.stringify(fields)}'`;
+  const eviction = JSON.stringify({ profile: 'crystal', budget_tokens: model.budgetTokens }).replaceAll(
+    /([:,])/g,
+    '$1 ',
+  );
   return `
-The endpoint is ${addresses.gatewayUrl}/v1 (OpenAI API, model crystal-mini). Ask it to run a small program:
+The endpoint is ${addresses.gatewayUrl}/v1 (OpenAI API, model ${name}). Ask it to ${model.task}:
 
   ${request({ ...body, stream: true })}
 
 Watch it think, and what it forgets, at ${addresses.gatewayUrl}/ui
 
-To try eviction, add "crystal_kv": {"profile": "crystal", "budget_tokens": 96} to the body: at most 96 thinking tokens stay.
+To try eviction, add "crystal_kv": ${eviction} to the body: at most ${model.budgetTokens} thinking tokens stay.
 
   savings   ${addresses.policyMetricsUrl}/metrics (crystalkv_blocks_evicted_total, crystalkv_blocks_resident, ...)
   engine    ${addresses.engineUrl}/metrics

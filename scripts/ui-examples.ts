@@ -5,6 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { makeStory } from '../model/english/story.ts';
 import type { Form } from '../model/form.ts';
 import { makeProgram } from '../model/task.ts';
 
@@ -19,6 +20,16 @@ const PROGRAMS: readonly { title: string; lines: number; form: Form; seed: numbe
   { title: '24 lines, thinking aloud', lines: 24, form: 'verbose', seed: 5 },
   { title: '40 lines', lines: 40, form: 'plain', seed: 3 },
   { title: '40 lines, thinking aloud', lines: 40, form: 'verbose', seed: 7 },
+];
+
+const STORY_HELP =
+  'A story: each count follows from others. The model goes from person to person, and must find counts again that it wrote long ago.';
+
+/** People and seed of each story. */
+const STORIES: readonly { people: number; seed: number }[] = [
+  { people: 8, seed: 1 },
+  { people: 16, seed: 2 },
+  { people: 24, seed: 3 },
 ];
 
 /** For any other reasoning model. */
@@ -46,6 +57,14 @@ const text = `${JSON.stringify(
       examples: PROGRAMS.map(({ title, lines, form, seed }) => {
         const { messages, answer } = makeProgram(seed, lines, { form });
         return { title, messages, answer, help: HELP };
+      }),
+    },
+    {
+      model: 'english',
+      first: 0,
+      examples: STORIES.map(({ people, seed }) => {
+        const { messages, answer } = makeStory(seed, people);
+        return { title: `${people} people`, messages, answer, help: STORY_HELP };
       }),
     },
     {

@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { loadTokenizer } from '../../engine/http/tokenizer.ts';
 import { readModelConfig } from '../../engine/model/config.ts';
-import { englishFolder, englishPath } from '../../model/english/folder.ts';
+import { englishFolder } from '../../model/english/folder.ts';
 import { makeStory, THINK_END } from '../../model/english/story.ts';
+import { NEEDS_FOLDER, READY } from './english.ts';
 
 const ADAPTER = fileURLToPath(new URL('../../model/english/adapter.safetensors', import.meta.url));
-/** In CI everything is installed; elsewhere the package of 93 MB is not fetched for a test. */
-const READY = existsSync(englishPath()) || process.env['CI'] === 'true';
 
 interface Entry {
   dtype: string;
@@ -36,9 +35,7 @@ describe('the adapter of the English model', () => {
   });
 });
 
-describe('the folder of the English model', {
-  skip: READY ? false : 'not made yet: node model/english/make-folder.ts',
-}, () => {
+describe('the folder of the English model', NEEDS_FOLDER, () => {
   const folder = READY ? englishFolder() : '';
 
   it('is one that the embedded engine reads', () => {
