@@ -1,4 +1,4 @@
-import type { RequestListener, Server } from 'node:http';
+import type { RequestListener, Server, ServerOptions } from 'node:http';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -21,8 +21,9 @@ export function listen(
   host: string,
   port: number,
   tls?: { cert: Buffer; key: Buffer },
+  options: ServerOptions = {},
 ): Promise<Listening> {
-  const server = tls === undefined ? createServer(handler) : createTlsServer(tls, handler);
+  const server = tls === undefined ? createServer(options, handler) : createTlsServer({ ...options, ...tls }, handler);
   const scheme = tls === undefined ? 'http' : 'https';
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {

@@ -66,7 +66,12 @@ const options = z.strictObject({
         ),
       total_ms: whole(1_000, 86_400_000)
         .default(3_600_000)
-        .describe('Longest time for a whole request, retries included (1000 to 86400000)'),
+        .describe('Longest time for a whole request, retries included, and for its body to arrive (1000 to 86400000)'),
+      keep_alive_ms: whole(1_000, 86_400_000)
+        .default(65_000)
+        .describe(
+          "How long an idle connection of a client stays open; longer than the balancer's in front, which is 60 s in many and 600 s at Google (1000 to 86400000)",
+        ),
     })
     .prefault({})
     .meta(FIXED),

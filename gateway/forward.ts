@@ -96,19 +96,24 @@ async function sentFor(route: Route, exchange: Exchange, deps: ForwardDeps): Pro
 /** Undefined: the client left before the end of its body, or of what has to be known of it. */
 async function bodyOf(
   route: Route,
-  { request, record: { key } }: Exchange,
+  { request, response, record: { key } }: Exchange,
   { bodyLimit, bodyMemory, metrics, request: { fleet } }: ForwardDeps,
 ): Promise<HeldBody | Upload | null | undefined> {
   if (route.method === 'GET') return null;
+  /** Many clients ask before they send megabytes. */
+  const letCome = () => {
+    if (request.headers.expect !== undefined) response.writeContinue();
+  };
   if (route.body !== 'upload') {
-    return await readBody(request, bodyLimit, bodyMemory).catch((error: unknown) => {
+    return await readBody(request, bodyLimit, bodyMemory, letCome).catch((error: unknown) => {
       if (error instanceof GatewayError && error.code === 'bodies_full') metrics.shed.inc({ reason: 'body_bytes' });
       throw error;
     });
   }
   const looksAtModel = fleet.modelsDiffer || fleet.aliases.size > 0 || key?.models !== undefined;
-  if (!looksAtModel) return openUpload(request, bodyLimit);
   announcedLength(request, bodyLimit);
+  letCome();
+  if (!looksAtModel) return openUpload(request, bodyLimit);
   const head = await readUploadHead(request, (model) => fleet.resolve(model) !== model);
   return head === undefined ? undefined : openUpload(request, bodyLimit, head);
 }

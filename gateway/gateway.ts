@@ -4,6 +4,7 @@ import { logReload, takeOver } from '../common/reload.ts';
 import { within } from '../common/time.ts';
 import { type GatewayConfig, gatewaySchema } from './config.ts';
 import { answerClientErrors } from './response/client-errors.ts';
+import { allowHalfClosed } from './response/half-closed.ts';
 import { readTls, reloadTls, type TlsFiles } from './tls.ts';
 import { type GatewayDeps, type Parts, wire } from './wire.ts';
 
@@ -27,8 +28,9 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
-/** Longer than the 60 s after which common balancers give up an idle connection: they should close it, not we. */
-const KEEP_ALIVE_MS = 65_000;
+/** How often it is looked whether a request takes too long to come, and how long its head may take. */
+const CHECK_MS = 5_000;
+const HEAD_MS = 60_000;
 /** For requests that were cut at the deadline to get their last bytes out. */
 const FLUSH_MS = 1_000;
 
@@ -86,9 +88,17 @@ export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): 
 
 /** The listener of the API, and that of `/metrics` where it has a port of its own. Rejects with neither left open. */
 async function openListeners(parts: Parts, config: GatewayConfig, tls: TlsFiles | undefined) {
-  const { host, port, metrics_host, metrics_port } = config;
-  const main = await listen(parts.app, host, port, tls);
-  main.server.keepAliveTimeout = KEEP_ALIVE_MS;
+  const { host, port, metrics_host, metrics_port, timeouts } = config;
+  const { total_ms, keep_alive_ms } = timeouts;
+  const main = await listen(parts.app, host, port, tls, {
+    connectionsCheckingInterval: Math.min(CHECK_MS, total_ms),
+    headersTimeout: Math.min(HEAD_MS, total_ms),
+    requestTimeout: total_ms,
+    keepAliveTimeout: keep_alive_ms,
+  });
+  // Who may not send a body is told before it is sent.
+  main.server.on('checkContinue', parts.app);
+  allowHalfClosed(main.server);
   answerClientErrors(main.server);
   if (metrics_port === undefined) return { main, separate: undefined };
   try {

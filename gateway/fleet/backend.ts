@@ -1,6 +1,7 @@
 import { Pool } from 'undici';
 import { Breaker, type BreakerSettings, type Permit } from './breaker.ts';
 import { Health } from './health.ts';
+import type { ModelEntry } from './model-list.ts';
 import { PolicyPeer, type PolicyPeerOptions } from './policy-peer.ts';
 
 /** A server as the configuration or DNS names it. */
@@ -49,6 +50,8 @@ export class Backend {
   readonly health = new Health();
   /** The models that it said it serves; undefined: not known. Those of the spec go before. */
   learned: ReadonlySet<string> | undefined;
+  /** What it said of its models when it was last asked for them. */
+  listed: readonly ModelEntry[] | undefined;
   /** What its KV pool had left when it was last asked. */
   headroom: Headroom = { kind: 'unknown' };
   /** Requests sent and not ended. */

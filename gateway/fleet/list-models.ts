@@ -1,25 +1,36 @@
+import { within } from '../../common/time.ts';
 import { failureAnswer, stopAnswer } from '../attempts/failure.ts';
 import { upstreamHeaders } from '../headers.ts';
 import { isAllowed } from '../keys/access.ts';
 import type { Handler } from '../request/exchange.ts';
 import type { Inflight } from '../request/inflight.ts';
 import { sendJson } from '../response/send-json.ts';
+import type { Backend } from './backend.ts';
 import type { Fleet } from './fleet.ts';
 import { type ModelEntry, mergeModels, modelEntries } from './model-list.ts';
 import { type OwnAnswer, ownGet } from './own-request.ts';
 
 /** A backend that says nothing in this time is left out of the list. */
 const LIST_MS = 5_000;
+/** A backend that takes longer is in the list with what it said before, or is left out if another has answered. */
+const PATIENCE_MS = 500;
 
 export interface ListModelsDeps {
   fleet: Fleet;
   inflight: Inflight;
 }
 
+/** What a backend said now; undefined: nothing yet. */
+interface Asked {
+  readonly backend: Backend;
+  answer: OwnAnswer | undefined;
+  readonly done: Promise<void>;
+}
+
 /**
  * `/v1/models` of all backends as one list, of the models that the caller's key is for. A fleet of one without aliases
- * answers a key that is for all models itself, to the byte (`single`). When no backend gives a list, the answer of the
- * first that answered at all is passed on.
+ * answers a key that is for all models itself, to the byte (`single`). A backend that hangs holds up nobody for long. When
+ * no backend gives a list, the answer of the first that answered at all is passed on.
  */
 export function listModels(single: Handler, { fleet, inflight }: ListModelsDeps): Handler {
   return async function answerModels(exchange) {
@@ -31,20 +42,16 @@ export function listModels(single: Handler, { fleet, inflight }: ListModelsDeps)
     const keyed = record.key !== undefined;
     const headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
     const own = keyed || request.headers.authorization === undefined;
-    const answers = await Promise.all(
-      fleet.all.map((backend) =>
-        ownGet(backend, '/v1/models', LIST_MS, own ? [...headers, ...backend.credential()] : headers),
-      ),
-    );
-    if (response.destroyed) return;
-    const lists: ModelEntry[][] = [];
-    for (const answer of answers) {
-      const list = answer.kind === 'answered' && answer.status === 200 ? modelEntries(answer.body) : undefined;
-      if (list !== undefined) lists.push(list);
+    const asked = fleet.all.map((backend) => ask(backend, own ? [...headers, ...backend.credential()] : headers));
+    const all = Promise.all(asked.map(({ done }) => done));
+    await within(all, PATIENCE_MS);
+    if (listsOf(asked).length === 0) {
+      const first = Promise.any(asked.map((one) => one.done.then(() => listOf(one) ?? Promise.reject())));
+      await within(Promise.race([first.catch(() => all), all]), LIST_MS);
     }
-    const other = answers.find(
-      (answer): answer is Extract<OwnAnswer, { kind: 'answered' }> => answer.kind === 'answered',
-    );
+    if (response.destroyed) return;
+    const lists = listsOf(asked);
+    const other = asked.map(({ answer }) => answer).find((answer) => answer?.kind === 'answered');
     if (lists.length === 0 && other === undefined) throw failureAnswer('connect');
     if (lists.length === 0 && other !== undefined) {
       sendJson(exchange, other.status, other.body);
@@ -53,4 +60,24 @@ export function listModels(single: Handler, { fleet, inflight }: ListModelsDeps)
     const list = mergeModels(lists, fleet.aliases, (model) => isAllowed(record.key, model));
     sendJson(exchange, 200, JSON.stringify(list));
   };
+}
+
+function ask(backend: Backend, headers: string[]): Asked {
+  const asked = { backend, answer: undefined as OwnAnswer | undefined };
+  const done = ownGet(backend, '/v1/models', LIST_MS, headers).then((answer) => {
+    asked.answer = answer;
+  });
+  return Object.assign(asked, { done });
+}
+
+function listsOf(asked: readonly Asked[]): (readonly ModelEntry[])[] {
+  return asked.map(listOf).filter((list) => list !== undefined);
+}
+
+/** What a backend says; of one that has said nothing yet, what it said before. */
+function listOf({ backend, answer }: Asked): readonly ModelEntry[] | undefined {
+  if (answer === undefined) return backend.listed;
+  const list = answer.kind === 'answered' && answer.status === 200 ? modelEntries(answer.body) : undefined;
+  if (list !== undefined) backend.listed = list;
+  return list;
 }

@@ -1,7 +1,7 @@
 import type { Backend } from './backend.ts';
 import { readHeadroom } from './headroom.ts';
 import type { HealthSettings } from './health.ts';
-import { modelIds } from './model-list.ts';
+import { modelEntries } from './model-list.ts';
 import { ownGet } from './own-request.ts';
 import { type Repeated, repeat } from './repeat.ts';
 
@@ -35,7 +35,9 @@ export function watch(backend: Backend, settings: () => MonitorSettings, onChang
       const answer = await ownGet(backend, '/v1/models', MODELS_TIMEOUT_MS);
       // What it served before still holds while it cannot be asked.
       if (answer.kind === 'failed' || answer.status >= 500) return;
-      const ids = answer.status === 200 ? modelIds(answer.body) : undefined;
+      const entries = answer.status === 200 ? modelEntries(answer.body) : undefined;
+      const ids = entries?.map(({ id }) => id);
+      backend.listed = entries;
       const changed = (ids?.join('\n') ?? '') !== [...(backend.learned ?? [])].join('\n');
       if (!changed) return;
       backend.learned = ids === undefined ? undefined : new Set(ids);

@@ -16,15 +16,17 @@ const EMPTY = Buffer.alloc(0);
 /**
  * The whole body as it came; undefined when the client left before its end. Throws `body_too_large` as soon as the
  * length is known to be above `limit` bytes, announced or not, and `bodies_full` when `memory` has no room for it, which
- * counts what has come and not what was announced.
+ * counts what has come and not what was announced. `onWanted` is called when nothing speaks against it.
  */
 export async function readBody(
   request: IncomingMessage,
   limit: number,
   memory: BodyMemory,
+  onWanted: () => void = () => {},
 ): Promise<HeldBody | undefined> {
   announcedLength(request, limit);
   if (!memory.hasRoom(Number(request.headers['content-length'] ?? 0))) throw noRoom(request);
+  onWanted();
   return await new Promise((resolve, reject) => {
     const announced = request.headers['content-length'];
     const gathered = new Gathering(announced === undefined ? limit : Number(announced));

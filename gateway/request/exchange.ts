@@ -4,6 +4,7 @@ import type { StopReason } from '../observe/outcomes.ts';
 import { createRecord, type RequestRecord } from '../observe/record.ts';
 import { createReport, type ReportDeps } from '../observe/report.ts';
 import type { Tracing } from '../observe/tracing.ts';
+import { tellLeavers } from '../response/half-closed.ts';
 import type { Inflight } from './inflight.ts';
 
 /** A request with its response, as Node gives them, and what is known of it. What Express adds is not there. */
@@ -60,6 +61,7 @@ export function createExchanges(deps: ExchangeDeps): OpenExchange {
   return function openExchange(request, response, path) {
     const record = createRecord(request, tracing);
     inflight.add(record);
+    tellLeavers(request, response);
     response.once('close', () => {
       if (!response.writableFinished && !record.broken && !record.stop.signal.aborted) {
         metrics.clientAborts.inc({ stage: record.stage });

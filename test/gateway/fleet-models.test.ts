@@ -3,7 +3,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { until } from '../support/until.ts';
 import { fleet, modelsKnown, named, whoAnswers } from './fleet-harness.ts';
 import { chat, type ErrorAnswer, metricReaches, post, setup } from './harness.ts';
-import { createUpstream, json, rawClient } from './upstream.ts';
+import { createUpstream, hang, json, rawClient } from './upstream.ts';
 
 const LEARN = { models: { interval_ms: 500 } };
 
@@ -81,6 +81,33 @@ describe('models of a fleet', () => {
     assert.equal((await post(gateway, '/tokenize', 'not json')).status, 200);
     const one = await fetch(`${gateway.url}/v1/models/large`);
     assert.deepEqual(await one.json(), { name: 'b' });
+  });
+});
+
+describe('the list of models of a fleet with a backend that hangs', () => {
+  it('has what the others say, and what that one said before', async (t) => {
+    const { gateway, upstreams } = await fleet(t, [named('a'), named('b')], LEARN);
+    upstreams[0]!.models = ['small'];
+    upstreams[1]!.models = ['large'];
+    await modelsKnown(gateway);
+    upstreams[1]!.script = hang;
+    // Answers to clients, which are not recorded as the gateway's own questions.
+    upstreams[0]!.script = json('{"object":"list","data":[{"id":"small"}]}');
+    const since = performance.now();
+    const list = (await (await fetch(`${gateway.url}/v1/models`)).json()) as { data: { id: string }[] };
+    assert.deepEqual(list.data.map(({ id }) => id).sort(), ['large', 'small']);
+    assert.ok(performance.now() - since < 4_000, 'it waited for the backend that hangs');
+  });
+
+  it('is answered from what is known when all of them hang', async (t) => {
+    const { gateway, upstreams } = await fleet(t, [named('a'), named('b')], LEARN);
+    for (const upstream of upstreams) upstream.models = ['m'];
+    await modelsKnown(gateway);
+    for (const upstream of upstreams) upstream.script = hang;
+    const since = performance.now();
+    const list = (await (await fetch(`${gateway.url}/v1/models`)).json()) as { data: { id: string }[] };
+    assert.deepEqual(list.data, [{ id: 'm', object: 'model' }]);
+    assert.ok(performance.now() - since < 4_000, 'it waited for backends that hang');
   });
 });
 
