@@ -8,6 +8,10 @@ import { markFirstByte } from './ending.ts';
 import type { ProxiedRequest } from './proxied-request.ts';
 import { type RelayEnd, relay } from './relay.ts';
 import { type RetryReason, statusReason } from './retry.ts';
+import { createErrorWatch, type ErrorWatch, isServersFault } from './told-error.ts';
+
+/** Statuses by which a server says what is wrong with a request, or that it is busy. */
+const OF_THE_REQUEST: ReadonlySet<number> = new Set([400, 408, 409, 413, 415, 422, 429]);
 
 export interface AttemptDeps {
   admission: Admission;
@@ -30,6 +34,7 @@ export function createAttempt({ admission, metrics, responseIds }: AttemptDeps):
     const { breaker, url } = backend;
     let judged = false;
     let tap: ((chunk: Buffer) => void) | undefined;
+    let watch: ErrorWatch | undefined;
     record.backend = url;
     if (record.receivedAt !== undefined) {
       metrics.addedSeconds.observe((performance.now() - record.receivedAt) / 1000);
@@ -51,23 +56,38 @@ export function createAttempt({ admission, metrics, responseIds }: AttemptDeps):
           const reason = statusReason(status);
           return reason !== undefined && mayRepeat(sent) && worthRetry(reason);
         },
-        onStatus(status) {
-          judge(!isFailure(status));
+        onStatus(status, head) {
+          // A stream may begin with an error: its first event tells.
+          if (status === 200 && head.eventStream) watch = createErrorWatch();
+          else judge(!isFailure(status));
+          if (isRefusal(status) && sent.costs) backend.refused();
           if (route.sticky === 'makes' && status === 200) {
             tap = idReader((id) => responseIds.remember(id, { backend: url, key: record.key?.id }));
           }
         },
-        onData: (chunk) => tap?.(chunk),
+        onData(chunk) {
+          tap?.(chunk);
+          if (watch === undefined) return;
+          watch.see(chunk);
+          if (!judged && watch.first !== 'open') judge(watch.told === undefined || !isServersFault(watch.told));
+        },
         onFirstByte: () => markFirstByte(request, metrics),
       });
       const broke = end.kind === 'broken' || end.kind === 'failed';
       if (broke && !(end.error instanceof GatewayError)) judge(false);
+      else if (watch?.first === 'open') judge(true);
+      record.toldError = watch?.told;
       return end;
     } finally {
       if (!judged) breaker.forget(permit);
       admission.leave(backend);
     }
   };
+}
+
+/** The body is not why: with another credential, or at another server, the request may be good. */
+function isRefusal(status: number): boolean {
+  return status >= 300 && status < 500 && !OF_THE_REQUEST.has(status);
 }
 
 /** A status that says that the backend is in trouble, not the request. 501: it does not know the path. */

@@ -8,7 +8,7 @@ export const retriesSchema = z
     max: whole(0, 10)
       .default(2)
       .describe(
-        'Most retries of one request, before the first byte of its response, after a lost connection or a 408, 429, 502, 503 or 504 (0 to 10)',
+        'Most retries of one request, before the first byte of its response: after a connection that could not be made, a 408, 429, 502, 503 or 504, and once, on the same backend, after an idle connection that was closed (0 to 10)',
       ),
     same_backend: z
       .enum(SAME_BACKEND)

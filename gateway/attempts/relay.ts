@@ -34,7 +34,7 @@ export interface RelayOptions {
   /** Whether an answer with this status is to be kept back. */
   hold(status: number): boolean;
   /** The backend has begun to answer. */
-  onStatus(status: number): void;
+  onStatus(status: number, head: ResponseHead): void;
   /** A piece of the answer as it passes. */
   onData(chunk: Buffer): void;
   /** The first byte for the client has come. */
@@ -93,8 +93,8 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
       },
       onResponseStart(next, status) {
         if (status < 200) return;
-        options.onStatus(status);
         const head = responseHead((next.rawHeaders ?? []) as readonly (Buffer | string)[]);
+        options.onStatus(status, head);
         if (options.hold(status)) held = { status, head, chunks: [], length: 0 };
         else start(status, head);
       },

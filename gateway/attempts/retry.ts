@@ -43,6 +43,8 @@ export interface FailedAttempt {
   reason: RetryReason;
   /** Attempts made so far, this one included. */
   attempts: number;
+  /** The server had closed an idle connection. */
+  stale?: boolean;
   /** A backend that was not tried can be. */
   another: boolean;
   /** Milliseconds until the first of the tried backends wants to be asked again. */
@@ -65,10 +67,11 @@ export function mayRetry(
 
 /**
  * Another backend is asked at once, the same one after a pause, which is its `Retry-After` where that is longer.
- * A retry is taken from the budget.
+ * A retry is taken from the budget; that after an idle connection which was closed is the first try, and waits for nothing.
  */
 export function planRetry(failed: FailedAttempt, settings: RetrySettings, budget: RetryBudget): RetryPlan {
   if (!mayRetry(failed, settings)) return { kind: 'give_up' };
+  if (failed.stale) return { kind: 'retry', waitMs: 0 };
   const backoff = { firstMs: settings.backoff_ms, maxMs: settings.backoff_max_ms };
   const waitMs = failed.another ? 0 : Math.max(failed.restMs, jittered(backoffMs(failed.attempts, backoff)));
   if (failed.restMs > settings.retry_after_max_ms && !failed.another) return { kind: 'give_up', denied: 'retry_after' };

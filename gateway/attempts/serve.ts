@@ -4,6 +4,7 @@ import { GatewayError } from '../errors.ts';
 import type { Backend } from '../fleet/backend.ts';
 import type { Demand, Fleet } from '../fleet/fleet.ts';
 import type { ResponseIds } from '../fleet/response-ids.ts';
+import { wasReused } from '../fleet/reused.ts';
 import type { Metrics } from '../observe/metrics.ts';
 import { HeldBody } from '../request/held-body.ts';
 import { mayRepeat, type UpstreamRequest } from '../request/upstream-request.ts';
@@ -23,6 +24,14 @@ export interface ServeDeps {
   budget: RetryBudget;
   retries: () => RetrySettings;
   responseIds: ResponseIds;
+}
+
+/** A server closes an idle connection just when a request is sent on it, or a moment before. */
+const STALE_MS = 1_000;
+
+/** Whether a connection was lost that had served other requests, and too soon for this one to have done much. */
+function isStale(end: RelayEnd, sentAt: number): boolean {
+  return end.kind === 'failed' && wasReused(end.error) && performance.now() - sentAt < STALE_MS;
 }
 
 /**
@@ -60,6 +69,7 @@ export function createServe(deps: ServeDeps): Serve {
       }
       const { backend } = slot;
       tried.push(backend);
+      const sentAt = performance.now();
       const end = await attempt(slot, request, worthRetry);
       if (end.kind !== 'failed' && end.kind !== 'held') {
         finish(end, backend, request, metrics);
@@ -67,7 +77,11 @@ export function createServe(deps: ServeDeps): Serve {
       }
       if (end.kind === 'held') best = { answer: end.answer, backend };
       const { reason, error } = judge(end, backend, sent);
-      const next = reason === undefined ? 'none' : await again(reason, backend, demand, request);
+      // What lost its connection may have begun: the next server must not get what may have ended this one.
+      const isLast = demand.again !== undefined;
+      if (reason === 'reset' && sent.method !== 'GET') demand.again = backend;
+      const mayFollow = reason !== undefined && !isLast && (demand.again === undefined || isStale(end, sentAt));
+      const next = mayFollow ? await again(reason, backend, demand, request) : 'none';
       if (next === 'elapsed') continue;
       if (next === 'stopped') finish({ kind: 'stopped' }, backend, request, metrics);
       else if (best !== undefined) passOn(best.answer, best.backend, request, metrics);
@@ -114,9 +128,10 @@ export function createServe(deps: ServeDeps): Serve {
   /** Waits for the time of the next attempt; `none` when there is to be none. */
   async function again(reason: RetryReason, backend: Backend, demand: Demand, { record, deadline }: ProxiedRequest) {
     const now = performance.now();
-    const another = fleet.hasAnother(demand);
+    const another = demand.again === undefined && fleet.hasAnother(demand);
     const plan = planRetry(
       {
+        stale: demand.again !== undefined,
         reason,
         attempts: demand.tried.length,
         another,

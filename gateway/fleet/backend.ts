@@ -1,8 +1,9 @@
-import { Pool } from 'undici';
+import { buildConnector, Pool } from 'undici';
 import { Breaker, type BreakerSettings, type Permit } from './breaker.ts';
 import { Health } from './health.ts';
 import type { ModelEntry } from './model-list.ts';
 import { PolicyPeer, type PolicyPeerOptions } from './policy-peer.ts';
+import { noteReuse } from './reused.ts';
 
 /** A server as the configuration or DNS names it. */
 export interface BackendSpec {
@@ -31,6 +32,9 @@ export interface ConnectionTimes {
   idle_ms: number;
 }
 
+/** A refusal counts half after so many milliseconds. */
+const REFUSAL_HALF_LIFE_MS = 5_000;
+
 export interface BackendDeps {
   times: ConnectionTimes;
   breaker: () => BreakerSettings;
@@ -58,6 +62,7 @@ export class Backend {
   outstanding = 0;
   /** It asked for a pause (`Retry-After`): not before this time, in `performance.now()`, while another can be asked. */
   restsUntil = 0;
+  #refusals = { count: 0, at: 0 };
   readonly #policy: Omit<PolicyPeerOptions, 'address'>;
   #spec: BackendSpec;
   #configured: ReadonlySet<string> | undefined;
@@ -77,10 +82,15 @@ export class Backend {
       // The version of the protocol in which a pause on one request does not hold up another.
       allowH2: false,
       pipelining: 1,
-      connectTimeout: deps.times.connect_ms,
       headersTimeout: deps.times.first_byte_ms,
       bodyTimeout: deps.times.idle_ms,
-      ...(spec.servername !== undefined && { connect: { servername: spec.servername } }),
+      connect: noteReuse(
+        buildConnector({
+          allowH2: false,
+          timeout: deps.times.connect_ms,
+          ...(spec.servername !== undefined && { servername: spec.servername }),
+        }),
+      ),
     });
   }
 
@@ -120,6 +130,24 @@ export class Backend {
   credential(): string[] {
     const { apiKey } = this.#spec;
     return apiKey === undefined ? [] : ['authorization', `Bearer ${apiKey}`];
+  }
+
+  /**
+   * What the balancing rules compare: its outstanding requests, and those that it refused lately as if they ran still. A
+   * server that refuses at once is never busy, and would get all that others should have.
+   */
+  get load(): number {
+    return this.outstanding + this.#lateRefusals();
+  }
+
+  /** It refused a request for a reason that may be its own: a credential, a path or a model that it does not know. */
+  refused(): void {
+    this.#refusals = { count: this.#lateRefusals() + 1, at: performance.now() };
+  }
+
+  #lateRefusals(): number {
+    const { count, at } = this.#refusals;
+    return count === 0 ? 0 : count * 2 ** ((at - performance.now()) / REFUSAL_HALF_LIFE_MS);
   }
 
   begin(): Permit {

@@ -31,7 +31,7 @@ const ALWAYS_TAKEN = 4;
 const STALE_INTERVALS = 5;
 const STALE_MS = 10_000;
 
-const leastOutstanding: Rule = (candidates, { turn }) => least(candidates, turn, ({ outstanding }) => outstanding);
+const leastOutstanding: Rule = (candidates, { turn }) => least(candidates, turn, ({ load }) => load);
 
 const RULES = {
   least_outstanding: leastOutstanding,
@@ -50,7 +50,7 @@ const RULES = {
     let best: Backend | undefined;
     let bestScore = -1;
     for (const candidate of candidates) {
-      if (candidate.outstanding >= bound) continue;
+      if (candidate.load >= bound) continue;
       const score = mix(prefixHash ^ candidate.hash);
       if (score > bestScore) [best, bestScore] = [candidate, score];
     }
@@ -68,7 +68,7 @@ const RULES = {
       const { freeShare, waiting } = headroom;
       return freeShare >= room_share && waiting === 0 ? 0 : 1 + Math.round((1 - freeShare) / USAGE_STEP);
     };
-    return least(candidates, turn, (backend) => usage(backend) * 1e6 + backend.outstanding);
+    return least(candidates, turn, (backend) => usage(backend) * 1e6 + backend.load);
   },
 } as const satisfies Record<string, Rule>;
 

@@ -17,6 +17,8 @@ export interface Demand {
   prefixHash?: number | undefined;
   /** The URL of the only backend that can serve it. */
   only?: string | undefined;
+  /** The one that it goes to once more: its connection was lost, and whether it began is not known. */
+  again?: Backend | undefined;
   /** The backends that it was tried on; they come last. */
   tried: readonly Backend[];
   /** It costs a backend next to nothing, and is sent however busy that is. */
@@ -142,7 +144,11 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
   });
 
   /** Those that may be asked at all. */
-  const candidates = ({ model, only }: Demand): readonly Backend[] => {
+  const candidates = ({ model, only, again }: Demand): readonly Backend[] => {
+    if (again !== undefined) {
+      if (all.includes(again)) return [again];
+      throw new GatewayError('upstream_broken');
+    }
     if (only !== undefined) {
       const found = all.filter(({ url }) => url === only);
       if (found.length === 0) throw new GatewayError('response_not_found');
@@ -180,7 +186,8 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
       const { rule, prefix_bytes } = settings.balance;
       return rule === 'prefix_affinity' && all.length > 1 ? prefix_bytes : undefined;
     },
-    poolOf({ only, model }) {
+    poolOf({ only, model, again }) {
+      if (again !== undefined) return `backend ${again.url}`;
       if (only !== undefined) return `backend ${only}`;
       return model !== undefined && routing.knows(model) ? `model ${model}` : 'any';
     },

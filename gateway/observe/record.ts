@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import type { ToldError } from '../attempts/told-error.ts';
 import type { KeyEntry } from '../keys/entry.ts';
 import { requestId } from './ids.ts';
 import { type AbortStage, OTHER_ROUTE } from './outcomes.ts';
@@ -21,6 +22,8 @@ export interface RequestRecord {
   backend: string | undefined;
   stage: AbortStage;
   broken: boolean;
+  /** Its stream told an error as an event. */
+  toldError: ToldError | undefined;
   startedAt: number;
   /** When its body was there, and it began to be worked on; undefined before, and once a backend was asked. */
   receivedAt: number | undefined;
@@ -46,6 +49,7 @@ export function createRecord(request: IncomingMessage, tracing: Tracing | undefi
     backend: undefined,
     stage: 'upload',
     broken: false,
+    toldError: undefined,
     startedAt: performance.now(),
     receivedAt: undefined,
     firstByteAt: undefined,

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Logger } from '../../common/logger.ts';
+import { isServersFault } from '../attempts/told-error.ts';
 import type { ModelNames } from '../usage/model-names.ts';
 import type { BackendSeries } from './backend-series.ts';
 import type { Metrics } from './metrics.ts';
@@ -26,7 +27,7 @@ export function createReport({ metrics, series, names, logger }: ReportDeps) {
     metrics.requests.inc({ route, status: String(status), outcome });
     metrics.requestSeconds.observe({ route }, ms / 1000);
     if (backend !== undefined) series.ended(backend, names.label(record.model), outcome, ms / 1000);
-    const failed = record.broken || status >= 500;
+    const failed = record.broken || outcome === 'server_error';
     record.span?.end({ ...record, status, outcome, failed });
     logger.info(
       {
@@ -46,9 +47,13 @@ export function createReport({ metrics, series, names, logger }: ReportDeps) {
   };
 }
 
-function outcomeOf({ stop, broken }: RequestRecord, status: number): Outcome {
+function outcomeOf({ stop, broken, toldError }: RequestRecord, status: number): Outcome {
   if (stop.signal.reason === 'client_left') return 'client_abort';
   if (broken) return 'broken';
+  if (toldError !== undefined) {
+    if (!isServersFault(toldError)) return 'client_error';
+    return toldError.first ? 'server_error' : 'broken';
+  }
   if (status < 400) return 'ok';
   return status < 500 ? 'client_error' : 'server_error';
 }

@@ -60,7 +60,8 @@ export function createMetering({ fleet, names, metrics, usage, compat, limits, k
         shaper: needed ? createShaper({ form: route.form, meter, shows: sent.usageShown, alias, report }) : undefined,
         end() {
           if (meter === undefined) return;
-          meter.close(record.stop.signal.aborted && record.firstByteAt === undefined && record.backend !== undefined);
+          if (record.toldError?.first !== true)
+            meter.close(record.stop.signal.aborted && record.firstByteAt === undefined && record.backend !== undefined);
           metrics.usage.inc({ source: meter.source });
           const key = record.key?.name ?? NO_KEY;
           const model = names.label(record.model);

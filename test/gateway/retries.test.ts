@@ -51,14 +51,54 @@ describe('retries before the first byte', () => {
     });
   }
 
-  it('a lost connection is tried again on the only backend', async (t) => {
-    const { gateway, upstream } = await setup(t, inTurn(drop, drop, named('ok')), { retries: FAST });
+  it('an idle connection that the backend has closed is replaced, once, and takes nothing of the budget', async (t) => {
+    const retries = { ...FAST, budget_min: 0, budget_share: 0 };
+    const script = inTurn(named('first'), drop, named('ok'));
+    const { gateway, upstream } = await setup(t, script, { retries, ...NO_CHECKS });
+    assert.equal(await whoAnswers(gateway, {}), 'first');
     assert.equal(await whoAnswers(gateway, {}), 'ok');
     assert.equal(upstream.received.length, 3);
-    const retries = `crystalkv_gateway_retries_total{backend="${upstream.url}",reason="reset"}`;
-    assert.equal(await metric(gateway, retries), 2);
+    const series = `crystalkv_gateway_retries_total{backend="${upstream.url}",reason="reset"}`;
+    assert.equal(await metric(gateway, series), 1);
     assert.equal(await metric(gateway, `crystalkv_gateway_failovers_total{backend="${upstream.url}"}`), 0);
+    const twice = await setup(t, inTurn(named('first'), drop, drop), { retries, ...NO_CHECKS });
+    assert.equal(await whoAnswers(twice.gateway, {}), 'first');
+    assert.equal((await chat(twice.gateway)).status, 502);
+    assert.equal(twice.upstream.received.length, 3);
   });
+
+  it('a connection that was made for the request is not', async (t) => {
+    const { gateway, counts } = await fleet(t, [drop, drop], { ...ALWAYS, ...NO_CHECKS });
+    assert.equal((await chat(gateway)).status, 502);
+    assert.equal(counts()[0]! + counts()[1]!, 1);
+  });
+
+  it('a question that changes nothing is asked elsewhere', async (t) => {
+    const { gateway } = await fleet(t, [drop, named('b')], NO_CHECKS);
+    for (let i = 0; i < 4; i++) assert.equal((await fetch(`${gateway.url}/version`)).status, 200);
+  });
+
+  for (const warm of [false, true]) {
+    it(`a request that ends its server is sent to no other (${warm ? 'used' : 'new'} connection)`, async (t) => {
+      const { gateway, upstreams, counts } = await fleet(t, [named('a'), named('b'), named('c')], NO_CHECKS);
+      if (warm) for (let i = 0; i < 3; i++) await whoAnswers(gateway, {});
+      const before = counts().reduce((sum, count) => sum + count, 0);
+      for (const upstream of upstreams) {
+        upstream.script = ({ response }) => {
+          void upstream.close();
+          response.destroy();
+        };
+      }
+      assert.equal((await chat(gateway)).status, 502);
+      assert.equal(
+        counts().reduce((sum, count) => sum + count, 0),
+        before + 1,
+      );
+      // Those that were not asked serve on, and nobody sees that one is gone.
+      for (const upstream of upstreams) if (upstream.received.length === before / 3) upstream.script = named('lives');
+      for (let i = 0; i < 4; i++) assert.equal(await whoAnswers(gateway, {}), 'lives');
+    });
+  }
 
   it('an error status of the only backend passes at once, unless asked otherwise', async (t) => {
     const { gateway, upstream } = await setup(t, inTurn(json('{"n":1}', 503), named('ok')));

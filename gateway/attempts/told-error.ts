@@ -1,0 +1,60 @@
+/** An error that a stream told as an event. */
+export interface ToldError {
+  /** As far as it says one. */
+  status: number | undefined;
+  /** Nothing came before it. */
+  first: boolean;
+}
+
+/** What the first event of a stream is; `open`: it has not come. */
+type First = 'open' | 'good' | 'error';
+
+/** Looks for errors in a stream as it passes, in the forms of the four APIs. */
+export interface ErrorWatch {
+  readonly first: First;
+  readonly told: ToldError | undefined;
+  see(chunk: Buffer): void;
+}
+
+const NEEDLES = ['error', 'response.failed'].map((needle) => Buffer.from(needle));
+const EVENT = /(?:^|[\r\n])(?:data: ?\{\s*"error"\s*:|event: ?(?:error|response\.failed)[\r\n])/;
+const DATA = /(?:^|[\r\n])data:[^\r\n]*[\r\n]/;
+const STATUS = /"code"\s*:\s*"?(\d{3})\b/;
+const MAX_BYTES = 4 * 1024;
+
+export function createErrorWatch(): ErrorWatch {
+  let beginning = '';
+  let first: First = 'open';
+  let told: ToldError | undefined;
+  const tell = (text: string, isFirst: boolean) => {
+    const status = STATUS.exec(text)?.[1];
+    told = { status: status === undefined ? undefined : Number(status), first: isFirst };
+  };
+  return {
+    get first() {
+      return first;
+    },
+    get told() {
+      return told;
+    },
+    see(chunk) {
+      if (first === 'open') {
+        beginning += chunk.toString('latin1', 0, MAX_BYTES);
+        if (!DATA.test(beginning) && beginning.length < MAX_BYTES) return;
+        first = EVENT.test(beginning) ? 'error' : 'good';
+        if (first === 'error') tell(beginning, true);
+        beginning = '';
+        return;
+      }
+      if (told !== undefined || !NEEDLES.some((needle) => chunk.includes(needle))) return;
+      const text = chunk.toString('latin1');
+      const at = text.search(EVENT);
+      if (at !== -1) tell(text.slice(at, at + MAX_BYTES), false);
+    },
+  };
+}
+
+/** Whether it says that the server failed, not the request. */
+export function isServersFault({ status }: ToldError): boolean {
+  return status === undefined || status < 400 || status >= 500;
+}
