@@ -1,4 +1,5 @@
 import { type OpenAiErrorBody, openAiError } from '../common/openai-error.ts';
+import type { StreamForm } from './routes.ts';
 
 interface Row {
   status: number;
@@ -46,6 +47,27 @@ const TABLE = {
 
 export type ErrorCode = keyof typeof TABLE;
 
+/** The error body of Anthropic's API, which vLLM sends there too. */
+export interface AnthropicErrorBody {
+  type: 'error';
+  error: { type: string; message: string };
+}
+
+/** By status; all others are `api_error`. */
+const ANTHROPIC_TYPES: Readonly<Record<number, string>> = {
+  400: 'invalid_request_error',
+  401: 'authentication_error',
+  403: 'permission_error',
+  404: 'not_found_error',
+  405: 'invalid_request_error',
+  408: 'timeout_error',
+  413: 'request_too_large',
+  415: 'invalid_request_error',
+  429: 'rate_limit_error',
+  503: 'overloaded_error',
+  504: 'timeout_error',
+};
+
 /** Every status of an error of the gateway's own, with the messages of its rows. */
 export function errorStatuses(): Map<number, string[]> {
   const statuses = new Map<number, string[]>();
@@ -90,6 +112,15 @@ export class GatewayError extends Error {
     // What Express throws for an escape such as %zz in the path.
     if (thrown instanceof URIError) return new GatewayError('malformed_url', { cause: thrown });
     return new GatewayError('internal', { cause: thrown });
+  }
+
+  /** As the API has it: that of messages is Anthropic's, and its clients know no other. */
+  bodyFor(form: StreamForm): OpenAiErrorBody | AnthropicErrorBody {
+    return form === 'messages' ? { type: 'error', error: this.anthropic() } : this.body();
+  }
+
+  anthropic(): AnthropicErrorBody['error'] {
+    return { type: ANTHROPIC_TYPES[this.status] ?? 'api_error', message: this.message };
   }
 
   body(): OpenAiErrorBody {

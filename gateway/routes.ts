@@ -49,6 +49,11 @@ export const ROUTES: readonly Route[] = [
   { method: 'POST', path: '/ping', body: 'raw', form: 'chat' },
 ];
 
+/** How errors look at a path, known or not. */
+export function formOf(path: string): StreamForm {
+  return path === '/v1/messages' || path.startsWith('/v1/messages/') ? 'messages' : 'chat';
+}
+
 /** The value of an `Allow` header. */
 export function allowed(path: string): string {
   const methods = ROUTES.filter((route) => route.path === path).map(({ method }) => method);

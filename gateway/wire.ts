@@ -17,6 +17,7 @@ import { createKeyring, type Keyring } from './keys/keyring.ts';
 import { openKeyStore } from './keys/open.ts';
 import { openLimits } from './limits/open.ts';
 import { createBackendSeries } from './observe/backend-series.ts';
+import { createGenAiMetrics } from './observe/gen-ai.ts';
 import { createMetrics, exposeState } from './observe/metrics.ts';
 import type { Tracing } from './observe/tracing.ts';
 import { openApiDocument } from './openapi/document.ts';
@@ -67,6 +68,7 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
   const registry = new Registry();
   const metrics = createMetrics(registry);
   const series = createBackendSeries(metrics);
+  const genAi = createGenAiMetrics(registry);
   const inflight = createInflight();
 
   const redis = openRedis(start.redis);
@@ -129,7 +131,7 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
   const metricsListener = metricsHandler(deps.metricsOf?.(registry) ?? registry);
 
   const app = createApp({
-    ...{ fleet, inflight, keyring, limits, metering, metrics, series, names, shedder, logger, tracing, ui },
+    ...{ fleet, inflight, keyring, limits, metering, metrics, series, genAi, names, shedder, logger, tracing, ui },
     openApi: () => named.openApi,
     serve: createServe({
       ...{ fleet, admission, metrics, responseIds },

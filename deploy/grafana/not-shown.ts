@@ -1,5 +1,6 @@
 const NODE = 'for a closer look at a Node process; CPU, memory and event-loop delay are shown';
 const SINCE_START = 'covers the whole life of the process; panels show the same over a time window, from the counters';
+const GEN_AI = "for tools that go by OpenTelemetry's names; panels show the gateway's own, which say more";
 const WORKERS = 'only with several workers; a worker that ends is in the log too';
 
 /** Metrics that no panel and no rule reads, and why they are exported all the same. */
@@ -11,6 +12,9 @@ export const NOT_SHOWN: Readonly<Record<string, string>> = {
     'only with the balancing rule kv_headroom; KV savings shows the pools themselves',
   crystalkv_gateway_body_bytes: 'requests that find no room are turned away, and those are shown',
   crystalkv_log_lines_dropped_total: 'the log says it too, as soon as it can be written again',
+  gen_ai_client_token_usage: GEN_AI,
+  gen_ai_server_request_duration_seconds: GEN_AI,
+  gen_ai_server_time_to_first_token_seconds: GEN_AI,
   crystalkv_gateway_workers: WORKERS,
   crystalkv_gateway_worker_restarts_total: WORKERS,
   process_cpu_user_seconds_total: NODE,

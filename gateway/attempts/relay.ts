@@ -126,7 +126,7 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
       },
     };
     const { method, path } = sent;
-    const headers = sent.credential === 'backend' ? [...sent.headers, ...backend.credential()] : sent.headers;
+    const headers = backend.withCredential(sent.headers);
     try {
       const body = sent.body?.open() ?? null;
       backend.pool.dispatch(

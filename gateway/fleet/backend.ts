@@ -1,4 +1,5 @@
 import { buildConnector, Pool } from 'undici';
+import { type FlatHeaders, replaced } from '../headers.ts';
 import { Breaker, type BreakerSettings, type Permit } from './breaker.ts';
 import { Health } from './health.ts';
 import type { ModelEntry } from './model-list.ts';
@@ -148,6 +149,15 @@ export class Backend {
   #lateRefusals(): number {
     const { count, at } = this.#refusals;
     return count === 0 ? 0 : count * 2 ** ((at - performance.now()) / REFUSAL_HALF_LIFE_MS);
+  }
+
+  /**
+   * Headers of a client's request, with the credential that this backend asks for in the place of the client's: clients of
+   * OpenAI always send some. Where none is configured, the client's own stays.
+   */
+  withCredential(headers: FlatHeaders): FlatHeaders {
+    const [name, value] = this.credential();
+    return name === undefined ? headers : replaced(headers, { [name]: value });
   }
 
   begin(): Permit {

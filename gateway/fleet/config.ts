@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { share, whole } from '../../common/bounds.ts';
 import { BALANCE_RULES } from './balance.ts';
+import { FAMILIES } from './discovery.ts';
+import { UNLISTED } from './routing.ts';
 
 const modelName = z.string().min(1, 'must not be empty').max(256, 'must have at most 256 characters');
 const models = z.array(modelName).min(1, 'must name at least one model').optional();
@@ -35,6 +37,7 @@ const dnsEntry = z.strictObject({
     .refine((path) => !path.endsWith('/v1'), 'must be the root of the server, without /v1')
     .default(''),
   interval_ms: whole(100, 3_600_000).default(10_000),
+  family: z.enum(FAMILIES, `must be one of ${FAMILIES.join(', ')}`).default('auto'),
   policyPort: whole(1, 65_535).optional(),
   models,
   apiKey,
@@ -66,7 +69,7 @@ export const fleetOptions = {
     .default([{ url: 'http://127.0.0.1:8000' }])
     .meta({
       description:
-        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or DNS names, looked up at intervals: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051}; apiKey is the credential that the server requires',
+        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or DNS names, looked up at intervals: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051, family: auto}, where family is auto (IPv4 where a name has both, so that a pod is one backend), ipv4, ipv6 or both; apiKey is the credential that the server requires',
       hides: /key|token|secret/i,
     }),
   dns_servers: z
@@ -97,6 +100,12 @@ export const fleetOptions = {
         .default(true)
         .describe(
           'With several backends: ask each for its models, and send a request only to those that serve its model',
+        ),
+      unlisted: z
+        .enum(UNLISTED)
+        .default('refuse')
+        .describe(
+          'With several backends, a request for a model that none of them lists: refuse is a 404; any sends it to any of them, for servers that load adapters on demand',
         ),
       interval_ms: whole(500, 3_600_000).default(30_000).describe('Time between two such requests (500 to 3600000)'),
     })

@@ -1,9 +1,13 @@
 import { lookup, Resolver } from 'node:dns/promises';
-import { isIPv6 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 import type { Logger } from '../../common/logger.ts';
 import { within } from '../../common/time.ts';
 import type { BackendSpec } from './backend.ts';
 import { type Repeated, repeat } from './repeat.ts';
+
+/** `auto`: those of IPv4 where there are some: a pod with one of each is one backend. */
+export const FAMILIES = ['auto', 'ipv4', 'ipv6', 'both'] as const;
+type Family = (typeof FAMILIES)[number];
 
 /** A name whose addresses are backends, such as a headless service of Kubernetes. */
 export interface DnsEntry {
@@ -15,6 +19,8 @@ export interface DnsEntry {
   interval_ms: number;
   /** The port of the policy service beside each address. */
   policyPort?: number | undefined;
+  /** Which of its addresses count. */
+  family?: Family | undefined;
   models?: readonly string[] | undefined;
   apiKey?: string | undefined;
 }
@@ -76,12 +82,13 @@ export function createDiscovery(entries: readonly BackendEntry[], deps: Discover
     tell();
   };
 
-  const ask = async ({ dns }: DnsEntry, item: (typeof current)[number]) => {
+  const ask = async ({ dns, family = 'auto' }: DnsEntry, item: (typeof current)[number]) => {
     let found: string[];
     try {
       const answer = await within(deps.resolve()(dns), RESOLVE_MS);
       if (answer === undefined) throw new Error(`no answer within ${RESOLVE_MS} ms`);
-      found = answer.toSorted();
+      found = ofFamily(answer, family).toSorted();
+      if (found.length === 0) throw new Error(`none of its addresses is ${family}`);
       deps.onSuccess(dns);
     } catch (error) {
       deps.onError(dns);
@@ -104,6 +111,13 @@ export function createDiscovery(entries: readonly BackendEntry[], deps: Discover
       for (const { work } of current) work?.stop();
     },
   };
+}
+
+function ofFamily(addresses: readonly string[], family: Family): readonly string[] {
+  if (family === 'both') return addresses;
+  if (family === 'ipv6') return addresses.filter(isIPv6);
+  const four = addresses.filter((address) => isIPv4(address));
+  return family === 'ipv4' || four.length > 0 ? four : addresses;
 }
 
 /** The system's resolver, or the name servers given as host:port. */

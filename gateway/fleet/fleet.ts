@@ -77,7 +77,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
   let settings = initial;
   let aliases = new Map(Object.entries(settings.models.aliases));
   let all: Backend[] = [];
-  let routing = createRouting(all);
+  let routing = createRouting(all, settings.models.unlisted);
   const monitors = new Map<Backend, Monitor>();
   const leaving = new Set<Backend>();
   let resolver = deps.resolve ?? resolverFor(settings.dns_servers);
@@ -96,7 +96,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
   const onChange = (backend: Backend) => {
     const { url } = backend;
     logger.info({ backend: url, healthy: backend.health.unhealthySince === undefined }, 'backend state changed');
-    routing = createRouting(all);
+    routing = createRouting(all, settings.models.unlisted);
     tellRoom();
   };
 
@@ -132,7 +132,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
         added.push(backend);
         return backend;
       });
-      routing = createRouting(all);
+      routing = createRouting(all, settings.models.unlisted);
       for (const backend of added) add(backend);
       for (const backend of before.values()) void remove(backend);
       if (added.length > 0 || before.size > 0) {

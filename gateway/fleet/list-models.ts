@@ -41,8 +41,7 @@ export function listModels(single: Handler, { fleet, inflight }: ListModelsDeps)
     record.stage = 'waiting';
     const keyed = record.key !== undefined;
     const headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
-    const own = keyed || request.headers.authorization === undefined;
-    const asked = fleet.all.map((backend) => ask(backend, own ? [...headers, ...backend.credential()] : headers));
+    const asked = fleet.all.map((backend) => ask(backend, backend.withCredential(headers)));
     const all = Promise.all(asked.map(({ done }) => done));
     await within(all, PATIENCE_MS);
     if (listsOf(asked).length === 0) {

@@ -1,6 +1,9 @@
 import { GatewayError, modelNotFound } from '../errors.ts';
 import type { Backend } from './backend.ts';
 
+/** What becomes of a request for a model that no backend is known to serve. */
+export const UNLISTED = ['refuse', 'any'] as const;
+
 /** Which backends serve which model. Built anew when a list changes, so that a request costs one look-up. */
 export interface Routing {
   /** Those that a request for `model` may go to, at least one. Throws `model_not_found` or `no_backend`. */
@@ -15,7 +18,7 @@ export interface Routing {
  * A backend that said what it serves gets requests for that. One whose models are not known gets those that no other
  * serves: it may know them, and says so itself if it does not.
  */
-export function createRouting(all: readonly Backend[]): Routing {
+export function createRouting(all: readonly Backend[], unlisted: (typeof UNLISTED)[number]): Routing {
   const byModel = new Map<string, Backend[]>();
   const unknown: Backend[] = [];
   for (const backend of all) {
@@ -34,6 +37,7 @@ export function createRouting(all: readonly Backend[]): Routing {
       if (model === undefined) return all;
       const serving = byModel.get(model) ?? unknown;
       if (serving.length > 0) return serving;
+      if (unlisted === 'any') return all;
       throw modelNotFound(model);
     },
   };

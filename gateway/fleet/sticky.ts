@@ -65,8 +65,8 @@ function notFound(id: string): GatewayError {
 }
 
 /** Those that the request itself brings the backend. */
-function credentials({ headers, credential }: UpstreamRequest, backend: Backend): string[] {
-  if (credential === 'backend') return backend.credential();
+function credentials(sent: UpstreamRequest, backend: Backend): string[] {
+  const headers = backend.withCredential(sent.headers);
   const kept: string[] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const [name, value] = [headers[i] as string, headers[i + 1] as string];

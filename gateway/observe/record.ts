@@ -5,6 +5,9 @@ import { requestId } from './ids.ts';
 import { type AbortStage, OTHER_ROUTE } from './outcomes.ts';
 import type { RequestSpan, Tracing } from './tracing.ts';
 
+/** A client may name any model. */
+export const MAX_NAME_CHARACTERS = 128;
+
 /** What is known of a request while it runs. No header, path or body of the client's, except a plain request id. */
 export interface RequestRecord {
   readonly requestId: string;

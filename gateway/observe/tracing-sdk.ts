@@ -9,11 +9,11 @@ import {
 } from '@opentelemetry/api';
 import { NodeSDK } from '@opentelemetry/sdk-node';
 import { within } from '../../common/time.ts';
+import { operationOf, PROVIDER } from './gen-ai.ts';
+import { MAX_NAME_CHARACTERS } from './record.ts';
 import type { RequestSpan, SpanEnd, Tracing } from './tracing.ts';
 
 const FLUSH_MS = 2_000;
-/** A client may name any model. */
-const MAX_NAME_CHARACTERS = 128;
 
 /**
  * Starts OpenTelemetry's SDK, which reads its environment variables itself: exporter and protocol, headers, sampler,
@@ -61,13 +61,24 @@ function requestSpan(span: Span, method: string, context: Context): RequestSpan 
   };
 }
 
-function attributesOf({ route, status, outcome, model, backend, crystalKvId }: SpanEnd) {
+/** Those of models by OpenTelemetry's conventions for generative AI. */
+function attributesOf({ route, status, outcome, model, backend, crystalKvId, tokens }: SpanEnd) {
+  const operation = operationOf(route);
   return {
     'http.route': route,
     'http.response.status_code': status,
     'crystalkv.outcome': outcome,
     ...(model !== undefined && { 'gen_ai.request.model': model.slice(0, MAX_NAME_CHARACTERS) }),
+    ...(operation !== undefined && { 'gen_ai.operation.name': operation, 'gen_ai.provider.name': PROVIDER }),
+    ...(tokens.input > 0 && { 'gen_ai.usage.input_tokens': tokens.input }),
+    ...(tokens.output > 0 && { 'gen_ai.usage.output_tokens': tokens.output }),
+    ...(backend !== undefined && addressOf(backend)),
     ...(backend !== undefined && { 'crystalkv.backend': backend }),
     ...(crystalKvId !== undefined && { 'crystalkv.id': crystalKvId }),
   };
+}
+
+function addressOf(backend: string) {
+  const { hostname, port, protocol } = new URL(backend);
+  return { 'server.address': hostname, 'server.port': Number(port) || (protocol === 'https:' ? 443 : 80) };
 }

@@ -10,6 +10,7 @@ export interface SpanEnd {
   model: string | undefined;
   backend: string | undefined;
   crystalKvId: string | undefined;
+  tokens: { input: number; output: number };
   /** In `performance.now()`; undefined: none came. */
   firstByteAt: number | undefined;
 }

@@ -68,7 +68,8 @@ export function createExchanges(deps: ExchangeDeps): OpenExchange {
         record.stop.abort('client_left' satisfies StopReason);
       }
       inflight.remove(record);
-      report(record, request, response);
+      // When all who count tokens have seen the end, too.
+      queueMicrotask(() => report(record, request, response));
     });
     return { request, response, record, path, params: {} };
   };

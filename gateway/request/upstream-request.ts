@@ -15,8 +15,6 @@ export interface UpstreamRequest extends Content {
   headers: FlatHeaders;
   /** It is for a model: it counts where requests are limited. */
   costs: boolean;
-  /** The client's own credential goes with it; else the backend gets the one that is configured for it. */
-  credential: 'client' | 'backend';
 }
 
 /** The request can be sent once more: nothing of its body is gone. */
@@ -32,7 +30,7 @@ export function upstreamRequest(
   json: JsonBody | undefined,
   deps: ContentDeps,
 ): UpstreamRequest {
-  const { request, record } = exchange;
+  const { record } = exchange;
   const content = readContent(route, exchange, body, json, deps);
   const keyed = record.key !== undefined;
   const path = pathAndQuery(exchange);
@@ -42,7 +40,6 @@ export function upstreamRequest(
     path: route.path === MODEL_PATH && content.model !== undefined ? modelPath(content.model) : path,
     headers: headersOf(exchange, content.body, keyed),
     costs: usesModel(route),
-    credential: keyed || request.headers.authorization === undefined ? 'backend' : 'client',
   };
 }
 

@@ -2,6 +2,7 @@ import type { Logger } from '../../common/logger.ts';
 import { GatewayError } from '../errors.ts';
 import { ownHeaders } from '../observe/record.ts';
 import type { Handler, OnError } from '../request/exchange.ts';
+import { formOf } from '../routes.ts';
 import { sendJson } from './send-json.ts';
 
 /** For a path that is known, with a method that it does not have. OPTIONS gets an empty answer. */
@@ -22,13 +23,19 @@ export const answerNotFound: Handler = () => {
   throw new GatewayError('not_found');
 };
 
-/** The edge: whatever was thrown becomes an answer in OpenAI's shape. */
+/** The edge: whatever was thrown becomes an answer in the shape of the API. */
 export function answerErrors(logger: Logger): OnError {
   return function answerError(exchange, thrown) {
     const { response, record } = exchange;
     const error = GatewayError.from(thrown);
     if (error.code === 'internal') logger.error({ request_id: record.requestId, err: thrown }, 'request failed');
     if (response.headersSent) response.destroy();
-    else sendJson(exchange, error.status, JSON.stringify(error.body()), Object.entries(error.headers).flat());
+    else
+      sendJson(
+        exchange,
+        error.status,
+        JSON.stringify(error.bodyFor(formOf(exchange.path))),
+        Object.entries(error.headers).flat(),
+      );
   };
 }

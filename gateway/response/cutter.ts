@@ -22,15 +22,20 @@ interface Unit {
   maxHeldBytes: number;
   /** The offset after the last cut; 0 when there is none. */
   lastCut(bytes: Buffer): number;
+  /** Comments before an event do not wait for it: they are there to keep a connection alive. */
+  commentsPass: boolean;
 }
 
 const UNITS = {
-  line: { lookback: 0, maxHeldBytes: 256 * 1024, lastCut: lastLineEnd },
+  line: { lookback: 0, maxHeldBytes: 256 * 1024, lastCut: lastLineEnd, commentsPass: false },
   // The last event of the responses API holds the whole response.
-  event: { lookback: 3, maxHeldBytes: 16 * 1024 * 1024, lastCut: lastBlankLine },
+  event: { lookback: 3, maxHeldBytes: 16 * 1024 * 1024, lastCut: lastBlankLine, commentsPass: true },
 } as const satisfies Record<string, Unit>;
 
 const EMPTY = Buffer.alloc(0);
+const COLON = 0x3a;
+/** In longer ones nobody looks for a comment. */
+const COMMENT_BYTES = 4096;
 
 export function createCutter(of: keyof typeof UNITS): Cutter {
   const unit: Unit = UNITS[of];
@@ -62,11 +67,19 @@ export function createCutter(of: keyof typeof UNITS): Cutter {
       if (end <= 0) {
         hold(chunk);
         keepTail(seen);
+        if (unit.commentsPass && heldBytes <= COMMENT_BYTES && held[0]?.[0] === COLON) {
+          const bytes = release();
+          const comments = commentsEnd(bytes);
+          hold(bytes.subarray(comments));
+          keepTail(bytes.subarray(comments));
+          return bytes.subarray(0, comments);
+        }
         return heldBytes > unit.maxHeldBytes ? release() : EMPTY;
       }
-      hold(chunk.subarray(0, end));
+      const cut = unit.commentsPass ? end + commentsEnd(chunk.subarray(end)) : end;
+      hold(chunk.subarray(0, cut));
       const whole = release();
-      const open = chunk.subarray(end);
+      const open = chunk.subarray(cut);
       hold(open);
       keepTail(open);
       return whole;
@@ -84,4 +97,16 @@ export function createCutter(of: keyof typeof UNITS): Cutter {
 function lastLineEnd(bytes: Buffer): number {
   const lineFeed = bytes.lastIndexOf(LF);
   return (lineFeed === -1 ? bytes.lastIndexOf(CR) : lineFeed) + 1;
+}
+
+/** The offset after the comments, whole lines, that bytes between two events begin with. */
+function commentsEnd(bytes: Buffer): number {
+  let end = 0;
+  while (bytes[end] === COLON) {
+    const lineFeed = bytes.indexOf(LF, end);
+    const carriage = bytes.indexOf(CR, end);
+    if (lineFeed === -1 || (carriage !== -1 && carriage < lineFeed - 1)) break;
+    end = lineFeed + 1;
+  }
+  return end;
 }

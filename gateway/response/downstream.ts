@@ -133,7 +133,7 @@ export function createDownstream(
     fail(error) {
       if (whole !== undefined) {
         whole = undefined;
-        const body = Buffer.from(JSON.stringify(error.body()));
+        const body = Buffer.from(JSON.stringify(error.bodyFor(form)));
         response.writeHead(error.status, [
           'content-type',
           'application/json',

@@ -14,9 +14,7 @@ export function errorEvent(form: StreamForm, error: GatewayError): string {
       const { type, message, param } = error;
       return `event: error\ndata: ${JSON.stringify({ type: 'error', code: type, message, param })}\n\n`;
     }
-    case 'messages': {
-      const { type, message } = error;
-      return `event: error\ndata: ${JSON.stringify({ type: 'error', error: { type, message } })}\n\n`;
-    }
+    case 'messages':
+      return `event: error\ndata: ${JSON.stringify(error.bodyFor(form))}\n\n`;
   }
 }

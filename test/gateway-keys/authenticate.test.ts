@@ -114,14 +114,18 @@ describe('with keys on', () => {
 });
 
 describe('with keys off', () => {
-  it("a client's credential passes, and the configured one is for requests without one", async (t) => {
+  it("the configured credential goes before a client's, which goes where none is configured", async (t) => {
     const upstream = await upstreamOf(t);
     const { gateway } = await startGateway({ backends: [{ url: upstream.url, apiKey: 'backend-secret' }] });
     t.after(() => gateway.close());
     await chat(gateway, BODY, { headers: { authorization: 'Bearer client-own' } });
-    assert.equal(upstream.received.at(-1)?.headers.authorization, 'Bearer client-own');
+    assert.equal(upstream.received.at(-1)?.headers.authorization, 'Bearer backend-secret');
     await chat(gateway, BODY);
     assert.equal(upstream.received.at(-1)?.headers.authorization, 'Bearer backend-secret');
+    const open = await startGateway({ backends: [{ url: upstream.url }] });
+    t.after(() => open.gateway.close());
+    await chat(open.gateway, BODY, { headers: { authorization: 'Bearer client-own' } });
+    assert.equal(upstream.received.at(-1)?.headers.authorization, 'Bearer client-own');
   });
 });
 

@@ -24,7 +24,13 @@ async function nameServer(t: TestContext, name: string, addresses: string[] | un
       response.header.rcode = Packet.RCODE.NXDOMAIN;
     } else if (question.type === Packet.TYPE.A) {
       for (const address of state.addresses) {
-        response.answers.push(Packet.createResourceFromQuestion(question, { ttl: 0, address }));
+        if (!address.includes(':'))
+          response.answers.push(Packet.createResourceFromQuestion(question, { ttl: 0, address }));
+      }
+    } else if (question.type === Packet.TYPE.AAAA) {
+      for (const address of state.addresses) {
+        if (address.includes(':'))
+          response.answers.push(Packet.createResourceFromQuestion(question, { ttl: 0, address }));
       }
     }
     send(response);
@@ -92,6 +98,27 @@ describe('backends from DNS', () => {
     dns.addresses = ['127.0.0.2'];
     await answering(gateway, 'b');
   });
+
+  for (const [family, wanted] of [
+    ['auto', ['http://127.0.0.1']],
+    ['ipv6', ['http://[::1]']],
+    ['both', ['http://127.0.0.1', 'http://[::1]']],
+  ] as const) {
+    it(`are of a name with addresses of both families those that ${family} means`, async (t) => {
+      const dns = await nameServer(t, NAME, ['127.0.0.1', '::1']);
+      const { gateway } = await startGateway({
+        dns_servers: [dns.address],
+        backends: [{ dns: NAME, port: 9, ...(family !== 'auto' && { family }) }],
+        health: { interval_ms: 0 },
+      });
+      t.after(() => gateway.close());
+      const text = await (await fetch(gateway.metricsUrl)).text();
+      const found = [...text.matchAll(/^crystalkv_gateway_backend_outstanding\{backend="(.*):9"\}/gm)].map(
+        ([, url]) => url,
+      );
+      assert.deepEqual(found.toSorted(), wanted);
+    });
+  }
 
   it('stay when the name server fails or has no address for a moment, which is counted', async (t) => {
     const [a] = await pods(t);

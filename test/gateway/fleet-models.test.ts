@@ -25,6 +25,16 @@ describe('models of a fleet', () => {
     assert.deepEqual([...both].toSorted(), ['a', 'b']);
   });
 
+  it('a model that none lists goes to any, where servers load adapters on demand', async (t) => {
+    const upstreams = await Promise.all([named('a'), named('a')].map((script) => createUpstream(script)));
+    t.after(() => Promise.all(upstreams.map((upstream) => upstream.close())));
+    const backends = upstreams.map(({ url }) => ({ url, models: ['m'] }));
+    const refusing = await fleet(t, [], { backends, models: { learn: false } });
+    assert.equal(await whoAnswers(refusing.gateway, { model: 'adapter-on-demand' }), 404);
+    const { gateway } = await fleet(t, [], { backends, models: { learn: false, unlisted: 'any' } });
+    assert.equal(await whoAnswers(gateway, { model: 'adapter-on-demand' }), 'a');
+  });
+
   it('an unknown model is a 404 as vLLM says it', async (t) => {
     const { gateway, upstreams } = await fleet(t, [named('a'), named('b')], LEARN);
     for (const upstream of upstreams) upstream.models = ['m'];

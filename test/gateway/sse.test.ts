@@ -23,7 +23,7 @@ function inChunks(bytes: Buffer, sizes: readonly number[]): Buffer[] {
 describe('the cutter of event streams', () => {
   for (const [unit, end] of [
     ['line', /[\r\n]$/],
-    ['event', /(\n\n|\r\r|\n\r\n)$/],
+    ['event', /(\n\n|\r\r|\n\r\n|(^|\n|\r):[^\n]*\n)$/],
   ] as const) {
     it(`passes the same bytes whatever the chunks, and never half a ${unit}`, () => {
       const text = fc.array(fc.constantFrom('data: {"a":"é😀"}', ': ping', '', '\n', '\r\n', '\n\n', 'x', '€'), {
@@ -53,6 +53,15 @@ describe('the cutter of event streams', () => {
       assert.ok(passed > 16 * 1024 * 1024);
     });
   }
+
+  it('lets comments before an event pass at once, and no line of an event', () => {
+    const cutter = createCutter('event');
+    const passed = [': processing\n', ': a\n: b', 'c\n', 'data: 1\n', ': in the event\n', '\n: d\nda', 'ta: 2\n\n'];
+    assert.deepEqual(
+      buffers(passed).map((chunk) => cutter.push(chunk).toString()),
+      [': processing\n', ': a\n', ': bc\n', '', '', 'data: 1\n: in the event\n\n: d\n', 'data: 2\n\n'],
+    );
+  });
 
   it('takes a carriage return alone for the end of a line', () => {
     assert.equal(createCutter('line').push(Buffer.from('data: 1\r\rda')).toString(), 'data: 1\r\r');
@@ -113,7 +122,7 @@ describe('error events', () => {
     it(`have the name "error" and no [DONE] for ${form}`, () => {
       const text = errorEvent(form, error);
       assert.match(text, /^event: error\ndata: \{"type":"error",.*\}\n\n$/);
-      assert.match(text, /gateway_upstream_broken/);
+      assert.match(text, form === 'messages' ? /"api_error"/ : /gateway_upstream_broken/);
     });
   }
 });

@@ -116,7 +116,8 @@ describe('checklist 7: a backend that breaks off in mid-stream', () => {
     it(`gives the API's own error event on ${path}, without [DONE]`, async (t) => {
       const { gateway } = await setup(t, cut(['event: x\ndata: {}\n\n']));
       const text = await (await post(gateway, path, { stream: true })).text();
-      assert.match(text, /\n\nevent: error\ndata: \{"type":"error",.*gateway_upstream_broken.*\}\n\n$/);
+      const type = path === '/v1/messages' ? 'api_error' : 'gateway_upstream_broken';
+      assert.match(text, new RegExp(`\n\nevent: error\ndata: \\{"type":"error",.*${type}.*\\}\n\n$`));
       assert.equal(count(text, '[DONE]'), 0);
     });
   }

@@ -115,6 +115,12 @@ describe('traces by OpenTelemetry’s environment variables', () => {
       'http.response.status_code': 200,
       'crystalkv.outcome': 'ok',
       'gen_ai.request.model': 'org/m',
+      'gen_ai.operation.name': 'chat',
+      'gen_ai.provider.name': 'vllm',
+      'gen_ai.usage.input_tokens': 37,
+      'gen_ai.usage.output_tokens': 2,
+      'server.address': '127.0.0.1',
+      'server.port': upstream.port,
       'crystalkv.backend': upstream.url,
       'crystalkv.id': response.headers.get('x-crystalkv-id'),
     });
