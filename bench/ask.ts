@@ -11,15 +11,20 @@ export interface CacheOption {
   mode?: 'enforce' | 'shadow' | 'off';
 }
 
+/** What is asked, and the text of the right answer. */
+export type Asked = Pick<Program, 'messages' | 'answer'>;
+
 export interface AskOptions {
+  /** Default: crystal-mini. */
+  model?: string | undefined;
   maxTokens: number;
   cache?: CacheOption | undefined;
   /** More members of the body, for an engine without a gateway. */
   xargs?: Readonly<Record<string, string | number>> | undefined;
 }
 
-export interface Answer {
-  program: Program;
+export interface Answer<Task extends Asked = Program> {
+  program: Task;
   content: string;
   /** `content` contains the whole answer line. */
   exact: boolean;
@@ -35,13 +40,17 @@ const Completion = z.object({
 });
 
 /** Sends one program, greedily decoded, to an OpenAI endpoint (its root, without /v1). Rejects on any error answer. */
-export async function ask(baseUrl: string, program: Program, options: AskOptions): Promise<Answer> {
+export async function ask<Task extends Asked>(
+  baseUrl: string,
+  program: Task,
+  options: AskOptions,
+): Promise<Answer<Task>> {
   const response = await fetch(`${baseUrl}/v1/chat/completions`, {
     method: 'POST',
     signal: AbortSignal.timeout(ANSWER_MS),
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({
-      model: 'crystal-mini',
+      model: options.model ?? 'crystal-mini',
       messages: program.messages,
       temperature: 0,
       max_tokens: options.maxTokens,
@@ -64,16 +73,16 @@ export async function ask(baseUrl: string, program: Program, options: AskOptions
 }
 
 /** Sends all programs, at most `concurrency` at a time; the answers are in their order. */
-export async function askAll(
+export async function askAll<Task extends Asked>(
   baseUrl: string,
-  programs: readonly Program[],
+  programs: readonly Task[],
   options: Omit<AskOptions, 'xargs'> & {
     concurrency: number;
-    onAnswer?: (answer: Answer) => void;
+    onAnswer?: (answer: Answer<Task>) => void;
     xargsOf?: ((index: number) => Readonly<Record<string, string | number>>) | undefined;
   },
-): Promise<Answer[]> {
-  const answers: Answer[] = [];
+): Promise<Answer<Task>[]> {
+  const answers: Answer<Task>[] = [];
   const queue = [...programs.entries()];
   const work = async () => {
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
@@ -87,14 +96,16 @@ export async function askAll(
   return answers;
 }
 
+type Length = Pick<Answer, 'promptTokens' | 'generatedTokens'>;
+
 /** Blocks beyond the prompt's that a whole cache holds at the end; the last token is never computed. */
-export function outputBlocks(answer: Answer, blockSize: number): number {
+export function outputBlocks(answer: Length, blockSize: number): number {
   const blocks = (tokens: number) => Math.ceil(tokens / blockSize);
   return blocks(answer.promptTokens + answer.generatedTokens - 1) - blocks(answer.promptTokens);
 }
 
 /** `share` of the blocks that these answers' thinking takes with a full cache, rounded up to whole blocks. */
-export function budgetBlocks(fullAnswers: readonly Answer[], share: number, blockSize: number): number {
+export function budgetBlocks(fullAnswers: readonly Length[], share: number, blockSize: number): number {
   const sum = fullAnswers.reduce((total, answer) => total + outputBlocks(answer, blockSize), 0);
   return Math.ceil((share * sum) / fullAnswers.length);
 }

@@ -1,8 +1,11 @@
 /** Shows what cache policies cost and save, through the whole system; see `--help`. */
 import Table from 'cli-table3';
 import { startCluster } from '../scripts/cluster.ts';
+import { namesOf } from '../scripts/command-line.ts';
 import { createProgress } from '../scripts/progress.ts';
 import { budgetBlocks } from './ask.ts';
+import { PEOPLE, STORIES, storyDemo } from './english/demo.ts';
+import { BACKENDS } from './eval/backend.ts';
 import { runBench } from './program.ts';
 import { countExact, EVERY_STEP, generatedTokens, type Round, runRound } from './rounds.ts';
 import { answerTokenLimit, makePrograms, PROGRAM_SEED, VERBOSE } from './workload.ts';
@@ -13,16 +16,26 @@ const BLOCK_SIZE = 16;
 /** Memory for all whole caches, verbose ones too: the table shows what policies need, not what a full pool does. */
 const POOL_BLOCKS = 4096;
 const SHARE = 0.25;
+const MODELS = ['crystal-mini', 'english'] as const;
 const POLICIES = ['random', 'crf', 'crystal'] as const;
 
 await runBench({
   name: 'demo',
   about: `Sends ${PROGRAMS} programs of ${LINES} lines at once through gateway, engine and policy service: with a full cache, then
-with ${POLICIES.join(', ')} at ${SHARE * 100} % of the thinking cache. Takes a minute or two.`,
-  options: { verbose: VERBOSE },
+with ${POLICIES.join(', ')} at ${SHARE * 100} % of the thinking cache. Takes a minute or two.
+With --model english: ${STORIES} stories of ${PEOPLE} people in vLLM on the CPU, which takes some minutes; vLLM and the model are
+installed the first time.`,
+  options: {
+    model: { type: 'string', default: 'crystal-mini', value: 'NAME', help: 'crystal-mini (default) or english' },
+    backend: { type: 'string', default: 'vllm', value: 'NAME', help: 'english: vllm (default) or embedded' },
+    verbose: VERBOSE,
+  },
   seed: PROGRAM_SEED,
   records: false,
-  run: ({ verbose }, { seed }) => demo(verbose, seed),
+  run: ({ model, backend, verbose }, { seed }) =>
+    namesOf('model', [model], MODELS)[0] === 'english'
+      ? storyDemo(namesOf('backend', [backend], BACKENDS)[0]!, seed)
+      : demo(verbose, seed),
 });
 
 async function demo(verbose: boolean, seed: number): Promise<void> {

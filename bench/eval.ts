@@ -1,6 +1,7 @@
 /** Measures what cache policies cost in answers, under equal conditions; see `--help`. */
 import { FORMS } from '../model/form.ts';
 import { namesOf, UsageError, wholeNumber } from '../scripts/command-line.ts';
+import { evaluateStories, STORY_CANDIDATES } from './english/evaluate.ts';
 import { BACKENDS, CONCURRENCY, RECENT_TOKENS, SINK_TOKENS } from './eval/backend.ts';
 import { gridTable } from './eval/grid-table.ts';
 import { measure } from './eval/measure.ts';
@@ -13,12 +14,27 @@ import { type BenchRun, runBench } from './program.ts';
 import { PROGRAM_SEED } from './workload.ts';
 
 const MAX_PROGRAMS = 100_000;
+const MODELS = ['crystal-mini', 'english'] as const;
+/** Options that one of the models has. */
+const OWN_OPTIONS = {
+  'crystal-mini': ['part', 'programs', 'forms'],
+  english: ['people', 'stories', 'tuning'],
+} as const;
 
 await runBench({
   name: 'eval',
   about: `Sends programs through the whole system in lockstep, every step measured: with a full cache, then under every policy at a
-share of the thinking cache. Prints Markdown tables; with --record it also draws docs/accuracy.svg.`,
+share of the thinking cache. Prints Markdown tables; with --record it also draws docs/accuracy.svg.
+With --model english: stories, which the English model works through in vLLM on the CPU. Ctrl-C leaves what is done.`,
   options: {
+    model: { type: 'string', default: 'crystal-mini', value: 'NAME', help: `${MODELS[0]} (default) or ${MODELS[1]}` },
+    people: { type: 'string', value: 'N', help: 'english: people in each story (default: 16)' },
+    stories: { type: 'string', value: 'N', help: 'english: how many (default: 200)' },
+    tuning: {
+      type: 'boolean',
+      default: false,
+      help: 'english: stories for choosing, of which none is ever among those of a reported figure',
+    },
     part: {
       type: 'string',
       value: 'NAME',
@@ -32,39 +48,57 @@ share of the thinking cache. Prints Markdown tables; with --record it also draws
     },
     backend: {
       type: 'string',
-      default: 'embedded',
       value: 'NAME',
-      help: 'embedded (default), or vllm: on the CPU, verbose, 40 lines, blocks of 32, 25 and 40 %, 32 programs',
+      help: `embedded (default), or vllm: on the CPU, verbose, 40 lines, blocks of 32, 25 and 40 %, 32 programs;
+english: vllm (default), or embedded, with weights in 8 bits`,
     },
     programs: { type: 'string', value: 'N', help: 'how many, at least 1' },
     forms: { type: 'string', value: 'A,B', help: 'these forms (plain, verbose)' },
     only: {
       type: 'string',
       value: 'A,B',
-      help: 'these candidates, by the key in the results (crystal, h2o, oracle, ...)',
+      help: `these candidates, by the key in the results (crystal, h2o, oracle, ...);
+english: ${STORY_CANDIDATES.map(({ key }) => key).join(', ')}`,
     },
-    shares: { type: 'string', value: '25,40', help: 'these shares, in percent' },
+    shares: { type: 'string', value: '25,40', help: 'these shares, in percent (english: 25,50)' },
   },
   notes: "A run with the seed and the number of programs of the part's last one adds to its rows.",
   seed: PROGRAM_SEED,
   records: true,
+  trial: ({ tuning }) => (tuning ? { because: '--tuning is for choosing' } : undefined),
   run: evaluate,
 });
 
 interface EvalValues {
+  model: string;
+  people?: string;
+  stories?: string;
+  tuning: boolean;
   part?: string;
-  backend: string;
+  backend?: string;
   programs?: string;
   forms?: string;
   only?: string;
   shares?: string;
 }
 
-async function evaluate(values: EvalValues, { seed, folder, recorded }: BenchRun): Promise<void> {
-  const backend = BACKENDS.find((name) => name === values.backend);
-  if (backend === undefined) {
-    throw new UsageError(`--backend must be one of ${BACKENDS.join(', ')}, got "${values.backend}"`);
-  }
+async function evaluate(values: EvalValues, run: BenchRun): Promise<void> {
+  const model = namesOf('model', [values.model], MODELS)[0]!;
+  const strange = MODELS.flatMap((other) => (other === model ? [] : OWN_OPTIONS[other])).find((name) => values[name]);
+  if (strange !== undefined) throw new UsageError(`--${strange} is not for the model ${model}`);
+  const shares = values.shares?.split(',').map((percent) => Number(percent) / 100);
+  const wrong = shares?.find((share) => !(share > 0 && share < 1));
+  if (wrong !== undefined) throw new UsageError(`--shares must be percents between 0 and 100, got "${values.shares}"`);
+  if (model === 'english') await evaluateStories({ ...values, shares }, run);
+  else await evaluatePrograms(values, shares, run);
+}
+
+async function evaluatePrograms(
+  values: EvalValues,
+  shares: readonly number[] | undefined,
+  { seed, folder, recorded }: BenchRun,
+): Promise<void> {
+  const backend = namesOf('backend', [values.backend ?? 'embedded'], BACKENDS)[0]!;
   const known = PARTS.filter((name) => (name === 'vllm') === (backend === 'vllm'));
   const part = known.find((name) => name === (values.part ?? known[0]));
   if (part === undefined) {
@@ -72,7 +106,6 @@ async function evaluate(values: EvalValues, { seed, folder, recorded }: BenchRun
   }
   const programs =
     values.programs === undefined ? undefined : wholeNumber('programs', values.programs, 1, MAX_PROGRAMS);
-  const shares = values.shares?.split(',').map((percent) => Number(percent) / 100);
   const forms = values.forms === undefined ? undefined : namesOf('forms', values.forms.split(','), FORMS);
   const settings = settingsOf(part, { programs, forms, only: values.only?.split(','), shares });
   if (settings.every((it) => it.shares.length === 0 || (it.candidates.length === 0 && !it.oracle))) {

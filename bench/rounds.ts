@@ -1,15 +1,15 @@
 import type { Program } from '../model/program.ts';
 import type { Cluster } from '../scripts/cluster.ts';
 import { readMetrics, total } from '../scripts/metrics/text.ts';
-import { type Answer, askAll, type CacheOption } from './ask.ts';
+import { type Answer, type Asked, askAll, type CacheOption } from './ask.ts';
 import { type MemoryUse, type MemoryWatch, watchMemory } from './memory.ts';
 
 /** For the policy service, so that policies are compared by what they do with everything that can be seen. */
 export const EVERY_STEP = { measure_every: 1, measure_every_idle: 1 };
 
 /** One pass of all programs under one way to manage the cache. */
-export interface Round {
-  answers: Answer[];
+export interface Round<Task extends Asked = Program> {
+  answers: Answer<Task>[];
   memory: MemoryUse;
   seconds: number;
   /** Tokens that the engine computed for answer probes. */
@@ -19,8 +19,9 @@ export interface Round {
   missedSteps: number;
 }
 
-export interface RoundOptions {
-  programs: readonly Program[];
+export interface RoundOptions<Task extends Asked = Program> {
+  programs: readonly Task[];
+  model?: string;
   cache: CacheOption | undefined;
   concurrency: number;
   maxTokens: number;
@@ -40,10 +41,10 @@ const COUNTERS = {
 } as const;
 
 /** Sends the programs through the gateway and reports what it took. */
-export async function runRound(
+export async function runRound<Task extends Asked>(
   cluster: Pick<Cluster, 'engineUrl' | 'gatewayUrl' | 'policyAddress'>,
-  options: RoundOptions,
-): Promise<Round> {
+  options: RoundOptions<Task>,
+): Promise<Round<Task>> {
   const before = await readMetrics(`${cluster.engineUrl}/metrics`);
   const watch = options.memory?.() ?? (await watchMemory(cluster.policyAddress, options.blockSize));
   const started = performance.now();
@@ -63,7 +64,8 @@ export async function runRound(
   };
 }
 
-export const countExact = (answers: readonly Answer[]): number => answers.filter((answer) => answer.exact).length;
+export const countExact = (answers: readonly Pick<Answer, 'exact'>[]): number =>
+  answers.filter((answer) => answer.exact).length;
 
-export const generatedTokens = (answers: readonly Answer[]): number =>
+export const generatedTokens = (answers: readonly Pick<Answer, 'generatedTokens'>[]): number =>
   answers.reduce((sum, answer) => sum + answer.generatedTokens, 0);

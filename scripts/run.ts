@@ -10,7 +10,8 @@ import { RUN_MODEL_NAMES, RUN_MODELS, type RunModel, type RunModelName } from '.
 import { checkPorts, readSettings } from './run-settings.ts';
 import { StopSignal } from './stop-signal.ts';
 
-const READY_MS = 60_000;
+/** The English model's weights take seconds to read, on a busy machine many. */
+const READY_MS = 180_000;
 /** Longer than a program takes to let running answers end. */
 const STOP_MS = 15_000;
 

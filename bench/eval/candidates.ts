@@ -51,6 +51,20 @@ export const ABLATIONS: readonly Candidate[] = [
   },
 ];
 
+/** Published rules as their authors meant them: which tokens stay, for each layer and head. */
+export const TOKEN_LEVEL: readonly Candidate[] = [
+  ...['window', 'random', 'h2o', 'tova', 'snapkv', 'vase', 'keydiff'].map((policy) => ({
+    key: `${policy}_tokens`,
+    title: `${policy}, tokens`,
+    profile: { policy, merge: true },
+  })),
+  ...[0.1, 0.5].map((lambda) => ({
+    key: `rkv_${lambda * 100}_tokens`,
+    title: `rkv, lambda ${lambda}, tokens`,
+    profile: { policy: 'rkv', rkv_lambda: lambda, merge: true },
+  })),
+];
+
 /** Of a pool that is too small: nothing leaves it, or what the default profile takes, as shipped. */
 export const UNDER_PRESSURE: readonly Candidate[] = [
   { key: 'stock', title: 'nothing evicted', profile: { policy: 'full' } },

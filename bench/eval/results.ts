@@ -1,20 +1,32 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { StoryDetails } from '../english/row.ts';
 import { type Report, writeReport } from '../report.ts';
 import { round } from '../statistics.ts';
-import { BASELINES } from './candidates.ts';
+import { BASELINES, TOKEN_LEVEL } from './candidates.ts';
 import type { Details } from './row.ts';
 import type { Part } from './setting.ts';
 
 interface Results extends Report {
+  /** Of the programs. */
   rows: readonly Details[];
+  /** Of the stories. */
+  stories: readonly StoryDetails[];
 }
 
 /** The rows of the last run of every part in `folder`; none where there was no run. */
 export function readResults(folder: string): Results {
   const file = join(folder, 'eval.json');
-  if (!existsSync(file)) return { conditions: {}, figures: {}, rows: [] };
-  return JSON.parse(readFileSync(file, 'utf8')) as Results;
+  if (!existsSync(file)) return { conditions: {}, figures: {}, rows: [], stories: [] };
+  const report = JSON.parse(readFileSync(file, 'utf8')) as Omit<Report, 'rows'> & {
+    rows: readonly (Details | StoryDetails)[];
+  };
+  const isStory = (row: Details | StoryDetails): row is StoryDetails => row.part === 'english';
+  return {
+    ...report,
+    rows: report.rows.filter((row): row is Details => !isStory(row)),
+    stories: report.rows.filter(isStory),
+  };
 }
 
 const place = ({ form, lines, block_size, key, share }: Details) => [form, lines, block_size, key, share].join(' ');
@@ -34,12 +46,59 @@ export function writeResults(
   const continued = before.conditions[`${part}_seed`] === conditions['seed'];
   const stays = (row: Details) =>
     row.part !== part || (continued && row.programs === rows[0]?.programs && !again.has(place(row)));
-  const all = [...before.rows.filter(stays), ...rows];
-  const own = Object.fromEntries(Object.entries(conditions).map(([name, value]) => [`${part}_${name}`, value]));
-  const others = Object.entries(before.conditions).filter(([name]) => !name.startsWith(`${part}_`));
-  const report = { conditions: { ...Object.fromEntries(others), ...own }, figures: figures(all), rows: all };
+  return write(folder, part, conditions, [...before.rows.filter(stays), ...rows], before.stories);
+}
+
+const storyPlace = ({ backend, people, key, share }: StoryDetails) => [backend, people, key, share].join(' ');
+
+/** The same for rows of stories. */
+export function writeStories(folder: string, conditions: Report['conditions'], rows: readonly StoryDetails[]): string {
+  const before = readResults(folder);
+  const again = new Set<string>(rows.map(storyPlace));
+  const continued = ['seed', 'stories'].every((name) => before.conditions[`english_${name}`] === conditions[name]);
+  const stays = (row: StoryDetails) => continued && !again.has(storyPlace(row));
+  return write(folder, 'english', conditions, before.rows, [...before.stories.filter(stays), ...rows]);
+}
+
+/** Conditions of other parts stay as they are. */
+function write(
+  folder: string,
+  part: Part | 'english',
+  conditions: Report['conditions'],
+  rows: readonly Details[],
+  stories: readonly StoryDetails[],
+): string {
+  const own = Object.entries(conditions).map(([name, value]) => [`${part}_${name}`, value]);
+  const others = Object.entries(readResults(folder).conditions).filter(([name]) => !name.startsWith(`${part}_`));
+  const report = {
+    conditions: Object.fromEntries([...others, ...own]),
+    figures: { ...figures(rows), ...storyFigures(stories) },
+    rows: [...rows, ...stories],
+  };
   return writeReport('eval', report, folder);
 }
+
+/** Of 16 people. */
+function storyFigures(rows: readonly StoryDetails[]): Record<string, number> {
+  const main = rows.filter(({ people, backend }) => people === 16 && backend === 'vllm');
+  const full = main.find(({ key }) => key === 'full');
+  if (full === undefined) return { story_rows: rows.length };
+  const result: Record<string, number> = { english_stories: full.stories, english_full: full.exact };
+  for (const percent of new Set(main.filter(({ share }) => share < 1).map(({ share }) => Math.round(100 * share)))) {
+    const at = main.filter(({ share }) => Math.round(100 * share) === percent);
+    const crystal = at.find(({ key }) => key === 'crystal');
+    if (crystal !== undefined) {
+      result[`english_crystal_${percent}`] = crystal.exact;
+      result[`english_crystal_to_full_low_${percent}`] = crystal.to_full_low;
+      result[`english_extra_tokens_${percent}`] = crystal.extra_tokens_share;
+    }
+    const published = at.filter(({ key }) => PUBLISHED.has(key)).map(({ exact }) => exact);
+    if (published.length > 0) result[`english_best_baseline_${percent}`] = Math.max(...published);
+  }
+  return result;
+}
+
+const PUBLISHED: ReadonlySet<string> = new Set([...BASELINES, ...TOKEN_LEVEL].map(({ key }) => key));
 
 /** Of the verbose form, 40 lines, blocks of 16. */
 function figures(rows: readonly Details[]): Record<string, number> {

@@ -71,13 +71,18 @@ const INT8: Matrices = {
         const count = Math.min(BLOCK, cols - from);
         const first = r * cols + from;
         let most = 0;
-        for (let c = 0; c < count; c++) most = Math.max(most, Math.abs(data[first + c]!));
+        for (let c = first; c < first + count; c++) {
+          const value = data[c]!;
+          if (value > most) most = value;
+          else if (-value > most) most = -value;
+        }
         const scale = Math.fround(most / MOST);
         scales[block / 4 + lane] = scale;
         const base = block + 4 * PANEL + 2 * lane;
         for (let c = 0; c < count; c++) {
-          const integer = scale === 0 ? 0 : Math.round(data[first + c]! / scale);
-          integers[base + (c >> 1) * 2 * PANEL + (c & 1)] = Math.max(-MOST, Math.min(MOST, integer));
+          // at most MOST, but for a block of numbers near the smallest there are, where it does not matter
+          integers[base + (c >> 1) * 2 * PANEL + (c & 1)] =
+            scale === 0 ? 0 : Math.floor(data[first + c]! / scale + 0.5);
         }
         block += PANEL * (4 + count);
       }

@@ -1,0 +1,32 @@
+import { markdownTable } from '../markdown-table.ts';
+import { STORY_CLASSES, type StoryDetails } from './row.ts';
+
+const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
+
+const COLUMNS: readonly (readonly [string, (row: StoryDetails) => string])[] = [
+  ['kept blocks', (row) => `${row.budget_blocks ?? 'all'}`],
+  ['stories', (row) => `${row.stories}`],
+  [
+    'exact answers (95 % interval)',
+    (row) => `${percent(row.exact)} (${percent(row.exact_low)} to ${percent(row.exact_high)})`,
+  ],
+  ['to full (at least)', (row) => `${points(row.to_full)} (${points(row.to_full_low)})`],
+  [STORY_CLASSES.join(' / '), (row) => STORY_CLASSES.map((of) => percent(row[`right_${of}`])).join(' / ')],
+  ['length ratio', (row) => row.length_ratio.toFixed(2)],
+  ['thinking never ended', (row) => percent(row.unended_share)],
+  ['extra tokens', (row) => percent(row.extra_tokens_share)],
+  ['mean / peak blocks', (row) => `${row.mean_blocks.toFixed(1)} / ${row.peak_blocks}`],
+];
+
+const points = (share: number) => (100 * share).toFixed(0);
+
+/** A Markdown table of the rows of one number of people. */
+export function storyTable(title: string, rows: readonly StoryDetails[]): string {
+  return markdownTable(
+    [title, ...COLUMNS.map(([head]) => head)],
+    rows.map((row) => [
+      row.share === 1 ? row.title : `${row.title}, ${percent(row.share)}`,
+      ...COLUMNS.map(([, cell]) => cell(row)),
+    ]),
+  );
+}
