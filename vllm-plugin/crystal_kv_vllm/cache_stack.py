@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from vllm.model_executor.models.utils import extract_layer_index
 
+from .attention_weights import Scoring
 from .rotation import Rotation
 
 logger = logging.getLogger("vllm.crystal_kv")
@@ -24,6 +25,8 @@ class CacheLayer:
     values: torch.Tensor
     #: None: positions are not in the keys, or the model does not say how; keys are compared as they are.
     rotation: Rotation | None
+    #: None: its weights are not to be computed.
+    scoring: Scoring | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class CacheStack:
     keys: torch.Tensor
     values: torch.Tensor
     rotation: Rotation | None
+    #: Of all its head groups.
+    scoring: Scoring | None = None
 
     @property
     def block_size(self) -> int:
@@ -61,7 +66,7 @@ def cache_layers(forward_context: Mapping[str, Any], model: torch.nn.Module) -> 
         if rotation is None:
             plain.append(name)
         keys, values = views(cache)
-        layers.append(CacheLayer(name, keys, values, rotation))
+        layers.append(CacheLayer(name, keys, values, rotation, attention.impl.scoring))
     if plain:
         logger.warning("crystal-kv: no rotary positions found for %s: merges compare its keys as stored", plain[0])
     return sorted(layers, key=lambda layer: extract_layer_index(layer.name))
@@ -80,7 +85,7 @@ def stack_layers(layers: Sequence[CacheLayer]) -> list[CacheStack]:
     for run in runs:
         names = tuple(layer.name for layer in run)
         keys, values = _stacked([layer.keys for layer in run]), _stacked([layer.values for layer in run])
-        stacks.append(CacheStack(names, first, keys, values, run[0].rotation))
+        stacks.append(CacheStack(names, first, keys, values, run[0].rotation, _scoring(run)))
         first += len(run)
     return stacks
 
@@ -109,10 +114,18 @@ def _stacked(views: Sequence[torch.Tensor]) -> torch.Tensor:
     return first.as_strided((len(views), *first.shape), (distance, *first.stride()))
 
 
+def _scoring(run: Sequence[CacheLayer]) -> Scoring | None:
+    of = run[0].scoring
+    if of is None or of.sinks is None:
+        return of
+    sinks = [layer.scoring.sinks for layer in run if layer.scoring is not None and layer.scoring.sinks is not None]
+    return replace(of, sinks=torch.cat(sinks))
+
+
 def _continues(run: Sequence[CacheLayer], layer: CacheLayer) -> bool:
     """Whether a layer lies as far behind the last one of a run as that one behind its own predecessor."""
     last = run[-1]
-    if not _same_rotation(last.rotation, layer.rotation):
+    if not _same_rotation(last.rotation, layer.rotation) or not _same_scoring(last.scoring, layer.scoring):
         return False
     for before, here, after in (
         (run[-2].keys if len(run) > 1 else None, last.keys, layer.keys),
@@ -132,6 +145,13 @@ def _same_rotation(a: Rotation | None, b: Rotation | None) -> bool:
     if a is None or b is None:
         return a is b
     return a.halves == b.halves and (a.cos_sin is b.cos_sin or torch.equal(a.cos_sin, b.cos_sin))
+
+
+def _same_scoring(a: Scoring | None, b: Scoring | None) -> bool:
+    """Whether they differ in the sinks' values alone."""
+    if a is None or b is None:
+        return a is b
+    return (a.scale, a.softcap, a.sinks is None) == (b.scale, b.softcap, b.sinks is None)
 
 
 def _rotation(model: torch.nn.Module, attention: str) -> Rotation | None:

@@ -1,6 +1,7 @@
 """The worker's part of a merge: moves the tokens that are kept into the blocks that stay."""
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 import torch
 
@@ -8,6 +9,7 @@ from .cache_stack import CacheStack, read_blocks, write_blocks
 from .gen import policy_pb2 as pb
 from .keep_rule import KeepRule
 from .merged_positions import MergedPositions
+from .slot_statistics import SlotStatistics
 from .token_figures import MergedTokens
 from .token_selection import select_tokens
 from .worker_io import MergeCommand, TableEntry
@@ -31,16 +33,19 @@ class Merger:
         for _, positions in self._parts:
             positions.forget(request_ids)
 
-    def merge(self, request_id: str, command: MergeCommand) -> None:
-        """Afterwards `into` holds the tokens that are kept, by position, and what is in `from_` means nothing."""
-        for stack, known in self._parts:
+    def merge(self, request_id: str, command: MergeCommand, statistics: Sequence[SlotStatistics] = ()) -> None:
+        """Afterwards `into` holds the tokens that are kept, by position, and what is in `from_` means nothing.
+
+        statistics: of the tokens, stack by stack; they move with them. None: none are kept.
+        """
+        for (stack, known), slots in zip_longest(self._parts, statistics):
             split = command.block_size // stack.block_size
             into, given, beside = (_kernel_blocks(it, split) for it in (command.into, command.from_, command.beside))
             entries = [*into, *given, *beside]
             positions = known.of(request_id, [entry.index for entry in entries])
             blocks = torch.tensor([entry.block for entry in entries], device=stack.keys.device)
             room = len(into) * stack.block_size
-            kept = _merge_stack(stack, blocks, positions, len(into) + len(given), room, command.rule)
+            kept = _merge_stack(stack, slots, blocks, positions, len(into) + len(given), room, command.rule)
             known.merge(
                 request_id,
                 [entry.index for entry in into],
@@ -50,7 +55,13 @@ class Merger:
 
 
 def _merge_stack(
-    stack: CacheStack, blocks: torch.Tensor, positions: torch.Tensor, candidates: int, room: int, rule: KeepRule
+    stack: CacheStack,
+    slots: SlotStatistics | None,
+    blocks: torch.Tensor,
+    positions: torch.Tensor,
+    candidates: int,
+    room: int,
+    rule: KeepRule,
 ) -> torch.Tensor:
     """Returns the candidates that are kept, as `select_tokens`.
 
@@ -68,6 +79,7 @@ def _merge_stack(
         own = blocks[:candidates]
         some_keys = read_blocks(keys, blocks if pb.STATISTIC_DISTINCT_KEYS in rule.statistics else own)
         some_values = read_blocks(values, blocks if pb.STATISTIC_DISTINCT_VALUES in rule.statistics else own)
+        rows = None if slots is None else slots.read(layers, own)
         tokens = MergedTokens(
             candidates=candidates * size,
             head_groups=torch.arange(some_keys.shape[0], device=blocks.device) + (stack.first + first) * heads,
@@ -75,12 +87,14 @@ def _merge_stack(
             keys=some_keys,
             values=some_values,
             rotation=stack.rotation,
-            kept={},
+            kept={} if slots is None or rows is None else slots.figures(rows),
         )
         chosen = select_tokens(rule, tokens, room)
         into = blocks[: room // size]
         for cache, old in ((keys, some_keys), (values, some_values)):
             write_blocks(cache, into, old.gather(1, chosen[:, :, None].expand(-1, -1, old.shape[2])))
+        if slots is not None and rows is not None:
+            slots.write(layers, into, rows.gather(2, chosen.expand(len(rows), -1, -1)))
         kept.append(chosen)
     return torch.cat(kept)
 

@@ -8,6 +8,7 @@ from .gen import policy_pb2 as pb
 from .keep_rule import read_keep_rule
 from .live_requests import LiveRequests
 from .protocol import REJECTS
+from .query_plan import QueryPlan
 from .running_probes import RunningProbes
 from .tracked_request import TrackedRequest
 
@@ -18,12 +19,14 @@ class PlanApplier:
         live: LiveRequests,
         changes: BlockChanges,
         probes: RunningProbes,
+        queries: QueryPlan,
         block_size: int,
         protection: Protection,
     ) -> None:
         self._live = live
         self._changes = changes
         self._probes = probes
+        self._queries = queries
         self._block_size = block_size
         self._protection = protection
         self.applied = 0
@@ -79,7 +82,7 @@ class PlanApplier:
         """Returns whether it was carried out; else `rejected` says what was in the way."""
         # a Python keyword is a field's name
         into, from_ = list(merge.into), list(getattr(merge, "from"))
-        rule = read_keep_rule(merge, kept=())
+        rule = read_keep_rule(merge, kept=self._queries.statistics)
         against = check_merge(into, from_, self._changes.row(tracked), mergeable)
         if rule is None:
             against = {pb.REJECT_UNKNOWN_RULE: sorted([*into, *from_])}

@@ -8,6 +8,7 @@ from .gen import policy_pb2 as pb
 from .live_requests import LiveRequests
 from .manager import CrystalManager
 from .outbox import Outbox
+from .query_plan import QueryPlan
 from .reporter import Reporter
 
 logger = logging.getLogger("vllm.crystal_kv")
@@ -21,6 +22,7 @@ class PolicySession:
         live: LiveRequests,
         manager: CrystalManager,
         reporter: Reporter,
+        queries: QueryPlan,
         head_groups: int,
         lockstep_timeout: float | None,
     ) -> None:
@@ -30,6 +32,7 @@ class PolicySession:
         self._live = live
         self._manager = manager
         self._reporter = reporter
+        self._queries = queries
         self._head_groups = head_groups
         self._lockstep_timeout = lockstep_timeout
         self._plans: list[pb.Plan] = []
@@ -46,6 +49,7 @@ class PolicySession:
                 # without masses a probe says nothing; the rest of the configuration stays
                 configure.ClearField("head_groups")
                 configure.measure_every = configure.probe_tokens = 0
+            self._queries.configure(configure)
             snapshot = [tracked.started(self._manager.holes(tracked.request_id)) for tracked in self._live.requests]
             if self._reporter.configure(configure, outbox, snapshot):
                 self._plans = []

@@ -69,6 +69,7 @@ class RunningProbes:
         if busy or longest > self._options.max_model_len or not self._has_room(longest, self._full_blocks(parent)):
             return pb.PROBE_ANSWER_NO_ROOM
         fork = self._live.add(fork_request(self._live.next_handle, request, suffix, tokens), parent)
+        fork.counted_from = request.num_tokens
         self._manager.keep_private(fork.request_id)
         self._scheduler.add_request(fork.request)
         # it goes before those that wait: it is known to fit
@@ -92,7 +93,8 @@ class RunningProbes:
         tracked = self._live.by_id(request.request_id)
         if tracked is None or tracked.parent is None:
             return None
-        return list(self._manager.row(tracked.parent.request_id)[: self._full_blocks(tracked.parent)])
+        tracked.shared_blocks = self._full_blocks(tracked.parent)
+        return list(self._manager.row(tracked.parent.request_id)[: tracked.shared_blocks])
 
     def drop_orphans(self, forget: Callable[[TrackedRequest], None]) -> None:
         """Ends probes that were not admitted at once or were preempted, or whose parent has ended or was preempted.

@@ -15,6 +15,7 @@ from .manager import CrystalManager
 from .output_markers import OutputMarkers
 from .plans import PlanApplier
 from .policy_session import PolicySession
+from .query_plan import QueryPlan
 from .reporter import ComputedRequest, Reporter
 from .running_probes import ProbeOptions, RunningProbes, SchedulerPart
 from .tracked_request import TrackedRequest
@@ -57,13 +58,18 @@ class SchedulerHooks:
             manager.block_size, options.protection.recent_tokens, every_step=lockstep_timeout is not None
         )
         self.live = LiveRequests()
-        self.session = PolicySession(self.live, manager, self.reporter, len(options.head_groups), lockstep_timeout)
+        self.queries = QueryPlan(manager)
+        self.session = PolicySession(
+            self.live, manager, self.reporter, self.queries, len(options.head_groups), lockstep_timeout
+        )
         self.lock = self.session.lock
         self.probes = RunningProbes(
             scheduler, manager, self.live, self.reporter, ProbeOptions(suffix, options.max_model_len)
         )
         self._changes = BlockChanges(manager)
-        self.plans = PlanApplier(self.live, self._changes, self.probes, manager.block_size, options.protection)
+        self.plans = PlanApplier(
+            self.live, self._changes, self.probes, self.queries, manager.block_size, options.protection
+        )
         self._scheduler = scheduler
         #: Requests of the steps that are being computed, by step.
         self._computed: dict[int, list[ComputedRequest]] = {}
@@ -96,6 +102,7 @@ class SchedulerHooks:
             self._preempted(request_id)
         self._drop_orphans()
         commands = self._changes.take_commands()
+        commands.kept = self.queries.kept
         if output.total_num_scheduled_tokens > 0:
             self.step += 1
             commands.step = self.step
@@ -142,6 +149,7 @@ class SchedulerHooks:
 
     def _forget(self, tracked: TrackedRequest, reason: "pb.FinishReason.ValueType") -> None:
         self.live.remove(tracked)
+        self.queries.forget(tracked.request_id)
         if tracked.parent is not None:
             self.probes.computed_tokens += tracked.computed_in_all
         self._ended.append((tracked, reason))
@@ -173,6 +181,9 @@ class SchedulerHooks:
                 continue
             tracked.computed_in_all += count
             request = tracked.request
+            queries = self.queries.queries_of(tracked, count) if self.reporter.attached else None
+            if queries is not None:
+                commands.queries[request_id] = queries
             computed.append(ComputedRequest(tracked, request.num_preemptions, request.num_computed_tokens))
             if (measures or tracked.parent is not None) and self._samples_and_wants_masses(tracked):
                 commands.measure.add(request_id)

@@ -39,6 +39,9 @@ class Settings:
     recent_tokens: Annotated[
         int, "Newest tokens of a request, never evicted, 0 to 4096; nor are its prompt and its unfilled last block."
     ] = 64
+    query_ring: Annotated[
+        int, "Queries of a request whose attention is added up in one pass over its keys, 1 to 256."
+    ] = 32
     end_of_thinking: Annotated[
         tuple[str, ...],
         "JSON list of texts that end thinking, if they are one token of the model's; "
@@ -160,6 +163,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         engine_id=engine_id,
         sink_tokens=number("SINK_TOKENS", default.sink_tokens, 0, 4096),
         recent_tokens=number("RECENT_TOKENS", default.recent_tokens, 0, 4096),
+        query_ring=number("QUERY_RING", default.query_ring, 1, 256),
         end_of_thinking=texts("END_OF_THINKING", default.end_of_thinking),
         segment_markers=texts("SEGMENT_MARKERS", default.segment_markers),
     )

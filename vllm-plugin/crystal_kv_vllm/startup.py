@@ -21,7 +21,7 @@ from .compat import (
 from .evict import Protection
 from .gen import policy_pb2 as pb
 from .head_groups import HeadGroups
-from .keep_rule import COMPUTED_STATISTICS
+from .keep_rule import COMPUTED_STATISTICS, KEPT_STATISTICS
 from .manager import CrystalManager
 from .metrics_server import PluginCollector, serve_metrics
 from .output_markers import OutputMarkers, read_output_markers
@@ -143,7 +143,7 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, gro
     statistics = []
     if merges_keys_of(config.model_config):
         capabilities.append(pb.CAPABILITY_MERGE)
-        statistics = sorted(COMPUTED_STATISTICS)
+        statistics = sorted(KEPT_STATISTICS | COMPUTED_STATISTICS)
     if config.cache_config.enable_prefix_caching and markers.end_of_thinking:
         capabilities.append(pb.CAPABILITY_PROBE)
     return pb.Hello(

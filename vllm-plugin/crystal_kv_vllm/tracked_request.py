@@ -22,6 +22,10 @@ class TrackedRequest:
     parent: "TrackedRequest | None" = None
     #: The fork that probes this one's answer now.
     probe: "TrackedRequest | None" = None
+    #: Of a probe: full blocks that it shares with its parent.
+    shared_blocks: int = 0
+    #: Its queries count in the statistics of tokens from this position on.
+    counted_from: int = 0
     #: Length at which the end of thinking was complete; None while thinking.
     thinking_end: int | None = None
     #: Positions at which segments began and that were not reported yet.
@@ -43,7 +47,8 @@ class TrackedRequest:
     def of(cls, handle: int, request: Request) -> "TrackedRequest":
         params = request.sampling_params
         name, options = request_options(params.extra_args if params is not None else None)
-        return cls(handle, request, name, options, scanned=request.num_prompt_tokens)
+        prompt = request.num_prompt_tokens
+        return cls(handle, request, name, options, scanned=prompt, counted_from=prompt)
 
     @property
     def request_id(self) -> str:

@@ -1,5 +1,7 @@
 """The worker's part of a step: holes into the runner's block table, masses out of it."""
 
+import os
+from functools import cached_property
 from typing import Any
 
 from vllm.platforms import current_platform
@@ -7,10 +9,13 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
 
-from .cache_stack import cache_layers, stack_layers
+from .cache_stack import CacheStack, cache_layers, stack_layers
 from .hole_tracker import GROUP, NULL_BLOCK, hole_tracker
 from .mass_recorder import PendingMasses, mass_recorder
 from .merger import Merger
+from .query_recorder import query_recorder
+from .settings import read_settings
+from .token_statistics import TokenStatistics
 from .worker_io import WorkerCommands, attach_masses, commands_of
 
 if current_platform.is_cpu():
@@ -36,17 +41,20 @@ class OutputWithMasses(AsyncModelRunnerOutput):
 class CrystalWorker(BaseWorker):
     """For `--worker-cls`. Does nothing of its own while the scheduler gives no commands."""
 
-    #: Made with the first merge, when the caches are there.
+    #: What works on the caches; made when it is first needed, since the caches are not there before.
     _merger: Merger | None = None
+    _statistics: TokenStatistics | None = None
 
     def execute_model(self, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
         commands = commands_of(scheduler_output)
         hole_tracker.step(scheduler_output, () if commands is None else commands.holes)
+        gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
+        if self._statistics is not None:
+            self._statistics.forget(gone)
         if self._merger is not None:
-            self._merger.forget(scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set()))
+            self._merger.forget(gone)
         if commands is not None:
-            self._merge(commands, scheduler_output)
-            self._punch(commands, scheduler_output)
+            self._change(commands, gone)
             # all ranks punch holes, one measures: vLLM takes rank 0's output
             if commands.measure and self.rank == 0:
                 mass_recorder.begin(commands, self._row_ids)
@@ -63,23 +71,41 @@ class CrystalWorker(BaseWorker):
             attach_masses(output, masses.resolve())
         return output
 
-    def _merge(self, commands: WorkerCommands, scheduler_output: SchedulerOutput) -> None:
+    def _change(self, commands: WorkerCommands, gone: set[str]) -> None:
         """Before anything is computed: the blocks that are given up may belong to another request already."""
-        gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
-        for name, merges in commands.merges.items():
-            if name in gone:
-                continue
-            if self._merger is None:
-                context = self.vllm_config.compilation_config.static_forward_context
-                self._merger = Merger(stack_layers(cache_layers(context, self.model_runner.get_model())))
-            for merge in merges:
-                self._merger.merge(name, merge)
-
-    def _punch(self, commands: WorkerCommands, scheduler_output: SchedulerOutput) -> None:
-        gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
+        merges = {name: of for name, of in commands.merges.items() if name not in gone}
         holes = {name: indices for name, indices in commands.holes.items() if name not in gone}
-        if not holes:
-            return
+        query_recorder.end()
+        statistics = self._kept_statistics(commands)
+        if statistics is not None:
+            statistics.settle({*merges, *holes})
+        for name, commanded in merges.items():
+            if self._merger is None:
+                self._merger = Merger(self._stacks)
+            for merge in commanded:
+                self._merger.merge(name, merge, () if statistics is None else statistics.of_merge(name, merge))
+        if holes:
+            self._punch(holes)
+        if statistics is not None:
+            statistics.punch(holes)
+            step = statistics.follow(commands.queries)
+            if step is not None:
+                query_recorder.begin(step, self._row_ids)
+
+    def _kept_statistics(self, commands: WorkerCommands) -> TokenStatistics | None:
+        if self._statistics is None and commands.kept is not None:
+            ring = read_settings(os.environ).query_ring
+            self._statistics = TokenStatistics(self._stacks, self.vllm_config.cache_config.block_size, ring)
+        if self._statistics is not None:
+            self._statistics.keep(commands.kept)
+        return self._statistics
+
+    @cached_property
+    def _stacks(self) -> list[CacheStack]:
+        context = self.vllm_config.compilation_config.static_forward_context
+        return stack_layers(cache_layers(context, self.model_runner.get_model()))
+
+    def _punch(self, holes: dict[str, list[int]]) -> None:
         if self.use_v2_model_runner:
             self._punch_v2(holes)
         else:

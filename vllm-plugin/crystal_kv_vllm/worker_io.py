@@ -12,6 +12,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 
 from .head_groups import HeadGroup
 from .keep_rule import KeepRule
+from .kept_statistics import CountedQueries, KeptStatistics
 
 _COMMANDS = "crystal_kv_commands"
 _MASSES = "crystal_kv_masses"
@@ -51,6 +52,10 @@ class WorkerCommands:
     holes: dict[str, list[int]] = field(default_factory=dict)
     #: Merges by request id, in the order in which they are to be done; before anything is computed.
     merges: dict[str, list[MergeCommand]] = field(default_factory=dict)
+    #: Statistics of tokens to keep; None: none.
+    kept: KeptStatistics | None = None
+    #: The queries of this step that count in them, by request id.
+    queries: dict[str, CountedQueries] = field(default_factory=dict)
     #: Requests to measure in this step.
     measure: set[str] = field(default_factory=set)
     #: Head groups to measure, in the order of the report.

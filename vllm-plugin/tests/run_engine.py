@@ -1,7 +1,8 @@
 """One vLLM in a process of its own: reads a job as JSON from a file, and writes the result to it.
 
 A job: model, plugin (0: stock vLLM), v2 (model runner V2 by the Triton interpreter), settings, engine, prompts, tokens,
-keep (thinking blocks to keep, oldest evicted first; null: nothing is evicted), merge (merged instead of evicted).
+keep (thinking blocks to keep, oldest evicted first; null: nothing is evicted), merge (merged instead of evicted),
+attention (merges go by the attention that tokens received).
 """
 
 import json
@@ -46,12 +47,15 @@ def main() -> None:
         file.write_text(json.dumps({"tokens": stock_tokens(job), "evicted": []}))
         return
     from engine import LOCKSTEP, RunningEngine
-    from scripted_peer import ScriptedPeer, keep_at_most
+    from scripted_peer import ATTENTION, BY_ATTENTION, ScriptedPeer, keep_at_most
 
     peer = ScriptedPeer()  # type: ignore[abstract]
     if job["keep"] is not None:
         recent_tokens = int(job["settings"].get("RECENT_TOKENS", 64))
-        peer.decide = keep_at_most(job["keep"], recent_tokens=recent_tokens, merge=job["merge"])
+        rule = BY_ATTENTION if job["attention"] else None
+        if rule is not None:
+            peer.configure.statistics.CopyFrom(ATTENTION)
+        peer.decide = keep_at_most(job["keep"], recent_tokens=recent_tokens, merge=job["merge"], rule=rule)
     engine = RunningEngine(job["model"], peer, {**LOCKSTEP, **job["settings"]}, **job["engine"])
     outputs = engine.generate(job["prompts"], job["tokens"])
     evicted = [sorted(history.evicted.items()) for history in peer.requests]

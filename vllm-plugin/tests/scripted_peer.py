@@ -170,10 +170,30 @@ class ScriptedPeer(KvPolicyServicer):
                     answers.put(self.plan(self.decide(self, step), step.step))
 
 
-def keep_at_most(blocks: int, seed: int | None = None, recent_tokens: int = 64, merge: bool = False) -> Decide:
+#: Statistics that make some difference to what a merge keeps, whatever is kept of them.
+ATTENTION = pb.KeptStatistics(
+    statistics=[pb.STATISTIC_ATTENTION, pb.STATISTIC_PEAK],
+    attention_half_life_tokens=100,
+    peak_half_life_tokens=200,
+)
+BY_ATTENTION = pb.KeepRule(
+    stages=[
+        pb.KeepStage(share=0.5, terms=[pb.KeepTerm(statistic=pb.STATISTIC_ATTENTION, weight=1)]),
+        pb.KeepStage(share=1, terms=[pb.KeepTerm(statistic=pb.STATISTIC_PEAK, weight=1)]),
+    ]
+)
+
+
+def keep_at_most(
+    blocks: int,
+    seed: int | None = None,
+    recent_tokens: int = 64,
+    merge: bool = False,
+    rule: pb.KeepRule | None = None,
+) -> Decide:
     """Evicts down to so many thinking blocks of each request: the oldest first, or random ones.
 
-    merge: the tokens of all candidates go into those that are left, of which there is at least one.
+    merge: the tokens of all candidates go into those that are left, of which there is at least one, by this rule.
     """
     rng = random.Random(seed)
 
@@ -195,7 +215,7 @@ def keep_at_most(blocks: int, seed: int | None = None, recent_tokens: int = 64, 
                 left = [block for block in candidates if block not in chosen]
                 plan = pb.RequestPlan(handle=entry.handle, epoch=entry.epoch)
                 if merge:
-                    plan.merges.append(merge_of(left, chosen))
+                    plan.merges.append(merge_of(left, chosen, rule))
                 else:
                     plan.evict.extend(chosen)
                 plans.append(plan)
@@ -204,8 +224,8 @@ def keep_at_most(blocks: int, seed: int | None = None, recent_tokens: int = 64, 
     return decide
 
 
-def merge_of(into: Iterable[int], from_: Iterable[int]) -> pb.Merge:
-    merge = pb.Merge(into=into)
+def merge_of(into: Iterable[int], from_: Iterable[int], rule: pb.KeepRule | None = None) -> pb.Merge:
+    merge = pb.Merge(into=into, rule=rule)
     # a Python keyword is a field's name
     getattr(merge, "from").extend(from_)
     return merge

@@ -17,6 +17,7 @@ def run_job(
     v2: bool = False,
     keep: int | None = None,
     merge: bool = False,
+    attention: bool = False,
     settings: dict[str, str] | None = None,
     **engine: Any,
 ) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def run_job(
         "v2": v2,
         "keep": keep,
         "merge": merge,
+        "attention": attention,
         "settings": settings or {},
         "engine": engine,
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from engine import RunningEngine, prompt
-from scripted_peer import ScriptedPeer, keep_at_most
+from scripted_peer import ATTENTION, BY_ATTENTION, ScriptedPeer, keep_at_most
 from subprocess_engine import run_job
 
 pytestmark = pytest.mark.vllm
@@ -37,16 +37,25 @@ def test_nothing_evicted_is_token_identical_to_stock_vllm_on_runner_v2(model: st
     assert run_job(model, SHORT, 8, v2=True)["tokens"] == stock
 
 
-@pytest.mark.parametrize(("keep", "merge"), [(0, False), (1, True)])
+@pytest.mark.parametrize(("keep", "merge", "attention"), [(0, False, False), (1, True, False), (2, True, True)])
 def test_both_runners_generate_the_same_tokens_when_blocks_go(
-    start_engine: Callable[..., RunningEngine], peer: ScriptedPeer, model: str, keep: int, merge: bool
+    start_engine: Callable[..., RunningEngine],
+    peer: ScriptedPeer,
+    model: str,
+    keep: int,
+    merge: bool,
+    attention: bool,
 ) -> None:
+    if attention:
+        peer.configure.statistics.CopyFrom(ATTENTION)
     engine = start_engine(EAGER)
-    peer.decide = keep_at_most(keep, recent_tokens=0, merge=merge)
+    rule = BY_ATTENTION if attention else None
+    peer.decide = keep_at_most(keep, recent_tokens=0, merge=merge, rule=rule)
     tokens = [output.tokens for output in engine.generate(SHORT, tokens_of(merge))]
     evicted = [[list(entry) for entry in sorted(history.evicted.items())] for history in peer.requests]
     assert all(evicted)
     assert all(bool(history.merges) == merge for history in peer.requests)
-    v2 = run_job(model, SHORT, tokens_of(merge), keep=keep, merge=merge, settings=EAGER, v2=True)
+    v2 = run_job(model, SHORT, tokens_of(merge), keep=keep, merge=merge, attention=attention, settings=EAGER, v2=True)
     assert v2["evicted"] == evicted
     assert v2["tokens"] == tokens
+    assert peer.rejections() == {}

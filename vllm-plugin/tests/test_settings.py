@@ -26,6 +26,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "CRYSTALKV_ENGINE_ID": ("other", "other"),
         "CRYSTALKV_SINK_TOKENS": ("0", 0),
         "CRYSTALKV_RECENT_TOKENS": ("0", 0),
+        "CRYSTALKV_QUERY_RING": ("1", 1),
         "CRYSTALKV_END_OF_THINKING": ('["</think>", "</thought>"]', ("</think>", "</thought>")),
         "CRYSTALKV_SEGMENT_MARKERS": ("[]", ()),
     }

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
@@ -40,9 +39,6 @@ class GPUBuilderMixin(BuilderMixin):
 
 
 class GPUImplMixin(ImplMixin):
-    scale: float
-    logits_soft_cap: Any
-
     def logsumexp(self, layers: Sequence[RecordedLayer], rows: RowSelection) -> torch.Tensor:
         softcap = float(self.logits_soft_cap or 0.0)
         return torch.cat([paged_logsumexp(it.query, it.kv_cache, rows, self.scale, softcap) for it in layers], 1)

@@ -7,10 +7,12 @@ import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
+from ..attention_weights import Scoring
 from ..compact import compact_metadata
 from ..hole_tracker import hole_tracker
 from ..mass_recorder import RecordedLayer, mass_recorder
 from ..masses import RowSelection
+from ..query_recorder import query_recorder
 from ..spec import CrystalSpec, evictable_spec
 
 
@@ -37,6 +39,7 @@ class BuilderMixin:
         if isinstance(self.kv_cache_spec, CrystalSpec):
             common_attn_metadata = self.without_holes(common_attn_metadata)
             mass_recorder.record_rows(common_attn_metadata, self.kv_cache_spec.block_size)
+            query_recorder.record_rows(common_attn_metadata)
         return super().build(common_prefix_len, common_attn_metadata, *args, **kwargs)  # type: ignore[misc]
 
     @property
@@ -57,6 +60,8 @@ class ImplMixin:
     num_heads: int
     num_kv_heads: int
     head_size: int
+    scale: float
+    logits_soft_cap: Any = None
 
     def forward(
         self,
@@ -72,13 +77,18 @@ class ImplMixin:
         output: torch.Tensor = super().forward(  # type: ignore[misc]
             layer, query, key, value, kv_cache, attn_metadata, *args, **kwargs
         )
-        if attn_metadata is not None and mass_recorder.measuring and kv_cache.numel():
+        if attn_metadata is not None and (mass_recorder.measuring or query_recorder.recording) and kv_cache.numel():
+            heads = query.view(-1, self.num_kv_heads, self.num_heads // self.num_kv_heads, self.head_size)
+            query_recorder.record_layer(layer.layer_name, heads)
             rows = mass_recorder.rows_for(layer.layer_name)
             if rows is not None:
-                heads = self.num_heads // self.num_kv_heads
-                last = query.view(-1, self.num_kv_heads, heads, self.head_size)[rows.tokens]
-                mass_recorder.record_layer(layer.layer_name, RecordedLayer(self, last, kv_cache))
+                mass_recorder.record_layer(layer.layer_name, RecordedLayer(self, heads[rows.tokens], kv_cache))
         return output
+
+    @property
+    def scoring(self) -> Scoring:
+        """How this layer makes weights of scores."""
+        return Scoring(self.scale, float(self.logits_soft_cap or 0.0), self.sink_scores)
 
     def keys_and_values(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of a layer's cache, [kernel blocks, kv heads, block size, head size]; keys are stored rotated."""

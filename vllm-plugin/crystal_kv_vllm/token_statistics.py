@@ -1,0 +1,219 @@
+"""The statistics of tokens in a worker: every query of a request counts, and the keys are read once for many of them.
+
+A forward pass only copies queries into rings. They are counted when a ring is full, and before the tokens that they
+saw are merged or let go; so counting later changes nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import torch
+
+from .attention_weights import attention_weights
+from .cache_stack import CacheStack, read_blocks
+from .followed_request import FollowedRequest, Resident
+from .kept_statistics import CountedQueries, KeptStatistics
+from .query_rings import QueryRings
+from .slot_statistics import WINDOW_HALF, QuerySpan, SlotStatistics
+from .worker_io import MergeCommand
+
+#: Scores that are held at once, of as many layers as that allows: 16 MB of them on a CPU, else 256 MB.
+MAX_SCORES_CPU, MAX_SCORES = 1 << 22, 1 << 26
+
+
+class TokenStatistics:
+    def __init__(self, stacks: Sequence[CacheStack], block_size: int, ring: int) -> None:
+        """block_size: of the scheduler; ring: queries of a request that are counted together, at most."""
+        self._stacks = stacks
+        self._block_size = block_size
+        self._ring = ring
+        self._kept: KeptStatistics | None = None
+        self._slots: list[SlotStatistics] = []
+        self._rings = QueryRings(stacks, ring)
+        self._followed: dict[str, FollowedRequest] = {}
+
+    def keep(self, kept: KeptStatistics | None) -> None:
+        """Keeps these from now on; None: none, and what was kept is forgotten."""
+        if kept == self._kept:
+            return
+        for request in self._followed.values():
+            self._count_waiting(request)
+        self._slots = [] if kept is None else self._made(kept)
+        if kept is None:
+            self._followed = {}
+            self._rings.drop()
+        self._kept = kept
+
+    def _made(self, kept: KeptStatistics) -> list[SlotStatistics]:
+        return [SlotStatistics(stack, kept, old) for stack, old in zip_longest(self._stacks, self._slots)]
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        """The caches of these requests are gone. What probes among them read still counts for their parents."""
+        gone = [(name, self._followed.pop(name)) for name in request_ids if name in self._followed]
+        for _, request in gone:
+            request.gone = True
+        for _, request in gone:
+            if request.parent is not None and not request.parent.gone:
+                self._count_waiting(request)
+            self._rings.free(request.slot)
+
+    def settle(self, request_ids: Iterable[str]) -> None:
+        """Counts what waits of these requests: tokens that it saw are about to move or to go."""
+        for name in request_ids:
+            if name in self._followed:
+                self._count_waiting(self._followed[name])
+
+    def of_merge(self, request_id: str, command: MergeCommand) -> list[SlotStatistics]:
+        """The statistics of a request's tokens, stack by stack; empty: none are kept.
+
+        Blocks that it got while its queries did not count may hold those of other tokens: these begin at 0.
+        """
+        if self._slots:
+            entries = [(entry.index, entry.block) for entry in (*command.into, *command.from_)]
+            request = self._followed.get(request_id)
+            self._clear([block for _, block in entries] if request is None else request.learn(entries))
+        return self._slots
+
+    def punch(self, holes: Mapping[str, list[int]]) -> None:
+        for name, blocks in holes.items():
+            if name in self._followed:
+                self._followed[name].punch(blocks)
+
+    def follow(self, queries: Mapping[str, CountedQueries]) -> "CountedStep | None":
+        """The queries of a step, before it is computed; a request comes before its probe. None: none counts."""
+        if not self._slots:
+            return None
+        counted: list[tuple[str, FollowedRequest, CountedQueries, range]] = []
+        for name, these in queries.items():
+            request = self._request(name, these)
+            if request is None:
+                continue
+            self._clear(request.extend(these))
+            request.drop_from(these.start)
+            positions = range(max(these.start, these.counted_from), these.start + these.count)
+            if not positions:
+                continue
+            counted.append((name, request, these, positions))
+            if len(request.waiting) + len(positions) > self._ring:
+                self._count_waiting(request)
+        step = CountedStep(self)
+        # a request's query comes before those of its probe
+        for name, request, these, positions in sorted(counted, key=lambda entry: entry[1].parent is not None):
+            first = positions.start - these.start
+            place = self._rings.place(request.slot) + len(request.waiting)
+            request.wait(positions)
+            if len(positions) > self._ring:
+                step.long[name] = first
+                step.pieces[name] = self._take_pieces(request)
+            else:
+                step.copies[name] = (first, range(place, place + len(positions)))
+        return step if step.copies or step.long else None
+
+    def _request(self, name: str, queries: CountedQueries) -> FollowedRequest | None:
+        if queries.first_block == 0:
+            self.forget([name])
+            parent = None if queries.parent is None else self._followed.get(queries.parent)
+            if queries.parent is not None and parent is None:
+                return None
+            self._followed[name] = FollowedRequest(self._rings.take(), queries.outputs, parent)
+        return self._followed.get(name)
+
+    def _clear(self, blocks: Sequence[int]) -> None:
+        for stack, slots in zip(self._stacks, self._slots, strict=True):
+            split = self._block_size // stack.block_size
+            slots.clear([block * split + part for block in blocks for part in range(split)])
+
+    def _count_waiting(self, request: FollowedRequest) -> None:
+        for piece in self._take_pieces(request):
+            for number, stack in enumerate(self._stacks):
+                resident = piece.resident[number]
+                count = len(piece.positions)
+                a_layer = stack.kv_heads * self._rings.heads_per_group(number) * count * len(resident.positions)
+                limit = MAX_SCORES_CPU if stack.keys.device.type == "cpu" else MAX_SCORES
+                some = max(1, limit // a_layer)
+                for first in range(0, len(stack.layers), some):
+                    layers = slice(first, first + some)
+                    self.count(number, layers, piece, self._rings.read(number, layers, request.slot, count))
+
+    def _take_pieces(self, request: FollowedRequest) -> list["Piece"]:
+        """What waits, in pieces of at most a ring; they are taken as counted."""
+        waiting, parent_queries = request.waiting, request.parent_queries
+        request.waiting, request.parent_queries = [], []
+        if not waiting:
+            return []
+        resident = [
+            request.resident(waiting[-1] + 1, stack.block_size, self._block_size // stack.block_size, stack.keys.device)
+            for stack in self._stacks
+        ]
+        pieces = []
+        for start in range(0, len(waiting), self._ring):
+            positions = waiting[start : start + self._ring]
+            ages = None
+            if request.parent is not None:
+                ages = [request.parent.counted - it for it in parent_queries[start : start + self._ring]]
+            pieces.append(Piece(positions, request.window, ages, resident))
+            request.window = positions[-1] // WINDOW_HALF
+            request.counted += len(positions)
+        return pieces
+
+    def count(self, number: int, layers: slice, piece: "Piece", queries: torch.Tensor) -> None:
+        """queries: [layers, queries, kv heads, query heads of a group, head size], of a stack, by its number."""
+        stack, resident = self._stacks[number], piece.resident[number]
+        if stack.scoring is None:
+            return
+        groups = slice(layers.start * stack.kv_heads, layers.stop * stack.kv_heads)
+        size = stack.block_size
+        weights = attention_weights(
+            queries.transpose(1, 2).flatten(0, 1),
+            read_blocks(stack.keys[layers], resident.blocks),
+            resident.positions <= torch.tensor(piece.positions, device=resident.positions.device)[:, None],
+            slice(resident.counted.start * size, resident.counted.stop * size),
+            stack.scoring.of(groups),
+        )
+        blocks = resident.blocks[resident.counted]
+        if not len(blocks):
+            return
+        if piece.ages is None:
+            self._slots[number].count(layers, blocks, weights, QuerySpan(piece.positions, piece.window))
+        else:
+            self._slots[number].count_probe(layers, blocks, weights, piece.ages)
+
+    def store(self, layer: str, queries: torch.Tensor, places: torch.Tensor) -> None:
+        self._rings.write(layer, queries, places)
+
+    def count_layer(self, layer: str, pieces: Sequence["Piece"], queries: torch.Tensor) -> None:
+        """queries: [queries of all pieces, kv heads, query heads of a group, head size]"""
+        number, place = self._rings.layer(layer)
+        for part, piece in enumerate(pieces):
+            some = queries[part * self._ring : (part + 1) * self._ring]
+            self.count(number, slice(place, place + 1), piece, some[None])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Queries of a request that are counted together."""
+
+    positions: Sequence[int]
+    #: Half window of the newest query before them.
+    window: int
+    #: Of an answer probe: how many of its parent's counted queries came after each.
+    ages: Sequence[int] | None
+    #: By stack.
+    resident: Sequence[Resident]
+
+
+@dataclass
+class CountedStep:
+    """The queries of one step (see `StepQueries`)."""
+
+    statistics: TokenStatistics
+    copies: dict[str, tuple[int, range]] = field(default_factory=dict)
+    long: dict[str, int] = field(default_factory=dict)
+    pieces: dict[str, list[Piece]] = field(default_factory=dict)
+
+    def store(self, layer: str, queries: torch.Tensor, places: torch.Tensor) -> None:
+        self.statistics.store(layer, queries, places)
+
+    def count(self, layer: str, request_id: str, queries: torch.Tensor) -> None:
+        self.statistics.count_layer(layer, self.pieces[request_id], queries)
