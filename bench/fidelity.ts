@@ -1,66 +1,124 @@
 /** How much evictions and merges change what a real language model says, in vLLM on the CPU; see `--help`. */
 
-import { smolLm2Folder } from '../model/english/folder.ts';
-import { namesOf, UsageError } from '../scripts/command-line.ts';
-import { CANDIDATES, FULL } from './fidelity/candidates.ts';
-import { measure, type Sizes } from './fidelity/measure.ts';
-import { PROMPTS } from './fidelity/prompts.ts';
-import { conditionsOf, earlierRows, figuresOf, markdown } from './fidelity/results.ts';
+import { basename } from 'node:path';
+import { loadTokenizer } from '../engine/http/tokenizer.ts';
+import { englishFolder, smolLm2Folder } from '../model/english/folder.ts';
+import { namesOf, UsageError, wholeNumber } from '../scripts/command-line.ts';
+import { CANDIDATES, FULL, SWEEP } from './fidelity/candidates.ts';
+import { besideCrystal, measure, type Row } from './fidelity/measure.ts';
+import { type Conditions, conditionsOf, earlierRows, figuresOf, markdown } from './fidelity/results.ts';
+import { type Speaker, startSpeaker } from './fidelity/speaker.ts';
+import { STORY_TOKENS, writeStories } from './fidelity/stories.ts';
+import { chooseTexts, readLines, type Text, THINKING_TOKENS } from './fidelity/texts.ts';
 import { type BenchRun, runBench } from './program.ts';
-import { vllmPython } from './vllm/process.ts';
+import { mean, round } from './statistics.ts';
+import { MAX_SEQUENCES, vllmPython } from './vllm/process.ts';
 
-const ALL: Sizes = { sequences: 9, tokens: 640, shares: [0.25, 0.5] };
-const QUICK: Sizes = { sequences: 3, tokens: 256, shares: [0.5] };
+const SHARES = [0.15, 0.25, 0.5];
+const COUNT = { usual: 8, quick: 3 };
+const HALVES = ['all', 'even', 'odd'] as const;
 /** Trials have a seed of their own: nothing is chosen by what is reported. */
 const TRIAL_SEED = 1;
-const KEYS = CANDIDATES.map(({ key }) => key);
+const ALL = [...CANDIDATES, ...SWEEP];
+/** Prompt, answer and questions of a text whose thinking is the longest. */
+const BESIDE_THINKING = 700;
 
 await runBench({
   name: 'fidelity',
-  about: `SmolLM2-135M-Instruct writes texts with a full cache, and is then made to write them again, token by token, while the
-policy service evicts or merges blocks. Tells how much less likely the same tokens became. Takes about half an hour; the first
-time, vLLM is installed (6 GB).`,
+  about: `A language model is made to say texts, token by token, while the policy service evicts or merges what is in its cache. Tells
+how far its predictions diverge from those with a full cache, and which facts it recalls that the thinking said once. The texts are
+stories that the English model thought through, or those of --texts. Takes an hour or two; vLLM is installed the first time (6 GB).`,
   options: {
-    quick: { type: 'boolean', default: false, help: `${QUICK.sequences} texts of ${QUICK.tokens} tokens, to try` },
-    only: { type: 'string', value: 'A,B', help: `these candidates: ${KEYS.join(', ')}` },
+    quick: { type: 'boolean', default: false, help: `${COUNT.quick} texts at 50 %, to try` },
+    texts: {
+      type: 'string',
+      value: 'FILE.jsonl',
+      help: `texts for SmolLM2-135M-Instruct instead: lines with question, thinking and answer; of ${THINKING_TOKENS.least} to ${THINKING_TOKENS.most} tokens of thinking`,
+    },
+    half: {
+      type: 'string',
+      value: 'even|odd',
+      help: 'only these lines of the file: choose by one half, report the other',
+    },
+    count: { type: 'string', value: 'N', help: `texts, 3 to ${MAX_SEQUENCES} (default: ${COUNT.usual})` },
+    only: { type: 'string', value: 'A,B', help: `these rules: ${ALL.map(({ key }) => key).join(', ')}` },
     shares: {
       type: 'string',
       value: 'A,B',
-      help: `percents of the output that stay (default: ${ALL.shares.map((share) => share * 100).join(',')})`,
+      help: `percents of the thinking that stay (default: ${SHARES.map((share) => share * 100).join(',')})`,
     },
   },
-  notes: 'With the seed of the last run, rows are added to its own.',
-  seed: { of: 'what is written', default: 'fresh' },
+  notes: 'With the texts of the last run, rows are added to its own.',
+  seed: { of: 'which texts', default: 'fresh' },
   records: true,
   trial: ({ quick }) => (quick ? { because: '--quick measures less', seed: TRIAL_SEED } : undefined),
   run: fidelity,
 });
 
 async function fidelity(
-  values: { quick: boolean; only?: string; shares?: string },
+  values: { quick: boolean; texts?: string; half?: string; count?: string; only?: string; shares?: string },
   { seed, trial, folder, say, report }: BenchRun,
 ): Promise<void> {
-  const only = namesOf('only', values.only?.split(',') ?? [], KEYS);
-  const sizes = trial ? QUICK : ALL;
-  const shares = values.shares?.split(',').map((percent) => Number(percent) / 100) ?? sizes.shares;
+  const named = namesOf(
+    'only',
+    values.only?.split(',') ?? [],
+    ALL.map(({ key }) => key),
+  );
+  const candidates = values.only === undefined ? [FULL, ...CANDIDATES] : ALL.filter(({ key }) => named.includes(key));
+  const shares = values.shares?.split(',').map((percent) => Number(percent) / 100) ?? (trial ? [0.5] : SHARES);
   const wrong = shares.find((share) => !(share > 0 && share < 1));
   if (wrong !== undefined) throw new UsageError(`--shares must be percents between 0 and 100, got "${values.shares}"`);
+  const usual = trial ? COUNT.quick : COUNT.usual;
+  const count = values.count === undefined ? usual : wholeNumber('count', values.count, 3, MAX_SEQUENCES);
+  const half = HALVES.find((name) => name === (values.half ?? 'all'));
+  if (half === undefined) throw new UsageError(`--half must be even or odd, got "${values.half}"`);
+  if (values.half !== undefined && values.texts === undefined) throw new UsageError('--half is of --texts');
+  const lines = values.texts === undefined ? undefined : readLines(values.texts, half);
   const python = vllmPython();
-  const model = smolLm2Folder();
-  const candidates = [FULL, ...CANDIDATES.filter(({ key }) => only.includes(key))];
-  const prompts = PROMPTS.slice(0, sizes.sequences);
-  let rows = earlierRows(folder, seed, sizes);
-  for await (const { vllm, rows: more } of measure({
-    python,
-    model,
-    prompts,
-    candidates,
-    sizes: { ...sizes, shares },
-    seed,
-    say,
-  })) {
-    rows = [...rows.filter((row) => !more.some(({ key, share }) => key === row.key && share === row.share)), ...more];
-    report({ conditions: conditionsOf(sizes, seed, vllm), figures: figuresOf(rows), rows });
+  const model = lines === undefined ? englishFolder() : smolLm2Folder();
+  const tokenizer = loadTokenizer(model);
+  const chosen = lines && chooseTexts(lines, tokenizer, count, seed);
+  if (chosen !== undefined && chosen.length < 3) {
+    throw new UsageError(`--texts ${values.texts}: only ${chosen.length} texts are long enough, at least 3 are needed`);
   }
-  process.stdout.write(markdown(rows));
+  say('starting vLLM');
+  const maxTokens = (lines === undefined ? STORY_TOKENS : THINKING_TOKENS.most) + BESIDE_THINKING;
+  const requests = Math.min(MAX_SEQUENCES, count * candidates.length);
+  const thinks = lines === undefined;
+  const speaker = await startSpeaker(candidates, { python, model, thinks, maxTokens, requests, say });
+  try {
+    const texts = chosen ?? (await storiesOf(speaker, model, count, seed, say));
+    const conditions: Conditions = {
+      texts: values.texts === undefined ? 'stories of 16 people' : `${basename(values.texts)}, ${half} lines`,
+      model: `${lines === undefined ? 'English model' : 'SmolLM2-135M-Instruct'} (from GGUF Q4_1, in float32)`,
+      seed,
+      count: texts.length,
+      thinkingTokens: round(mean(texts.map(({ thinking }) => thinking)), 0),
+    };
+    let rows: Row[] = earlierRows(folder, conditions);
+    for await (const more of measure(speaker, { texts, candidates, shares, say })) {
+      const isNew = ({ key, share }: Row) => more.some((row) => key === row.key && share === row.share);
+      rows = besideCrystal([...rows.filter((row) => !isNew(row)), ...more]);
+      const { vllmVersion } = speaker;
+      report({ conditions: conditionsOf(conditions, vllmVersion), figures: figuresOf(rows), rows });
+    }
+    process.stdout.write(markdown(rows));
+  } finally {
+    await speaker.close();
+  }
+}
+
+async function storiesOf(
+  speaker: Speaker,
+  model: string,
+  count: number,
+  seed: number,
+  say: (text: string) => void,
+): Promise<Text[]> {
+  say(`thinking through ${count} stories`);
+  const texts = await writeStories(speaker, loadTokenizer(model), count, seed);
+  say(`${texts.length} of them came to an answer`);
+  if (texts.length < 3)
+    throw new Error(`the model answered ${texts.length} of ${count} stories: at least 3 are needed`);
+  return texts;
 }

@@ -2,71 +2,86 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RECENT_TOKENS, SINK_TOKENS } from '../eval/backend.ts';
 import { markdownTable } from '../markdown-table.ts';
-import { round } from '../statistics.ts';
+import { type Interval, round } from '../statistics.ts';
 import { BLOCK_SIZE } from '../vllm/process.ts';
+import { PUBLISHED } from './candidates.ts';
 import { describe } from './figures.ts';
-import type { Row, Sizes } from './measure.ts';
+import type { Row } from './measure.ts';
 
-export const conditionsOf = ({ sequences, tokens }: Sizes, seed: number, vllm: string) => ({
-  seed,
-  model: 'SmolLM2-135M-Instruct (from GGUF Q4_1, in float32)',
+export interface Conditions {
+  /** Where the texts are from. */
+  texts: string;
+  model: string;
+  seed: number;
+  count: number;
+  /** Mean tokens of a thinking. */
+  thinkingTokens: number;
+}
+
+export const conditionsOf = (it: Conditions, vllm: string) => ({
+  ...it,
   vllm,
-  sequences: `${sequences} of ${tokens} tokens, sampled at temperature 1 with a full cache, the end of a sequence is ignored`,
-  repeated:
-    'the same tokens forced one by one in decode, all sequences and candidates at once, lockstep, every step measured',
+  method:
+    'the same tokens forced one by one in decode, lockstep, every query counted; exact divergence from the full cache',
   protected: `prompt, first ${SINK_TOKENS} tokens, newest ${RECENT_TOKENS} tokens`,
-  budget: `share of the output blocks of a full cache, in blocks of ${BLOCK_SIZE}; all resident blocks beyond the prompt count`,
-  figures:
-    'log-probability of each token with the full cache less that with the candidate, after the budget is exceeded; mean over sequences, 95 % interval by paired t',
+  budget: `share of each text's thinking, in blocks of ${BLOCK_SIZE}; all resident blocks beyond the prompt count`,
+  figures: 'KL: nats per token after the budget was exceeded; mean over texts, 95 % interval by paired t',
 });
 
-/** Of the last report in `folder`, if it has this seed and these sizes. */
-export function earlierRows(folder: string, seed: number, sizes: Sizes): Row[] {
+/** Of the last report in `folder`, if it is of the same texts. */
+export function earlierRows(folder: string, wanted: Conditions): Row[] {
   const file = join(folder, 'fidelity.json');
   if (!existsSync(file)) return [];
-  const { conditions, rows } = JSON.parse(readFileSync(file, 'utf8')) as Record<
-    'conditions',
-    Record<string, unknown>
-  > & {
+  const { conditions, rows } = JSON.parse(readFileSync(file, 'utf8')) as {
+    conditions: Record<string, unknown>;
     rows: Row[];
   };
-  const wanted = conditionsOf(sizes, seed, '');
-  return conditions['seed'] === seed && conditions['sequences'] === wanted.sequences ? rows : [];
+  return Object.entries(wanted).every(([name, value]) => conditions[name] === value) ? rows : [];
 }
 
 export function figuresOf(rows: readonly Row[]): Record<string, number> {
-  return Object.fromEntries(
-    rows.flatMap((row) => {
-      const name = (figure: string) => `${row.key}_${figure}_${Math.round(row.share * 100)}`;
-      return [
-        [name('extra_nats'), round(row.extraNats.mean, 4)],
-        [name('extra_nats_low'), round(row.extraNats.low, 4)],
-        [name('extra_nats_high'), round(row.extraNats.high, 4)],
-        [name('same_most_likely'), round(row.sameMostLikely, 4)],
-      ];
-    }),
-  );
+  const best = (share: number, of: (row: Row) => number) => {
+    const values = rows.filter((row) => row.share === share && PUBLISHED.some(({ key }) => key === row.key)).map(of);
+    return values.length === 0 ? undefined : values;
+  };
+  const figures: Record<string, number> = {};
+  for (const { key, share, klThinking, klAnswer, sameMostLikely, facts, recalled } of rows) {
+    const percent = Math.round(share * 100);
+    figures[`kl_${key}_${percent}`] = round(klThinking.mean, 4);
+    if (klAnswer !== undefined) figures[`kl_answer_${key}_${percent}`] = round(klAnswer.mean, 4);
+    figures[`same_${key}_${percent}`] = round(sameMostLikely, 4);
+    figures[`facts_${key}_${percent}`] = recalled;
+    figures[`facts_full_${percent}`] = facts;
+    const divergences = best(share, (row) => row.klThinking.mean);
+    if (divergences !== undefined) figures[`kl_best_baseline_${percent}`] = round(Math.min(...divergences), 4);
+    const recalls = best(share, (row) => row.recalled);
+    if (recalls !== undefined) figures[`facts_best_baseline_${percent}`] = Math.max(...recalls);
+  }
+  return figures;
 }
 
 /** The rows as a table for docs/measured.md. */
 export function markdown(rows: readonly Row[]): string {
   const titles = [
-    'SmolLM2-135M',
-    'output blocks, mean / peak',
-    'extra nats per token (95 % interval)',
-    'perplexity',
-    'same most likely token',
+    'rule',
+    'blocks, mean / peak',
+    'KL of the thinking (95 % interval)',
     'more than `crystal`',
+    'KL of the answer',
+    'same most likely token',
+    'facts',
   ];
+  const of = (interval: Interval | undefined) => (interval === undefined ? '' : describe(interval));
   const lines = rows
-    .toSorted((a, b) => a.share - b.share || a.extraNats.mean - b.extraNats.mean)
+    .toSorted((a, b) => a.share - b.share || a.klThinking.mean - b.klThinking.mean)
     .map((row) => [
       `${row.title}, ${Math.round(row.share * 100)} %`,
-      `${row.meanOutputBlocks.toFixed(1)} / ${row.peakOutputBlocks}`,
-      describe(row.extraNats),
-      `x ${row.perplexityRatio.toFixed(2)}`,
+      `${row.meanOutputBlocks.toFixed(1)} / ${row.peakOutputBlocks} of ${row.fullOutputBlocks}`,
+      describe(row.klThinking),
+      of(row.overCrystal),
+      row.klAnswer === undefined ? '' : round(row.klAnswer.mean, 4).toFixed(4),
       `${(100 * row.sameMostLikely).toFixed(1)} %`,
-      row.overCrystal === undefined ? '' : describe(row.overCrystal),
+      `${row.recalled} of ${row.facts}`,
     ]);
   return markdownTable(titles, lines);
 }

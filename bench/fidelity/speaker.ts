@@ -1,29 +1,22 @@
-import { loadTokenizer } from '../../engine/http/tokenizer.ts';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { serviceConfig } from '../eval/backend.ts';
 import type { Candidate } from '../eval/candidates.ts';
 import { type ProfileMemory, watchMemory } from '../memory.ts';
 import { type LockstepVllm, startLockstepVllm } from '../vllm/lockstep.ts';
 import { BLOCK_SIZE, type VllmRequest, type VllmRun } from '../vllm/process.ts';
-import type { Spoken } from './figures.ts';
+import type { Thoughts } from './figures.ts';
+import type { Text } from './texts.ts';
 
 const TELL_MS = 30_000;
+/** A probe needs room too, and what follows the answer. */
+const ROOM_TOKENS = 64;
 
-/** Token ids of prompts, through the model's chat template. */
-export function encodePrompts(model: string, prompts: readonly string[]): number[][] {
-  const tokenizer = loadTokenizer(model);
-  return prompts.map((content) => tokenizer.encodeChat([{ role: 'user', content }], { add_generation_prompt: true }));
-}
-
-export interface Sequence {
-  prompt: readonly number[];
-  tokens: readonly number[];
-  spoken: Spoken;
-}
-
-/** What a profile made of all sequences. */
+/** What a profile made of all texts. */
 export interface Repetition {
-  /** Same order as the sequences. */
-  spoken: Spoken[];
+  /** Same order as the texts. */
+  thoughts: Thoughts[];
   memory: ProfileMemory;
 }
 
@@ -33,52 +26,121 @@ export interface Repetitions {
   seconds: number;
   evictedBlocks: number;
   merges: number;
+  probes: number;
 }
 
-/** A model that says things, and says them again under a profile of the policy service. */
+/** A model that is made to say texts under profiles of the policy service. */
 export interface Speaker {
   readonly vllmVersion: string;
-  /** Sampled at temperature 1 with a full cache; sequence i has the seed `seed + i`. */
-  write(prompts: readonly (readonly number[])[], tokens: number, seed: number): Promise<Sequence[]>;
+  /** What it writes by itself, greedily and with a full cache, until it ends. */
+  write(prompts: readonly (readonly number[])[], tokens: number): Promise<number[][]>;
+  /** Takes these texts from now on, and what it thinks of them with a full cache as what all else is compared with. */
+  refer(texts: readonly Text[]): Promise<Thoughts[]>;
   /**
-   * Token by token, as if they were being generated, under all profiles at the same time. Throws when the run was not what
-   * it has to be.
+   * The texts that were referred to, token by token as if they were being generated, under all profiles at the same time;
+   * budgets are those of the texts. Throws when the run was not what it has to be.
    */
-  repeat(sequences: readonly Sequence[], profiles: readonly string[], budgetTokens: number): Promise<Repetitions>;
+  repeat(profiles: readonly string[], budgetBlocks: readonly number[]): Promise<Repetitions>;
   close(): Promise<void>;
 }
 
-export async function startSpeaker(
-  candidates: readonly Candidate[],
-  options: { python: string; model: string; maxModelLen: number; requests: number; say(text: string): void },
-): Promise<Speaker> {
-  const { requests: most, say, ...engine } = options;
-  const blocks = Math.ceil(options.maxModelLen / BLOCK_SIZE) + 1;
-  const lockstep = await startLockstepVllm(serviceConfig(candidates), {
-    ...engine,
-    tokenizer: false,
-    poolBlocks: most * blocks + 1,
-    core: undefined,
-    forcing: true,
+export interface SpeakerOptions {
+  python: string;
+  model: string;
+  /** The model has an end of thinking, so it can be probed. */
+  thinks: boolean;
+  /** Most tokens of a text, prompt included. */
+  maxTokens: number;
+  /** Most texts that are said at the same time. */
+  requests: number;
+  say(text: string): void;
+}
+
+export async function startSpeaker(candidates: readonly Candidate[], options: SpeakerOptions): Promise<Speaker> {
+  const { requests, say, thinks, maxTokens, ...engine } = options;
+  const maxModelLen = maxTokens + ROOM_TOKENS;
+  const blocks = Math.ceil(maxModelLen / BLOCK_SIZE) + 1;
+  const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-fidelity-'));
+  const removeFolder = () => rmSync(folder, { recursive: true, force: true });
+  let lockstep: LockstepVllm;
+  try {
+    lockstep = await startLockstepVllm(configOf(candidates), {
+      ...engine,
+      maxModelLen,
+      tokenizer: thinks,
+      poolBlocks: requests * blocks + 1,
+      core: undefined,
+      forcing: true,
+    });
+  } catch (error) {
+    removeFolder();
+    throw error;
+  }
+  let texts: readonly Text[] = [];
+  const run = (these: readonly VllmRequest[]) =>
+    tellingSteps(lockstep, say, () => lockstep.vllm.run({ requests: these, ignoreEos: true, concurrency: requests }));
+  const request = (text: number, profile: string, refers: boolean, budgetTokens?: number): VllmRequest => ({
+    prompt: texts[text]!.prompt,
+    maxTokens: texts[text]!.tokens.length,
+    forced: {
+      tokens: texts[text]!.tokens,
+      thoughts: join(folder, `${profile}-${text}.json`),
+      reference: join(folder, `${text}.f32`),
+      refers,
+    },
+    options: {
+      crystalkv_profile: profile,
+      ...(budgetTokens === undefined ? {} : { crystalkv_budget_tokens: budgetTokens }),
+    },
   });
-  const run = (requests: readonly VllmRequest[]) =>
-    tellingSteps(lockstep, say, () => lockstep.vllm.run({ requests, ignoreEos: true, logprobs: true }));
   return {
     vllmVersion: lockstep.vllm.version,
-    write: async (prompts, tokens, seed) => {
-      const requests = prompts.map((prompt, i) => ({
-        prompt,
-        maxTokens: tokens,
-        temperature: 1,
-        seed: seed + i,
-        options: { crystalkv_profile: 'full' },
-      }));
-      const { answers } = await run(requests);
-      return answers.map((answer, i) => ({ prompt: prompts[i]!, tokens: answer.tokens, spoken: spokenOf(answer) }));
+    write: async (prompts, tokens) => {
+      const { answers } = await lockstep.vllm.run({
+        requests: prompts.map((prompt) => ({ prompt, maxTokens: tokens, options: { crystalkv_profile: 'full' } })),
+        ignoreEos: false,
+      });
+      return answers.map((answer) => answer.tokens);
     },
-    repeat: (sequences, profiles, budgetTokens) => repeat(lockstep, run, sequences, profiles, budgetTokens),
-    close: () => lockstep.close(),
+    refer: async (these) => {
+      texts = these;
+      const { answers } = await run(texts.map((_, i) => request(i, 'full', true)));
+      return thoughtsOf(answers, texts);
+    },
+    repeat: async (profiles, budgetBlocks) => {
+      const before = await lockstep.counted();
+      const watch = await watchMemory(lockstep.policyAddress, BLOCK_SIZE);
+      const requested = profiles.flatMap((profile) =>
+        texts.map((_, i) => request(i, profile, false, budgetBlocks[i]! * BLOCK_SIZE)),
+      );
+      const { answers, seconds, num_preemptions } = await run(requested);
+      const { byProfile: memory } = await watch.stop();
+      const after = await lockstep.counted();
+      const count = (name: string) => after(name) - before(name);
+      if (num_preemptions > 0) throw new Error(`${num_preemptions} preemptions: the pool is too small`);
+      if (count('missed_steps') > 0) throw new Error(`${count('missed_steps')} steps went by without a plan`);
+      const byProfile = new Map(
+        profiles.map((profile, i) => {
+          const held = memory.get(profile);
+          if (held === undefined) throw new Error(`the policy service never saw the profile ${profile}`);
+          const own = answers.slice(i * texts.length, (i + 1) * texts.length);
+          return [profile, { thoughts: thoughtsOf(own, texts), memory: held }];
+        }),
+      );
+      const [evictedBlocks, merges, probes] = [count('blocks_evicted'), count('merges'), count('probes')];
+      return { byProfile, seconds, evictedBlocks, merges, probes };
+    },
+    close: async () => {
+      await lockstep.close();
+      removeFolder();
+    },
   };
+}
+
+/** Only rules for whole blocks need the masses of blocks, so nothing is measured until one of them is about to evict. */
+function configOf(candidates: readonly Candidate[]) {
+  const { policy_service, profiles } = serviceConfig(candidates);
+  return { policy_service: { ...policy_service, measure_every_idle: 0 }, profiles };
 }
 
 /** Each request generates a token a step. */
@@ -100,48 +162,11 @@ async function tellingSteps<Result>(
   }
 }
 
-async function repeat(
-  { counted, policyAddress }: LockstepVllm,
-  run: (requests: readonly VllmRequest[]) => Promise<VllmRun>,
-  sequences: readonly Sequence[],
-  profiles: readonly string[],
-  budgetTokens: number,
-): Promise<Repetitions> {
-  const before = await counted();
-  const watch = await watchMemory(policyAddress, BLOCK_SIZE);
-  const { answers, seconds, num_preemptions } = await run(
-    profiles.flatMap((profile) =>
-      sequences.map(({ prompt, tokens }) => ({
-        prompt,
-        maxTokens: tokens.length,
-        forced: tokens,
-        options: { crystalkv_profile: profile, crystalkv_budget_tokens: budgetTokens },
-      })),
-    ),
-  );
-  const { byProfile: memory } = await watch.stop();
-  const after = await counted();
-  const count = (name: string) => after(name) - before(name);
-  const strayed = answers.findIndex(({ tokens }, i) => `${tokens}` !== `${sequences[i % sequences.length]!.tokens}`);
-  if (strayed >= 0) throw new Error(`request ${strayed} did not say what it was forced to`);
-  if (num_preemptions > 0) throw new Error(`${num_preemptions} preemptions: the pool is too small`);
-  if (count('missed_steps') > 0) throw new Error(`${count('missed_steps')} steps went by without a plan`);
-  return {
-    byProfile: new Map(
-      profiles.map((profile, i) => {
-        const own = answers.slice(i * sequences.length, (i + 1) * sequences.length);
-        const held = memory.get(profile);
-        if (held === undefined) throw new Error(`the policy service never saw the profile ${profile}`);
-        return [profile, { spoken: own.map(spokenOf), memory: held }];
-      }),
-    ),
-    seconds,
-    evictedBlocks: count('blocks_evicted'),
-    merges: count('merges'),
-  };
-}
-
-function spokenOf({ logprobs, most_likely: mostLikely }: VllmRun['answers'][number]): Spoken {
-  if (logprobs === undefined || mostLikely === undefined) throw new Error('vLLM gave no log-probabilities');
-  return { logprobs, mostLikely };
+function thoughtsOf(answers: VllmRun['answers'], texts: readonly Text[]): Thoughts[] {
+  return answers.map(({ tokens, kl, most_likely: mostLikely }, i) => {
+    if (`${tokens}` !== `${texts[i]!.tokens}`)
+      throw new Error(`text ${i}: the model did not say what it was forced to`);
+    if (kl === undefined || mostLikely === undefined) throw new Error(`text ${i}: vLLM gave no divergence`);
+    return { kl, mostLikely };
+  });
 }

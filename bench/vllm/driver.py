@@ -11,9 +11,10 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from forced import FORCED_TOKENS
+from forced import FORCED_TOKENS, REFERENCE, REFERS, THOUGHTS
 
 Batch = dict[str, Any]
 
@@ -36,17 +37,21 @@ def counter(engine: Any, name: str) -> float:
     return sum(metric.value for metric in engine.get_metrics() if metric.name == name)
 
 
-def forced(request: dict[str, Any]) -> dict[str, list[int]]:
-    return {} if request["forced"] is None else {FORCED_TOKENS: request["forced"]}
+def forced(request: dict[str, Any]) -> dict[str, Any]:
+    it = request["forced"]
+    if it is None:
+        return {}
+    return {FORCED_TOKENS: it["tokens"], THOUGHTS: it["thoughts"], REFERENCE: it["reference"], REFERS: it["refers"]}
 
 
-def logprobs(completion: Any) -> dict[str, list[Any]]:
-    """Of each token before anything was forced, and which token was the most likely one."""
-    steps = list(zip(completion.token_ids, completion.logprobs, strict=True))
-    return {
-        "logprobs": [step[token].logprob for token, step in steps],
-        "most_likely": [max(step, key=lambda token: step[token].logprob) for _, step in steps],
-    }
+def thoughts(request: dict[str, Any]) -> dict[str, Any]:
+    """What the model thought of the tokens that it was forced to generate."""
+    if request["forced"] is None:
+        return {}
+    file = Path(request["forced"]["thoughts"])
+    result: dict[str, Any] = json.loads(file.read_text())
+    file.unlink()
+    return result
 
 
 def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
@@ -66,8 +71,6 @@ def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
             params = SamplingParams(
                 temperature=request["temperature"],
                 seed=request["seed"],
-                # the most likely token beside the one that was taken
-                logprobs=1 if batch["logprobs"] else None,
                 max_tokens=request["max_tokens"],
                 ignore_eos=batch["ignore_eos"],
                 detokenize=False,
@@ -80,11 +83,12 @@ def run(engine: Any, batch: Batch, number: int) -> dict[str, Any]:
             if not output.finished:
                 continue
             running -= 1
-            answers[int(output.request_id.split("-")[1])] = {
+            index = int(output.request_id.split("-")[1])
+            answers[index] = {
                 "tokens": list(output.outputs[0].token_ids),
                 "first_token_seconds": output.metrics.first_token_latency,
                 "seconds": time.perf_counter() - started,
-                **(logprobs(output.outputs[0]) if batch["logprobs"] else {}),
+                **thoughts(batch["requests"][index]),
             }
     return {
         "seconds": time.perf_counter() - started,

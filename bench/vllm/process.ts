@@ -28,9 +28,9 @@ const Run = z.object({
       tokens: z.array(z.int()),
       first_token_seconds: z.number(),
       seconds: z.number(),
-      /** Where the batch asks for them: of each token, the model's own; and the token that was the most likely one. */
-      logprobs: z.array(z.number()).optional(),
+      /** Of tokens that were forced: the one that was the most likely, and the divergence from the reference, in nats. */
       most_likely: z.array(z.int()).optional(),
+      kl: z.array(z.number()).optional(),
     }),
   ),
 });
@@ -44,8 +44,19 @@ export interface VllmRequest {
   /** Default 0: greedy. */
   temperature?: number;
   seed?: number;
-  /** Tokens to generate whatever the model would say, one a step; vLLM is to be started with `forcing`. */
-  forced?: readonly number[];
+  /** vLLM is to be started with `forcing`. */
+  forced?: Forced;
+}
+
+/** What to generate whatever the model would say, one token a step. */
+export interface Forced {
+  tokens: readonly number[];
+  /** A file that is used meanwhile. */
+  thoughts: string;
+  /** File of the distributions to compare with: float32 [tokens, vocabulary]. */
+  reference: string;
+  /** The file is written instead of read. */
+  refers: boolean;
 }
 
 export interface VllmBatch {
@@ -53,7 +64,6 @@ export interface VllmBatch {
   /** Requests under way at the same time; default: all, and all arrive at once. */
   concurrency?: number;
   ignoreEos: boolean;
-  logprobs?: boolean;
   /** The prefix cache stays as the last batch left it; default: it is emptied. */
   keepCache?: boolean;
 }
@@ -138,7 +148,7 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
   });
   return {
     version: Ready.parse(ready).vllm,
-    run: async ({ requests, concurrency = requests.length, ignoreEos, logprobs = false, keepCache = false }) => {
+    run: async ({ requests, concurrency = requests.length, ignoreEos, keepCache = false }) => {
       const batch = {
         requests: requests.map(({ prompt, maxTokens, options: xargs = {}, temperature = 0, seed, forced }) => ({
           prompt,
@@ -150,7 +160,6 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
         })),
         concurrency,
         ignore_eos: ignoreEos,
-        logprobs,
         keep_cache: keepCache,
       };
       stdin.write(`${JSON.stringify(batch)}\n`);

@@ -1,6 +1,6 @@
 import { h2oNorm } from './h2o-norm.ts';
-import { halves, type KeepStages } from './keep.ts';
-import type { PolicyDefinition } from './policy.ts';
+import { halves, type KeepStage, type KeepStages } from './keep.ts';
+import type { PolicyDefinition, PolicyParameters } from './policy.ts';
 
 /**
  * What is left of a block's value when its segment has a better one. Swept: 0.65 to 0.8 are alike, 0.2 is too little.
@@ -28,7 +28,7 @@ export const crystal: PolicyDefinition = {
   merges: true,
   needsProbe: true,
   comparison: { weight: 'value' },
-  keep: (_, probed) => stages(probed),
+  keep: stages,
   create: (parameters) => {
     const { answerWeight, segments: thins, recurrence } = parameters;
     const history = h2oNorm.create(parameters);
@@ -51,14 +51,16 @@ export const crystal: PolicyDefinition = {
 /**
  * Most of the room goes by attention, the rest to what was once read hard and is repeated by nothing: history alone
  * loses what was said once, distinctness alone loses what is in use. What an answer would read now comes before both;
- * without a probe its share goes by attention. The shares are
- * not swept yet.
+ * without a probe its share goes by attention.
  */
-const stages = (probed: boolean): KeepStages => [
-  ...(probed ? [{ share: 0.35, terms: [{ statistic: 'answer' as const }] }] : []),
-  { share: probed ? 0.35 : 0.7, terms: [{ statistic: 'attention' }] },
-  { terms: halves('peak', 'distinct_keys') },
-];
+function stages({ answerShare, attentionShare }: PolicyParameters, probed: boolean): KeepStages {
+  const answer = probed ? answerShare : 0;
+  const read: KeepStage[] = [
+    { share: answer, terms: [{ statistic: 'answer' }] },
+    { share: Math.max(0, attentionShare - answer), terms: [{ statistic: 'attention' }] },
+  ];
+  return [...read.filter(({ share = 0 }) => share > 0), { terms: halves('peak', 'distinct_keys') }];
+}
 
 /** Blocks of one segment are neighbours in `blocks`: the first with the highest value keeps it. */
 function thin(blocks: Int32Array, count: number, segments: Int32Array, out: Float64Array): void {

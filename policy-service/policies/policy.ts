@@ -54,6 +54,10 @@ export interface PolicyParameters {
   segments: boolean;
   /** Whether what the reasoning reads counts. */
   recurrence: boolean;
+  /** Of the room of a merge: what goes by what a probed answer reads. */
+  answerShare: number;
+  /** Of the room of a merge: what goes by attention, what the answer takes included. */
+  attentionShare: number;
   /** R-KV's weight of attention beside redundancy. */
   rkvLambda: number;
 }

@@ -33,6 +33,9 @@ const profileSchema = z
         answer_weight: z.number().min(0).max(1000).default(0.3),
         segments: z.boolean().default(true),
         recurrence: z.boolean().default(true),
+        /** Of a merge's room: what goes by a probed answer, and what by attention where none was probed. */
+        answer_share: share.default(0.35),
+        attention_share: share.default(0.7),
       })
       .prefault({}),
     /**
@@ -120,6 +123,8 @@ export function toProfile(name: string, config: ProfileConfig): Profile {
       answerWeight: config.crystal.answer_weight,
       segments: config.crystal.segments,
       recurrence: config.crystal.recurrence,
+      answerShare: config.crystal.answer_share,
+      attentionShare: config.crystal.attention_share,
       rkvLambda: config.rkv_lambda,
     },
     probe: {

@@ -8,7 +8,16 @@ import { type RequestStart, RequestState } from '../../policy-service/request/re
 import { takeMasses } from '../../policy-service/request/take-masses.ts';
 import { GROUPS, masses, testConfig } from './scripted-engine.ts';
 
-const parameters = { halfLifeTokens: 70, seed: 3, answerWeight: 0.5, segments: true, recurrence: true, rkvLambda: 0.1 };
+const parameters = {
+  halfLifeTokens: 70,
+  seed: 3,
+  answerWeight: 0.5,
+  segments: true,
+  recurrence: true,
+  answerShare: 0.35,
+  attentionShare: 0.7,
+  rkvLambda: 0.1,
+};
 const noProbe = { count: 0, seen: 0, masses: new Float64Array(0) };
 
 function facts(changes: Partial<RequestFacts> = {}): RequestFacts {

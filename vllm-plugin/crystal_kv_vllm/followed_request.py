@@ -73,13 +73,6 @@ class FollowedRequest:
             if block < len(self.row):
                 self.row[block] = 0
 
-    def drop_from(self, position: int) -> None:
-        """What was computed from this position on was a guess that was refused."""
-        while self.waiting and self.waiting[-1] >= position:
-            self.waiting.pop()
-            if self.parent is not None:
-                self.parent_queries.pop()
-
     def resident(self, length: int, block_size: int, split: int, device: torch.device) -> Resident:
         """length: tokens up to the newest query; block_size: of the kernel; split: its blocks in a block of a row."""
         logical = range(-(-length // (block_size * split)))

@@ -90,7 +90,6 @@ class TokenStatistics:
             if request is None:
                 continue
             self._clear(request.extend(these))
-            request.drop_from(these.start)
             positions = range(max(these.start, these.counted_from), these.start + these.count)
             if not positions:
                 continue

@@ -23,7 +23,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ["VLLM_NO_USAGE_STATS"] = "1"
 
-#: Processor time of this process in one test, its fixtures left out, in seconds. The longest test takes about 60.
+#: Processor time of this process in one test, its fixtures left out, in seconds. The longest test takes about 250.
 MAX_CPU_S = 1500
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ TOKENS = 420
 WAVE = 16
 BUDGET_TOKENS = 192
 
-#: Probes of `probed` may cost as much as the request itself: there are several of each request, and not one at most.
+#: Probes may cost as much as the request itself: there are several of each request, and not one at most.
 PROFILES = """
 profiles:
   default: { policy: full }
@@ -32,6 +32,9 @@ profiles:
   probed:
     policy: crystal
     merge: false
+    probe: { every_tokens: 64, max_tokens: 16, max_extra_share: 1 }
+  answer_first:
+    policy: crystal
     probe: { every_tokens: 64, max_tokens: 16, max_extra_share: 1 }
 """
 
@@ -123,7 +126,9 @@ def first_difference(one: list[str], other: list[str]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-@pytest.mark.parametrize(("profile", "probes"), [("h2o", False), ("probed", True), ("merged", False)])
+@pytest.mark.parametrize(
+    ("profile", "probes"), [("h2o", False), ("probed", True), ("merged", False), ("answer_first", True)]
+)
 def test_both_engines_generate_the_same_tokens(
     services: Services, engine: RunningEngine, profile: str, probes: bool
 ) -> None:

@@ -274,20 +274,6 @@ def test_every_query_counts_once_through_merges_holes_probes_and_long_chunks(
     assert min(compared // 1000, merges, forks) > 3
 
 
-def test_refused_guesses_do_not_count() -> None:
-    world = World(1, 16, 0.0, sinks=False, layout="stacked")
-    it = world.begin("a", 4)
-    world.step({"a": (it, 4)})
-    world.step({"a": (it, 1)})
-    # three guesses after the token, of which one is right
-    world.step({"a": (it, 4)})
-    request = world.statistics._followed["a"]
-    assert request.waiting == [4, 5, 6, 7, 8]
-    it.tokens -= 2
-    world.step({"a": (it, 1)})
-    assert request.waiting == [4, 5, 6, 7]
-
-
 def test_what_is_kept_changes_without_losing_what_stays() -> None:
     world = World(2, 8, 0.0, sinks=False, layout="stacked")
     it = world.begin("a", 8)
