@@ -3,6 +3,8 @@ import { GatewayError } from '../errors.ts';
 import { PLAIN } from '../fleet/breaker.ts';
 import { idReader, type ResponseIds } from '../fleet/response-ids.ts';
 import type { Metrics } from '../observe/metrics.ts';
+import { HeldBody } from '../request/held-body.ts';
+import { XARGS } from '../request/json-body.ts';
 import { mayRepeat } from '../request/upstream-request.ts';
 import { markFirstByte } from './ending.ts';
 import type { ProxiedRequest } from './proxied-request.ts';
@@ -12,6 +14,9 @@ import { createErrorWatch, type ErrorWatch, isServersFault } from './told-error.
 
 /** Statuses by which a server says what is wrong with a request, or that it is busy. */
 const OF_THE_REQUEST: ReadonlySet<number> = new Set([400, 408, 409, 413, 415, 422, 429]);
+
+/** Statuses by which servers refuse a member that they do not know. */
+const REFUSALS: ReadonlySet<number> = new Set([400, 422]);
 
 export interface AttemptDeps {
   admission: Admission;
@@ -45,18 +50,23 @@ export function createAttempt({ admission, metrics, responseIds }: AttemptDeps):
       else if (breaker.fail(judged ? PLAIN : permit)) metrics.breakerOpened.inc({ backend: url });
       judged = true;
     };
-    try {
-      const end = await relay({
+    /** A server that is not vLLM may refuse what the gateway adds. */
+    const mayRefuse = () =>
+      backend.xargs === 'unknown' && sent.body instanceof HeldBody && sent.body.hasPlain && mayRepeat(sent);
+    const send = () =>
+      relay({
         backend,
         sent,
         response,
         downstream,
         signal: record.stop.signal,
         hold(status) {
+          if (REFUSALS.has(status) && mayRefuse()) return true;
           const reason = statusReason(status);
           return reason !== undefined && mayRepeat(sent) && worthRetry(reason);
         },
         onStatus(status, head) {
+          if (status === 200 && mayRefuse()) backend.sawXargs('taken');
           // A stream may begin with an error: its first event tells.
           if (status === 200 && head.eventStream) watch = createErrorWatch();
           else judge(!isFailure(status));
@@ -73,6 +83,11 @@ export function createAttempt({ admission, metrics, responseIds }: AttemptDeps):
         },
         onFirstByte: () => markFirstByte(request, metrics),
       });
+    try {
+      const first = await send();
+      const refused = first.kind === 'held' && REFUSALS.has(first.answer.status) && first.answer.body.includes(XARGS);
+      if (refused && mayRefuse()) backend.sawXargs('refused');
+      const end = refused && backend.xargs === 'refused' ? await send() : first;
       const broke = end.kind === 'broken' || end.kind === 'failed';
       if (broke && !(end.error instanceof GatewayError)) judge(false);
       else if (watch?.first === 'open') judge(true);

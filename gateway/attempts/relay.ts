@@ -126,9 +126,13 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
       },
     };
     const { method, path } = sent;
-    const headers = backend.withCredential(sent.headers);
+    const plain = backend.xargs === 'refused';
+    const length = sent.body instanceof HeldBody ? sent.body.lengthFor(plain) : sent.body?.length;
+    // Without it an upload goes in chunks, as it does when the client did not say the length either.
+    const framing = length === undefined ? [] : ['content-length', String(length)];
+    const headers = [...backend.withCredential(sent.headers), ...framing];
     try {
-      const body = sent.body?.open() ?? null;
+      const body = sent.body?.open(plain) ?? null;
       backend.pool.dispatch(
         { method, path: backend.prefix + path, headers, body } as Dispatcher.DispatchOptions,
         handler,

@@ -16,6 +16,8 @@ export interface BackendSpec {
   models?: readonly string[] | undefined;
   /** Its own credential. Never logged, never shown. */
   apiKey?: string | undefined;
+  /** It takes `vllm_xargs` in a request; undefined: it is found out. */
+  xargs?: boolean | undefined;
   /** The name that its certificate is for, where the address is not that name. */
   servername?: string | undefined;
 }
@@ -55,6 +57,7 @@ export class Backend {
   readonly health = new Health();
   /** The models that it said it serves; undefined: not known. Those of the spec go before. */
   learned: ReadonlySet<string> | undefined;
+  #seenXargs: 'taken' | 'refused' | 'unknown' = 'unknown';
   /** What it said of its models when it was last asked for them. */
   listed: readonly ModelEntry[] | undefined;
   /** What its KV pool had left when it was last asked. */
@@ -98,6 +101,17 @@ export class Backend {
   /** The models that it serves; undefined: not known. */
   get models(): ReadonlySet<string> | undefined {
     return this.#configured ?? this.learned;
+  }
+
+  /** Whether it takes `vllm_xargs`: servers other than vLLM may refuse members that they do not know. */
+  get xargs(): 'taken' | 'refused' | 'unknown' {
+    const { xargs } = this.#spec;
+    if (xargs !== undefined) return xargs ? 'taken' : 'refused';
+    return this.#seenXargs;
+  }
+
+  sawXargs(what: 'taken' | 'refused'): void {
+    this.#seenXargs = what;
   }
 
   /** Its models are to be asked for. */

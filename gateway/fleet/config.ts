@@ -23,7 +23,16 @@ const apiKey = z
   .regex(/^[\x21-\x7e]{1,4096}$/, 'must be 1 to 4096 printable characters without a space')
   .optional();
 
-const staticEntry = z.strictObject({ url: backendUrl, policyAddress: z.string().min(1).optional(), models, apiKey });
+/** Whether the server takes `vllm_xargs`; undefined: its first answers tell. */
+const xargs = z.boolean('must be true or false').optional();
+
+const staticEntry = z.strictObject({
+  url: backendUrl,
+  policyAddress: z.string().min(1).optional(),
+  models,
+  apiKey,
+  xargs,
+});
 
 const dnsEntry = z.strictObject({
   dns: z
@@ -41,6 +50,7 @@ const dnsEntry = z.strictObject({
   policyPort: whole(1, 65_535).optional(),
   models,
   apiKey,
+  xargs,
 });
 
 type Entry = z.output<typeof staticEntry> | z.output<typeof dnsEntry>;
@@ -69,7 +79,7 @@ export const fleetOptions = {
     .default([{ url: 'http://127.0.0.1:8000' }])
     .meta({
       description:
-        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or DNS names, looked up at intervals: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051, family: auto}, where family is auto (IPv4 where a name has both, so that a pod is one backend), ipv4, ipv6 or both; apiKey is the credential that the server requires',
+        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or DNS names, looked up at intervals: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051, family: auto}, where family is auto (IPv4 where a name has both, so that a pod is one backend), ipv4, ipv6 or both; apiKey is the credential that the server requires; xargs: false for a server that refuses vllm_xargs, which is found out without it',
       hides: /key|token|secret/i,
     }),
   dns_servers: z

@@ -23,6 +23,7 @@ export interface DnsEntry {
   family?: Family | undefined;
   models?: readonly string[] | undefined;
   apiKey?: string | undefined;
+  xargs?: boolean | undefined;
 }
 
 export type BackendEntry = BackendSpec | DnsEntry;
@@ -135,12 +136,16 @@ export function resolverFor(servers: readonly string[]): Resolve {
   };
 }
 
-function specOf({ dns, port, scheme, path, policyPort, models, apiKey }: DnsEntry, address: string): BackendSpec {
+function specOf(
+  { dns, port, scheme, path, policyPort, models, apiKey, xargs }: DnsEntry,
+  address: string,
+): BackendSpec {
   const host = isIPv6(address) ? `[${address}]` : address;
   return {
     url: `${scheme}://${host}:${port}${path}`,
     models,
     apiKey,
+    xargs,
     ...(policyPort !== undefined && { policyAddress: `${host}:${policyPort}` }),
     ...(scheme === 'https' && { servername: dns }),
   };

@@ -151,7 +151,7 @@ function rewritten(body: HeldBody, json: JsonBody, route: Route, record: Request
   if (added) record.crystalKvId = id;
   const { prefixBytes } = fleet;
   return {
-    body: body.edited(edits),
+    body: body.edited(edits, added ? rewrite(json, {}, newName, forced.edits).edits : undefined),
     model,
     prefixHash: prefixBytes === undefined ? undefined : prefixHash(json.bytes, json.object, prefixBytes),
     output: wantedOutput(json),

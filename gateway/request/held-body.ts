@@ -12,18 +12,26 @@ export class HeldBody {
   #bytes: Buffer | undefined;
   readonly #memory: Pick<BodyMemory, 'give'> | undefined;
   #edits: readonly Edit[] = [];
-  #length: number;
+  #plainEdits: readonly Edit[] | undefined;
 
   /** What it takes of `memory` it gives back when it is let go. */
   constructor(bytes: Buffer, memory?: Pick<BodyMemory, 'give'>) {
     this.#bytes = bytes;
     this.#memory = memory;
-    this.#length = bytes.length;
   }
 
   /** Of what is sent. */
   get length(): number {
-    return this.#length;
+    return this.lengthFor(false);
+  }
+
+  /** The same; `plain`: for a server that refuses what the gateway adds. */
+  lengthFor(plain: boolean): number {
+    const change = this.#editsFor(plain).reduce(
+      (sum, { start, end, text }) => sum + Buffer.byteLength(text) - (end - start),
+      0,
+    );
+    return change + (this.#bytes?.length ?? 0);
   }
 
   /** As it came; undefined: it was let go. */
@@ -31,21 +39,27 @@ export class HeldBody {
     return this.#bytes;
   }
 
-  /** It is sent with these changes from now on. Gives itself. */
-  edited(edits: readonly Edit[]): HeldBody {
+  /** It has changes that a server may refuse. */
+  get hasPlain(): boolean {
+    return this.#plainEdits !== undefined;
+  }
+
+  /** It is sent with these changes from now on; with `plain` to servers that refuse the others. Gives itself. */
+  edited(edits: readonly Edit[], plain?: readonly Edit[]): HeldBody {
     this.#edits = edits;
-    this.#length = edits.reduce(
-      (sum, { start, end, text }) => sum + Buffer.byteLength(text) - (end - start),
-      this.#bytes?.length ?? 0,
-    );
+    this.#plainEdits = plain;
     return this;
   }
 
+  #editsFor(plain: boolean): readonly Edit[] {
+    return plain ? (this.#plainEdits ?? this.#edits) : this.#edits;
+  }
+
   /** For one attempt; what has to be sent is all there until the reader has read it. */
-  open(): Buffer | Iterable<Buffer> {
+  open(plain = false): Buffer | Iterable<Buffer> {
     const bytes = this.#bytes ?? EMPTY;
-    if (bytes.length <= COPIED_BYTES) return splice(bytes, this.#edits);
-    return new Pieces(pieces(bytes, this.#edits));
+    if (bytes.length <= COPIED_BYTES) return splice(bytes, this.#editsFor(plain));
+    return new Pieces(pieces(bytes, this.#editsFor(plain)));
   }
 
   /** May be called again. */

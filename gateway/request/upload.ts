@@ -15,7 +15,7 @@ export interface Upload {
   /** The same upload with another model in its form, which must name one. */
   renamed(model: string): Upload;
   /** The body for one attempt on a backend. While nothing was handed out it may be opened again. */
-  open(): Readable;
+  open(plain?: boolean): Readable;
 }
 
 /**

@@ -38,7 +38,7 @@ export function upstreamRequest(
     ...content,
     method: route.method,
     path: route.path === MODEL_PATH && content.model !== undefined ? modelPath(content.model) : path,
-    headers: headersOf(exchange, content.body, keyed),
+    headers: headersOf(exchange, keyed),
     costs: usesModel(route),
   };
 }
@@ -48,12 +48,9 @@ function modelPath(model: string): string {
   return MODEL_PATH.replace(':id', () => encodeURIComponent(model));
 }
 
-function headersOf({ request, record }: Exchange, body: Content['body'], keyed: boolean): FlatHeaders {
-  let headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
-  if (record.span !== undefined) headers = replaced(headers, record.span.headers);
-  // Without it an upload goes in chunks, as it does when the client did not say the length either.
-  if (body?.length !== undefined) headers.push('content-length', String(body.length));
-  return headers;
+function headersOf({ request, record }: Exchange, keyed: boolean): FlatHeaders {
+  const headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
+  return record.span === undefined ? headers : replaced(headers, record.span.headers);
 }
 
 const PLAIN_PATH = /^[A-Za-z0-9_/]+$/;
