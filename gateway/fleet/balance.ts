@@ -2,16 +2,20 @@ import type { Backend } from './backend.ts';
 
 /** What the rules know of the request. */
 export interface Turn {
-  /** Of the first part of the conversation; undefined when there is none. */
+  /** Of the conversation; undefined when there is none. */
   prefixHash: number | undefined;
+  /** Where its last turn went; undefined: not known. */
+  home: Backend | undefined;
   /** Rises with each request: equals take turns. */
   turn: number;
 }
 
 export interface BalanceSettings {
   rule: BalanceRule;
-  /** Bytes of the first part of a conversation that are looked at. */
+  /** Bytes of the first user message of a conversation, and of what comes before it, that are looked at. */
   prefix_bytes: number;
+  /** The header that may name a conversation, in lower case. */
+  session_header: string;
   /** How much more than the average a backend may have running before a conversation goes elsewhere: 1.25 is a quarter more. */
   load_factor: number;
   /** Share of free KV blocks, 0 to 1, from which a pool has room. */
@@ -37,16 +41,17 @@ const RULES = {
   least_outstanding: leastOutstanding,
 
   /**
-   * Rendezvous hashing with bounded loads: each conversation has an order of backends of its own, in which it takes the
+   * Where the last turn was, if that is not above its share. Else rendezvous hashing with bounded loads: each conversation has an order of backends of its own, in which it takes the
    * first that is not above its share (https://arxiv.org/abs/1608.01350). A backend that comes or goes moves only the
    * conversations that are its own.
    */
   prefix_affinity(candidates, turn, settings) {
-    const { prefixHash } = turn;
+    const { prefixHash, home } = turn;
     if (prefixHash === undefined) return leastOutstanding(candidates, turn, settings);
     let total = 1;
     for (const { outstanding } of candidates) total += outstanding;
     const bound = Math.max(ALWAYS_TAKEN, Math.ceil((total / candidates.length) * settings.load_factor));
+    if (home !== undefined && home.load < bound && candidates.includes(home)) return home;
     let best: Backend | undefined;
     let bestScore = -1;
     for (const candidate of candidates) {

@@ -127,8 +127,17 @@ export const fleetOptions = {
         .default('least_outstanding')
         .describe(`Rule that picks one of several backends: ${BALANCE_RULES.join(', ')}`),
       prefix_bytes: whole(16, 1_048_576)
-        .default(2_048)
-        .describe('prefix_affinity: bytes of the start of a conversation that are compared (16 to 1048576)'),
+        .default(16_384)
+        .describe(
+          'prefix_affinity: bytes that are compared of the first user message, and as many of what comes before it (16 to 1048576)',
+        ),
+      session_header: z
+        .string()
+        .regex(/^[a-z0-9-]{1,64}$/, 'must be the name of a header in lower case')
+        .default('x-session-id')
+        .describe(
+          'prefix_affinity: header that names a conversation, as prompt_cache_key, metadata.user_id and user do in a body',
+        ),
       load_factor: z
         .number('must be a number from 1 to 10')
         .min(1)

@@ -1,9 +1,10 @@
 import type { Logger } from '../../common/logger.ts';
 import { GatewayError } from '../errors.ts';
 import { Backend, type ConnectionTimes } from './backend.ts';
-import { choose } from './balance.ts';
+import { type BalanceSettings, choose } from './balance.ts';
 import type { FleetSettings } from './config.ts';
 import { createDiscovery, type Resolve, resolverFor } from './discovery.ts';
+import { createHomes } from './homes.ts';
 import { inService } from './in-service.ts';
 import { type Monitor, watch } from './monitor.ts';
 import type { PolicyPeerOptions } from './policy-peer.ts';
@@ -13,7 +14,7 @@ import { createRouting } from './routing.ts';
 export interface Demand {
   /** The model that it names, as the backends know it. */
   model: string | undefined;
-  /** Of the first part of its conversation; undefined when there is none or no rule asks for it. */
+  /** Of its conversation; undefined when there is none or no rule asks for it. */
   prefixHash?: number | undefined;
   /** The URL of the only backend that can serve it. */
   only?: string | undefined;
@@ -46,8 +47,8 @@ export interface Fleet {
   poolOf(demand: Demand): string;
   /** The name under which backends know a model. */
   resolve(model: string): string;
-  /** Bytes of the beginning of a conversation that the balancing rule looks at; undefined: it does not. */
-  readonly prefixBytes: number | undefined;
+  /** What the balancing rule knows a conversation by; undefined: it does not look. */
+  readonly conversations: Pick<BalanceSettings, 'prefix_bytes' | 'session_header'> | undefined;
   /** Calls `listener` whenever there may be room where there was none. */
   onRoom(listener: () => void): void;
   /** Takes new settings: the same address stays the same backend, removed ones finish what they have. */
@@ -82,6 +83,7 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
   const leaving = new Set<Backend>();
   let resolver = deps.resolve ?? resolverFor(settings.dns_servers);
   let turn = 0;
+  const homes = createHomes();
   const roomListeners: (() => void)[] = [];
   const tellRoom = () => {
     for (const listener of roomListeners) listener();
@@ -182,9 +184,8 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
     get modelsDiffer() {
       return routing.modelsDiffer;
     },
-    get prefixBytes() {
-      const { rule, prefix_bytes } = settings.balance;
-      return rule === 'prefix_affinity' && all.length > 1 ? prefix_bytes : undefined;
+    get conversations() {
+      return settings.balance.rule === 'prefix_affinity' && all.length > 1 ? settings.balance : undefined;
     },
     poolOf({ only, model, again }) {
       if (again !== undefined) return `backend ${again.url}`;
@@ -208,7 +209,11 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
       if (best === 3) return undefined;
       const open = same ? list : list.filter((backend) => hasRoom(backend, limit) && rank(backend) === best);
       turn++;
-      return choose(open, { prefixHash: demand.prefixHash, turn }, settings.balance);
+      const { prefixHash } = demand;
+      const home = prefixHash === undefined ? undefined : homes.of(prefixHash);
+      const chosen = choose(open, { prefixHash, home, turn }, settings.balance);
+      if (prefixHash !== undefined) homes.moved(prefixHash, chosen);
+      return chosen;
     },
     hasAnother(demand) {
       if (all.length === 1 && demand.tried.length > 0) return false;

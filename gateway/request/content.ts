@@ -1,6 +1,8 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import { GatewayError, modelNotFound } from '../errors.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { prefixHash } from '../fleet/prefix.ts';
+import { sessionHash } from '../fleet/session-key.ts';
 import { STEP_BYTES } from '../json/scan.ts';
 import { checkModel, isAllowed, type OptionReader } from '../keys/access.ts';
 import { crystalKvId } from '../observe/ids.ts';
@@ -20,7 +22,7 @@ export interface Content {
   body: HeldBody | Upload | null;
   /** The model that the body names, as backends know it; undefined when it names none or is not looked at. */
   model: string | undefined;
-  /** Of the first part of the conversation; undefined when no balancing rule asks for it. */
+  /** Of the conversation; undefined when no balancing rule asks for it. */
   prefixHash: number | undefined;
   /** The response that this one goes on from. */
   previousResponse: string | undefined;
@@ -36,7 +38,7 @@ export interface ContentDeps {
   readOption: OptionReader;
   /** Streams are to tell their usage. */
   forcesUsage: boolean;
-  fleet: Pick<Fleet, 'aliases' | 'resolve' | 'looksAtModels' | 'modelsDiffer' | 'prefixBytes'>;
+  fleet: Pick<Fleet, 'aliases' | 'resolve' | 'looksAtModels' | 'modelsDiffer' | 'conversations'>;
 }
 
 export const MODEL_PATH = '/v1/models/:id';
@@ -75,7 +77,7 @@ export function readContent(
   if (route.body === 'raw') {
     return json === undefined || !fleet.looksAtModels ? { ...UNREAD, body } : renamed(body, json, record, fleet);
   }
-  return json === undefined ? { ...UNREAD, body } : rewritten(body, json, route, record, deps);
+  return json === undefined ? { ...UNREAD, body } : rewritten(body, json, route, exchange, deps);
 }
 
 /**
@@ -131,7 +133,13 @@ function renamed(body: HeldBody, json: JsonBody, record: RequestRecord, fleet: C
   return { ...UNREAD, body: same ? body : body.edited(modelEdits(json.object, model)), model };
 }
 
-function rewritten(body: HeldBody, json: JsonBody, route: Route, record: RequestRecord, deps: ContentDeps): Content {
+function rewritten(
+  body: HeldBody,
+  json: JsonBody,
+  route: Route,
+  { request, record }: Exchange,
+  deps: ContentDeps,
+): Content {
   const { fleet, readOption, forcesUsage } = deps;
   const option = readOption(json.value(OPTION) ?? undefined, record.key);
   record.model = json.model;
@@ -149,16 +157,26 @@ function rewritten(body: HeldBody, json: JsonBody, route: Route, record: Request
   const forced = forcesUsage && json.stream && route.form === 'chat' ? forceUsage(json) : NOT_FORCED;
   const { edits, added } = rewrite(json, keys, newName, forced.edits);
   if (added) record.crystalKvId = id;
-  const { prefixBytes } = fleet;
   return {
     body: body.edited(edits, added ? rewrite(json, {}, newName, forced.edits).edits : undefined),
     model,
-    prefixHash: prefixBytes === undefined ? undefined : prefixHash(json.bytes, json.object, prefixBytes),
+    prefixHash: conversationOf(json, request.headers, fleet),
     output: wantedOutput(json),
     usageShown: forced.shown,
     report: option.report === true,
     previousResponse: route.sticky === 'makes' ? json.text('previous_response_id') : undefined,
   };
+}
+
+/** What a client calls its conversation by, else what its turns have in common. */
+function conversationOf(
+  { bytes, object }: JsonBody,
+  headers: IncomingHttpHeaders,
+  { conversations }: ContentDeps['fleet'],
+): number | undefined {
+  if (conversations === undefined) return undefined;
+  const { prefix_bytes, session_header } = conversations;
+  return sessionHash(bytes, object, headers, session_header) ?? prefixHash(bytes, object, prefix_bytes);
 }
 
 /** A response is its key's: who could name it could take the name of another's. */

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseHeadroom } from '../../gateway/fleet/headroom.ts';
 import { prefixHash } from '../../gateway/fleet/prefix.ts';
+import { sessionHash } from '../../gateway/fleet/session-key.ts';
 import { scanDocument } from '../../gateway/json/scan.ts';
 import { ScriptedEngine, startService } from '../policy-service/scripted-engine.ts';
 import { until } from '../support/until.ts';
@@ -38,12 +39,33 @@ describe('the first part of a conversation', () => {
     assert.notEqual(hash({ system: 'a', messages: [user('x')] }), hash({ system: 'b', messages: [user('x')] }));
   });
 
-  it('is not longer than is looked at: long system prompts that are the same count as the same', () => {
+  it('is told apart by the first question, however long the system prompt before it is', () => {
     const long = 'rules '.repeat(500);
     const of = (question: string) => hash({ messages: [system(long), user(question)] }, 1000);
-    assert.equal(of('x'), of('y'));
+    assert.notEqual(of('x'), of('y'));
+    assert.notEqual(of(`${long}x`), of(`${long}y`));
     const prompt = (rest: string) => hash({ prompt: `${long}${rest}` }, 1000);
     assert.equal(prompt('x'), prompt('y'));
+  });
+
+  it('is the same whether texts are strings or blocks, with marks for a cache or without, and without volatile blocks', () => {
+    const block = (text: string, more = {}) => ({ type: 'text', text, ...more });
+    const billing = (n: number) => block(`x-anthropic-billing-header: cch=${n};`);
+    const of = (first: unknown, ...systems: unknown[]) =>
+      hash({ model: 'm', system: systems, messages: [{ role: 'user', content: first }] });
+    const plain = of('task', block('You are an agent.'));
+    assert.equal(of([block('task')], block('You are an agent.')), plain);
+    assert.equal(of([block('task', { cache_control: { type: 'ephemeral' } })], block('You are an agent.')), plain);
+    assert.equal(of('task', billing(1), block('You are an agent.', { cache_control: {} })), plain);
+    assert.notEqual(of('other', billing(1), block('You are an agent.')), plain);
+    const inline = (n: number) => hash({ messages: [system(billing(n).text), system('be kind'), user('x')] });
+    assert.equal(inline(1), inline(2));
+  });
+
+  it('is found in a body of megabytes without reading it all', () => {
+    const first = { role: 'user', content: [...Array(100_000).keys()] };
+    const of = (...more: unknown[]) => hash({ messages: [system('x'), first, ...more] });
+    assert.equal(of(), of(assistant('y'), user('z')));
   });
 
   it('of a text is its beginning; of a body without a conversation there is none', () => {
@@ -51,6 +73,25 @@ describe('the first part of a conversation', () => {
     assert.notEqual(hash({ input: 'a' }), hash({ input: 'b' }));
     assert.equal(hash({ model: 'm' }), undefined);
     for (const messages of [[], null, 7, [1, 'two'], [{ role: 7 }]]) assert.equal(typeof hash({ messages }), 'number');
+  });
+});
+
+describe('the name of a conversation', () => {
+  const hash = (body: unknown, headers = {}) => {
+    const bytes = Buffer.from(JSON.stringify(body));
+    return sessionHash(bytes, scanDocument(bytes), headers, 'x-session-id');
+  };
+
+  it('is that of the first that gives one: prompt_cache_key, metadata.user_id, the header, user', () => {
+    const header = { 'x-session-id': 's' };
+    const all = { prompt_cache_key: 'p', metadata: { user_id: 'm' }, user: 'u' };
+    assert.equal(hash(all, header), hash({ user: 'p' }));
+    assert.equal(hash({ ...all, prompt_cache_key: '' }, header), hash({ user: 'm' }));
+    assert.equal(hash({ ...all, prompt_cache_key: 7, metadata: { user_id: null } }, header), hash({ user: 's' }));
+    assert.equal(hash({ metadata: 'x', user: 'u' }), hash({ user: 'u' }));
+    assert.notEqual(hash({ user: 'u' }), hash({ user: 'v' }));
+    for (const none of [{}, { user: 'x'.repeat(5000) }, { metadata: {} }, { user: ['u'] }])
+      assert.equal(hash(none), undefined);
   });
 });
 
@@ -68,6 +109,24 @@ describe('prefix affinity', () => {
       }
     }
     for (const count of counts()) assert.ok(count >= 6, `each gets some of 72: ${counts().join()}`);
+  });
+
+  it('a conversation stays where load has moved it to', async (t) => {
+    const { gateway, upstreams, counts } = await fleet(t, [hang, hang], RULE);
+    const abort = new AbortController();
+    const same = { prompt_cache_key: 'one', messages: [user('x')] };
+    const running: Promise<unknown>[] = [];
+    for (let i = 1; i <= 5; i++) {
+      running.push(chat(gateway, same, { signal: abort.signal }).catch(() => {}));
+      await until(() => counts()[0]! + counts()[1]! === i, `${i} are sent`);
+    }
+    const moved = counts()[0] === 1 ? 0 : 1;
+    assert.deepEqual([...counts()].sort(), [1, 4]);
+    abort.abort();
+    await Promise.all(running);
+    for (const [at, upstream] of upstreams.entries()) upstream.script = named(`${at}`);
+    await until(async () => (await metric(gateway, 'crystalkv_gateway_inflight')) === 0, 'none runs');
+    for (let i = 0; i < 3; i++) assert.equal(await whoAnswers(gateway, same), `${moved}`);
   });
 
   it('a backend that goes moves only its own conversations', async (t) => {
