@@ -52,10 +52,12 @@ const RULES = {
     for (const { outstanding } of candidates) total += outstanding;
     const bound = Math.max(ALWAYS_TAKEN, Math.ceil((total / candidates.length) * settings.load_factor));
     if (home !== undefined && home.load < bound && candidates.includes(home)) return home;
+    // A conversation that begins avoids what is above the average: it would have to move soon.
+    const most = home === undefined ? Math.max(2, Math.ceil(total / candidates.length)) : bound;
     let best: Backend | undefined;
     let bestScore = -1;
     for (const candidate of candidates) {
-      if (candidate.load >= bound) continue;
+      if (candidate.load >= most) continue;
       const score = mix(prefixHash ^ candidate.hash);
       if (score > bestScore) [best, bestScore] = [candidate, score];
     }

@@ -31,6 +31,7 @@ export const BAD_MESSAGE_REASONS = [
   'unknown_plan',
   'stale_epoch',
   'too_long',
+  'beyond_pool',
   'tokens_went_back',
   'step_out_of_order',
   'mass_length',

@@ -9,6 +9,7 @@ import type {
 } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Settings } from '../config.ts';
 import { POLICIES } from '../policies/registry.ts';
+import type { RequestState } from '../request/request-state.ts';
 import type { Engines, FinishedListener } from '../session/engines.ts';
 import type { Refusal } from '../session/hello.ts';
 import { createEndedRequests } from './ended-requests.ts';
@@ -16,6 +17,9 @@ import { engineMessage, profileMessage, requestMessage } from './messages.ts';
 
 /** The most ended requests that one message of a Watch reports; more are left out. */
 const MAX_ENDED = 256;
+/** The most requests of one page, and blocks after which it ends: describing a block takes about a microsecond. */
+const MAX_PAGE = 256;
+const MAX_PAGE_BLOCKS = 65_536;
 /** Milliseconds between two messages of a Watch. */
 export const WATCH_INTERVAL = { min: 50, max: 10_000, fallback: 250 } as const;
 
@@ -32,6 +36,21 @@ export function createService({ engines, settings }: { engines: Engines; setting
     for (const [engineId, { requests }] of engines.attached) {
       for (const request of requests.values()) {
         if (matches(engineId, request.start.crystalkvId)) yield requestMessage(engineId, request);
+      }
+    }
+  }
+
+  /** Requests by engine and handle, those that come after a place. */
+  function* inOrder(
+    matches: (engineId: string) => boolean,
+    after: Place | undefined,
+  ): Generator<[string, RequestState]> {
+    for (const engineId of [...engines.attached.keys()].filter(matches).sort()) {
+      if (after !== undefined && engineId < after.engineId) continue;
+      const requests = [...(engines.attached.get(engineId)?.requests.values() ?? [])];
+      for (const request of requests.sort((a, b) => a.handle - b.handle)) {
+        if (after?.engineId === engineId && request.handle <= after.handle) continue;
+        yield [engineId, request];
       }
     }
   }
@@ -64,11 +83,28 @@ export function createService({ engines, settings }: { engines: Engines; setting
       return refuse(callback, status.NOT_FOUND, `${wanted} is unknown, or ended too long ago`);
     },
 
-    listRequests({ request: { engineId } }, callback) {
+    listRequests({ request: { engineId, pageSize, pageToken } }, callback) {
       if (engineId !== '' && !engines.attached.has(engineId)) {
         return refuse(callback, status.NOT_FOUND, `engine ${JSON.stringify(engineId.slice(0, 128))} is not attached`);
       }
-      callback(null, { requests: [...states((engine) => engineId === '' || engine === engineId)] });
+      const after = pageToken === '' ? undefined : readPageToken(pageToken);
+      if (pageToken !== '' && after === undefined) {
+        return refuse(callback, status.INVALID_ARGUMENT, 'page_token is not one that this service gave');
+      }
+      if (pageSize > MAX_PAGE) {
+        return refuse(callback, status.INVALID_ARGUMENT, `page_size is ${pageSize}; allowed: 1 to ${MAX_PAGE}, or 0`);
+      }
+      const requests: RequestMessage[] = [];
+      let blocks = 0;
+      for (const [id, request] of inOrder((engine) => engineId === '' || engine === engineId, after)) {
+        if (requests.length === (pageSize || MAX_PAGE) || (requests.length > 0 && blocks >= MAX_PAGE_BLOCKS)) {
+          const last = requests.at(-1) as RequestMessage;
+          return callback(null, { requests, nextPageToken: pageTokenOf(last) });
+        }
+        blocks += request.table.blocks;
+        requests.push(requestMessage(id, request));
+      }
+      callback(null, { requests, nextPageToken: '' });
     },
 
     watch(call: ServerWritableStream<WatchRequest, WatchResponse>) {
@@ -137,6 +173,21 @@ export function createService({ engines, settings }: { engines: Engines; setting
       for (const finish of watchers) finish();
     },
   };
+}
+
+/** Where a page ended. */
+interface Place {
+  engineId: string;
+  handle: number;
+}
+
+function pageTokenOf({ engineId, handle }: Place): string {
+  return `${handle} ${engineId}`;
+}
+
+function readPageToken(token: string): Place | undefined {
+  const [, handle, engineId] = /^(\d{1,10}) (.{1,128})$/s.exec(token) ?? [];
+  return handle === undefined || engineId === undefined ? undefined : { engineId, handle: Number(handle) };
 }
 
 /** Ends a stream with an error; grpc-js takes it from the `error` event. */

@@ -36,12 +36,14 @@ const COMPLETE: ReadonlySet<FinishReason> = new Set([
 ]);
 
 /**
- * Takes in what an engine says of its requests, from their start to their end. Each method returns why the message, or
+ * Takes in what an engine says of its requests, from their start to their end. No request can hold more blocks than its
+ * engine has, whatever it shares with others; who says so is not believed. Each method returns why the message, or
  * the part of one, was dropped.
  */
 export function createRequestReader(deps: RequestReaderDeps) {
   const { negotiated, requests, probes, calibrator, measured, settings, counts } = deps;
-  const { blockSize, sinkTokens, recentTokens, headGroups } = negotiated.hello;
+  const { hello } = negotiated;
+  const { blockSize, sinkTokens, recentTokens, headGroups } = hello;
 
   const preempt = (state: RequestState, epoch: number) => {
     state.preempt(epoch);
@@ -55,6 +57,9 @@ export function createRequestReader(deps: RequestReaderDeps) {
       if (requests.has(handle) || probes.has(handle)) return 'duplicate_handle';
       const { maxRequestTokens } = settings.current.limits;
       if (promptTokens > maxRequestTokens || computedTokens > maxRequestTokens) return 'too_long';
+      const blocks = Math.ceil(computedTokens / blockSize);
+      const holes = new Set(started.evicted.filter((block) => block < blocks)).size;
+      if (blocks - holes > hello.poolBlocks) return 'beyond_pool';
       if (parentHandle !== undefined) return probes.start(started, parentHandle) ? undefined : 'unknown_parent';
       const calibrates = !cold && calibrator.wantsRequest;
       const governed = { options, canaryKey: canaryKeyOf(started), calibrates };
@@ -99,6 +104,9 @@ export function createRequestReader(deps: RequestReaderDeps) {
       if (state === undefined) return probes.step(step);
       if (step.epoch < state.epoch) return 'stale_epoch';
       if (step.computedTokens > settings.current.limits.maxRequestTokens) return 'too_long';
+      // A preemption takes the holes away.
+      const holes = step.epoch > state.epoch ? 0 : state.table.holes;
+      if (Math.ceil(step.computedTokens / blockSize) - holes > hello.poolBlocks) return 'beyond_pool';
       // The report of the preemption was lost; the epoch says it as well.
       if (step.epoch > state.epoch) preempt(state, step.epoch);
       if (step.computedTokens < state.tokens) return 'tokens_went_back';

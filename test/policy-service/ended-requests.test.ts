@@ -48,7 +48,7 @@ suite('requests that have ended', () => {
     assert.deepEqual([request?.blocks, request?.residentBlocks, request?.computedTokens], [9, 9, 136]);
     await assert.rejects(get('other'), (error: ServiceError) => error.code === status.NOT_FOUND);
     const list = await new Promise<number>((resolve, reject) =>
-      engine.client.listRequests({ engineId: '' }, (error, { requests }) =>
+      engine.client.listRequests({ engineId: '', pageSize: 0, pageToken: '' }, (error, { requests }) =>
         error === null ? resolve(requests.length) : reject(error),
       ),
     );

@@ -78,9 +78,41 @@ suite('for people and the gateway', () => {
     const list = promisify(engine.client.listRequests.bind(engine.client) as never) as (
       request: object,
     ) => Promise<ListRequestsResponse>;
-    await assert.rejects(list({ engineId: 'nobody' }), { code: status.NOT_FOUND });
-    assert.equal((await list({ engineId: 'engine-a' })).requests.length, 1);
-    assert.equal((await list({ engineId: '' })).requests.length, 1);
+    const first = { pageSize: 0, pageToken: '' };
+    await assert.rejects(list({ ...first, engineId: 'nobody' }), { code: status.NOT_FOUND });
+    assert.equal((await list({ ...first, engineId: 'engine-a' })).requests.length, 1);
+    assert.equal((await list({ ...first, engineId: '' })).requests.length, 1);
+  });
+
+  test('requests are listed by pages, each once, whatever ends between two', async () => {
+    const many = new ScriptedEngine(server.address);
+    await many.greet({ engineId: 'many', poolBlocks: 1_000_000 });
+    for (let handle = 300; handle > 0; handle--) many.start(started(handle, { crystalkvId: `id-${handle}` }));
+    await many.step(1, []);
+    const list = (request: object) =>
+      new Promise<ListRequestsResponse>((resolve, reject) =>
+        many.client.listRequests(
+          { engineId: 'many', pageSize: 0, pageToken: '', ...request },
+          (error: ServiceError | null, response) => (error === null ? resolve(response) : reject(error)),
+        ),
+      );
+    const first = await list({});
+    assert.equal(first.requests.length, 256);
+    const second = await list({ pageToken: first.nextPageToken });
+    assert.deepEqual(
+      [...first.requests, ...second.requests].map(({ handle }) => handle),
+      Array.from({ length: 300 }, (_, index) => index + 1),
+    );
+    assert.equal(second.nextPageToken, '');
+    assert.equal((await list({ pageSize: 7 })).requests.length, 7);
+    await assert.rejects(list({ pageSize: 257 }), { code: status.INVALID_ARGUMENT });
+    await assert.rejects(list({ pageToken: 'x' }), { code: status.INVALID_ARGUMENT });
+    for (const handle of [1, 2]) many.send({ $case: 'started', value: started(400 + handle, { computedTokens: 700_000 }) });
+    await many.step(2, []);
+    const long = await list({ pageToken: '300 many' });
+    assert.equal(long.requests.length, 2);
+    assert.ok((await list({ pageToken: '300 many' })).nextPageToken === '');
+    many.close();
   });
 
   test('watching gives pool and request states again and again, until the watcher leaves', async () => {

@@ -122,6 +122,9 @@ suite('the stream of an attached engine', () => {
     engine.start(started(1, options('crf')));
     engine.start(started(1));
     engine.start(started(3, { parentHandle: 77 }));
+    // The engine has 100 blocks of 16 tokens.
+    engine.start(started(4, { computedTokens: 1601 }));
+    await engine.step(4, [row(1, 1601)]);
     await engine.step(5, [row(1, 100), row(99, 10)]);
     await engine.step(6, [row(1, 100, { masses: Buffer.alloc(3) })]);
     await engine.step(7, [row(1, 100, { masses: Buffer.alloc(14, 200) })]);
@@ -143,6 +146,7 @@ suite('the stream of an attached engine', () => {
       mass_code: 1,
       tokens_went_back: 1,
       too_long: 1,
+      beyond_pool: 2,
       step_out_of_order: 1,
       second_hello: 1,
       late_snapshot: 1,

@@ -122,7 +122,7 @@ describe('a policy service in trouble under load', () => {
 function listRequests(address: string): Promise<RequestState[]> {
   const client = new KvPolicyClient(address, credentials.createInsecure());
   return new Promise((resolve, reject) => {
-    client.listRequests({ engineId: '' }, (error, response) => {
+    client.listRequests({ engineId: '', pageSize: 0, pageToken: '' }, (error, response) => {
       client.close();
       if (error === null) resolve(response.requests);
       else reject(error);

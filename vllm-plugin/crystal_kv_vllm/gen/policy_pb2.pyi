@@ -1347,14 +1347,22 @@ class ListRequestsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ENGINE_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     engine_id: builtins.str
     """Empty: all engines."""
+    page_size: builtins.int
+    """The most requests to return, 1 to 256; 0 means 256. There may be fewer where they have many blocks."""
+    page_token: builtins.str
+    """next_page_token of the page before; empty: the first page."""
     def __init__(
         self,
         *,
         engine_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["engine_id", b"engine_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["engine_id", b"engine_id", "page_size", b"page_size", "page_token", b"page_token"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListRequestsRequest: typing_extensions.TypeAlias = ListRequestsRequest
@@ -1364,14 +1372,18 @@ class ListRequestsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty: there are no more."""
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RequestState]: ...
     def __init__(
         self,
         *,
         requests: collections.abc.Iterable[Global___RequestState] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["requests", b"requests"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["next_page_token", b"next_page_token", "requests", b"requests"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListRequestsResponse: typing_extensions.TypeAlias = ListRequestsResponse

@@ -648,10 +648,16 @@ export interface GetRequestResponse {
 export interface ListRequestsRequest {
   /** Empty: all engines. */
   engineId: string;
+  /** The most requests to return, 1 to 256; 0 means 256. There may be fewer where they have many blocks. */
+  pageSize: number;
+  /** next_page_token of the page before; empty: the first page. */
+  pageToken: string;
 }
 
 export interface ListRequestsResponse {
   requests: RequestState[];
+  /** Empty: there are no more. */
+  nextPageToken: string;
 }
 
 export interface WatchRequest {
@@ -3646,13 +3652,19 @@ export const GetRequestResponse: MessageFns<GetRequestResponse> = {
 };
 
 function createBaseListRequestsRequest(): ListRequestsRequest {
-  return { engineId: "" };
+  return { engineId: "", pageSize: 0, pageToken: "" };
 }
 
 export const ListRequestsRequest: MessageFns<ListRequestsRequest> = {
   encode(message: ListRequestsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.engineId !== "") {
       writer.uint32(10).string(message.engineId);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(16).uint32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(26).string(message.pageToken);
     }
     return writer;
   },
@@ -3678,6 +3690,22 @@ export const ListRequestsRequest: MessageFns<ListRequestsRequest> = {
             message.engineId = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.pageSize = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3692,13 +3720,16 @@ export const ListRequestsRequest: MessageFns<ListRequestsRequest> = {
 };
 
 function createBaseListRequestsResponse(): ListRequestsResponse {
-  return { requests: [] };
+  return { requests: [], nextPageToken: "" };
 }
 
 export const ListRequestsResponse: MessageFns<ListRequestsResponse> = {
   encode(message: ListRequestsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.requests) {
       RequestState.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
   },
@@ -3722,6 +3753,14 @@ export const ListRequestsResponse: MessageFns<ListRequestsResponse> = {
             }
 
             message.requests.push(RequestState.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
             continue;
           }
         }
