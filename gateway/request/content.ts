@@ -161,7 +161,7 @@ function rewritten(
     body: body.edited(edits, added ? rewrite(json, {}, newName, forced.edits).edits : undefined),
     model,
     prefixHash: conversationOf(json, request.headers, fleet),
-    output: wantedOutput(json),
+    output: wantedOutput(json, route.path),
     usageShown: forced.shown,
     report: option.report === true,
     previousResponse: route.sticky === 'makes' ? json.text('previous_response_id') : undefined,

@@ -23,11 +23,14 @@ export interface WantedOutput {
   promptIds: number;
 }
 
-/**
- * The names of a limit on output: of chat completions, of text completions and messages, of responses. Servers differ in
- * which of them they look at, so that the largest counts.
- */
+/** The names of a limit on output. Servers differ in which of two they look at, so that the largest counts. */
 const LIMITS = ['max_completion_tokens', 'max_tokens', 'max_output_tokens'];
+/** Those that vLLM knows on a path; without one of them there is no limit. On all other paths it is `max_tokens`. */
+const KNOWN: Readonly<Record<string, readonly string[]>> = {
+  '/v1/chat/completions': ['max_completion_tokens', 'max_tokens'],
+  '/v1/responses': ['max_output_tokens'],
+};
+const KNOWN_ELSEWHERE = ['max_tokens'];
 /** A list of these is a batch where its elements are strings or lists: prompts, embeddings of prompts, conversations. */
 const BATCHES = ['prompt', 'prompt_embeds', 'messages'];
 /** A longer list is not counted to its end, so that a large body does not keep others waiting; it counts as the longest. */
@@ -35,13 +38,14 @@ const MAX_BYTES = 1024 * 1024;
 /** The longest that vLLM takes, unless VLLM_MAX_COMPLETION_PROMPTS says otherwise. */
 const MAX_PROMPTS = 1024;
 
-/** What a body asks for, at least as much as vLLM reads in it. */
-export function wantedOutput({ bytes, object }: JsonBody): WantedOutput {
+/** What a body asks for on a path, at least as much as vLLM reads in it. */
+export function wantedOutput({ bytes, object }: JsonBody, path: string): WantedOutput {
   const countOf = (name: string) => {
     const member = lastMember(object, name);
     return member === undefined ? undefined : laxCount(bytes, member);
   };
-  const limits = LIMITS.map(countOf).filter((count) => count !== undefined);
+  const isLimited = (KNOWN[path] ?? KNOWN_ELSEWHERE).some((name) => countOf(name) !== undefined);
+  const limits = isLimited ? LIMITS.map(countOf).filter((count) => count !== undefined) : [];
   const batches = BATCHES.map((name) => batchOf(bytes, lastMember(object, name)));
   const prompts = Math.max(
     1,
