@@ -107,7 +107,8 @@ suite('for people and the gateway', () => {
     assert.equal((await list({ pageSize: 7 })).requests.length, 7);
     await assert.rejects(list({ pageSize: 257 }), { code: status.INVALID_ARGUMENT });
     await assert.rejects(list({ pageToken: 'x' }), { code: status.INVALID_ARGUMENT });
-    for (const handle of [1, 2]) many.send({ $case: 'started', value: started(400 + handle, { computedTokens: 700_000 }) });
+    for (const handle of [1, 2])
+      many.send({ $case: 'started', value: started(400 + handle, { computedTokens: 700_000 }) });
     await many.step(2, []);
     const long = await list({ pageToken: '300 many' });
     assert.equal(long.requests.length, 2);
