@@ -35,7 +35,10 @@ export async function readBody(
       request.off('end', onEnd);
       request.off('close', onClose);
     };
-    const give = () => memory.give(gathered.length);
+    const give = () => {
+      memory.give(gathered.length);
+      gathered.drop();
+    };
     const onData = (chunk: Buffer) => {
       const fits = gathered.length + chunk.length <= limit;
       if (fits && memory.hasRoom(chunk.length)) {
@@ -69,10 +72,15 @@ export async function readBody(
  */
 function ignore(): void {}
 
+/** Of ECMAScript 2024. */
+type Detachable = ArrayBuffer & { transfer(length: number): ArrayBuffer };
+
 /** Bytes that come one after another, in one buffer. */
 class Gathering {
   readonly #most: number;
   #buffer: Buffer = EMPTY;
+  /** Made here, and nobody else has it. */
+  #own = false;
   length = 0;
 
   constructor(most: number) {
@@ -94,15 +102,25 @@ class Gathering {
   /** Nothing of them stays here: this may be reached as long as the request lives. */
   takeAll(): Buffer {
     const all = this.#buffer.subarray(0, this.length);
+    this.#own = false;
     this.#buffer = EMPTY;
     return all;
+  }
+
+  /** Gives the memory back at once: until it is collected as garbage, bodies that were refused would go on taking it. */
+  drop(): void {
+    if (this.#own) (this.#buffer.buffer as Detachable).transfer(0);
+    this.#own = false;
+    this.#buffer = EMPTY;
   }
 
   #grow(length: number): void {
     const room = Math.min(this.#most, Math.max(FIRST_BYTES, length * GROWTH));
     const larger = Buffer.allocUnsafeSlow(room);
     this.#buffer.copy(larger, 0, 0, this.length);
+    this.drop();
     this.#buffer = larger;
+    this.#own = true;
   }
 }
 

@@ -71,6 +71,17 @@ describe('memory of request bodies', () => {
     await metricReaches(gateway, HELD, 0);
   });
 
+  it('is given back at once by a client that leaves, without waiting for garbage to be collected', async (t) => {
+    const { gateway } = await setup(t, hang);
+    const client = await rawClient(gateway.port);
+    client.write(`POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: ${32 * MIB}\r\n\r\n`);
+    client.write(' '.repeat(16 * MIB));
+    await metricReaches(gateway, HELD, 16 * MIB);
+    const before = process.memoryUsage().arrayBuffers;
+    client.socket.destroy();
+    await until(() => before - process.memoryUsage().arrayBuffers > 16 * MIB, 'it is given back');
+  });
+
   it('has a bound for the whole process, beyond which requests are told to come again', async (t) => {
     const { gateway } = await setup(t, hang, { body_limit_bytes: 1024, admission: { body_bytes: 2048 } });
     const send = async (length: number, part: number) => {
