@@ -1,5 +1,6 @@
-import type { RequestListener } from 'node:http';
+import type { IncomingMessage, RequestListener } from 'node:http';
 import express, { type RequestHandler } from 'express';
+import { GatewayError } from './errors.ts';
 import { expressRoutes } from './express-routes.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { listModels } from './fleet/list-models.ts';
@@ -19,6 +20,8 @@ export interface AppDeps extends ForwardDeps, ExchangeDeps {
   cors: CorsConfig;
   /** Undefined: nobody is asked for a key. */
   keyring: Keyring | undefined;
+  /** Whether a request is from a program on this machine; undefined: all are served. */
+  isLocal: ((request: IncomingMessage) => boolean) | undefined;
   /** The gateway described, for `/openapi.json`. */
   openApi(): Readonly<Record<string, unknown>>;
   /** Answers `/metrics`; undefined when it has a listener of its own. */
@@ -60,5 +63,11 @@ export function createApp(deps: AppDeps): RequestListener {
     routes.add('ALL', path, { guards: [], handler: otherMethods(path, allowed(path)) });
   }
   routes.end(answerNotFound);
-  return hotRoutes(app, hot, open, onError);
+  const serve = hotRoutes(app, hot, open, onError);
+  const { isLocal } = deps;
+  if (isLocal === undefined) return serve;
+  return function serveLocal(request, response) {
+    if (isLocal(request)) serve(request, response);
+    else onError(open(request, response, request.url ?? ''), new GatewayError('not_local'));
+  };
 }

@@ -45,6 +45,14 @@ const options = z.strictObject({
     .default(false)
     .describe('true: listen beyond loopback without API keys; everybody who reaches the address may use the gateway')
     .meta(FIXED),
+  allowed_hosts: z
+    .array(z.string().min(1))
+    .max(64, 'must name at most 64 hosts')
+    .default([])
+    .describe(
+      'Without API keys, on loopback: host names that requests may be sent to, beside localhost, addresses and names without a dot; *: all. Web pages of other sites are refused unless cors.origins names them',
+    )
+    .meta(FIXED),
   body_limit_bytes: whole(1024, 512 * MIB)
     .default(64 * MIB)
     .describe('Largest request body; larger ones get a 413 (1024 to 536870912)')

@@ -19,6 +19,7 @@ const TABLE = {
   malformed_form: { status: 400, message: 'the form is not valid' },
   invalid_option: { status: 400, message: 'an option has an invalid value' },
   invalid_api_key: { status: 401, message: 'the API key is not valid', name: 'invalid_api_key' },
+  not_local: { status: 403, message: 'without API keys the gateway serves programs on this machine only' },
   model_not_allowed: { status: 403, message: 'this API key may not use that model', name: 'model_not_allowed' },
   not_found: { status: 404, message: 'the gateway does not serve this path' },
   model_not_found: { status: 404, message: 'no backend serves this model' },

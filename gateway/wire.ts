@@ -13,7 +13,9 @@ import { createRedisResponseIds } from './fleet/redis-response-ids.ts';
 import { createResponseIds, type LocalResponseIds, type ResponseIds } from './fleet/response-ids.ts';
 import { createStick } from './fleet/sticky.ts';
 import { createOptionReader } from './keys/access.ts';
+import { LOOPBACK } from './keys/config.ts';
 import { createKeyring, type Keyring } from './keys/keyring.ts';
+import { createLocalOnly } from './keys/local-only.ts';
 import { openKeyStore } from './keys/open.ts';
 import { openLimits } from './limits/open.ts';
 import { createBackendSeries } from './observe/backend-series.ts';
@@ -140,6 +142,10 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
     }),
     stick: createStick(fleet, responseIds),
     cors: start.cors,
+    isLocal:
+      keyring === undefined && LOOPBACK.test(start.host)
+        ? createLocalOnly({ hosts: start.allowed_hosts, origins: start.cors.origins })
+        : undefined,
     request: { fleet, forcesUsage: metering.forces, readOption: (...option) => named.readOption(...option) },
     bodyLimit: start.body_limit_bytes,
     bodyMemory,
