@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { gatewaySchema } from '../../gateway/config.ts';
-import { chat, post, setup, startGateway } from '../gateway/harness.ts';
+import { chat, post, startGateway } from '../gateway/harness.ts';
 import { createUpstream, json, stream } from '../gateway/upstream.ts';
 import { bearer, folder, newKey, setupKeyed } from './harness.ts';
 
@@ -82,8 +82,9 @@ describe('CORS', () => {
     'authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout';
 
   it('off: no page may read an answer, whatever the backend says', async (t) => {
-    const { gateway } = await setup(t, OK);
-    const response = await chat(gateway, {}, { headers: { origin: PAGE } });
+    const key = newKey('page');
+    const { gateway } = await setupKeyed(t, OK, [key]);
+    const response = await chat(gateway, {}, { headers: { origin: PAGE, ...bearer(key).headers } });
     assert.equal(response.headers.get('access-control-allow-origin'), null);
     assert.equal(response.headers.get('vary'), 'Accept');
     const answer = await preflight(gateway.url, PAGE, ASKED);
@@ -121,7 +122,7 @@ describe('CORS', () => {
   });
 
   it('another page gets nothing, but caches are told', async (t) => {
-    const { gateway } = await setup(t, OK, cors);
+    const { gateway } = await setupKeyed(t, OK, [], cors);
     const response = await chat(gateway, {}, { headers: { origin: 'https://evil.example' } });
     assert.equal(response.headers.get('access-control-allow-origin'), null);
     assert.match(response.headers.get('vary') ?? '', /Origin/);

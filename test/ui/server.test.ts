@@ -41,7 +41,7 @@ describe('the live page on the gateway', () => {
   beforeEach(async () => {
     service = await startService({}, profiles);
     engine = new ScriptedEngine(service.address);
-    await engine.greet();
+    await engine.greet({ poolBlocks: 100_000 });
   });
   afterEach(async () => {
     for (const close of closing.splice(0).reverse()) await close();
@@ -167,7 +167,7 @@ describe('the live page on the gateway', () => {
     const seen = viewer.states.length;
     service = await startService({ port }, profiles);
     engine = new ScriptedEngine(service.address);
-    await engine.greet();
+    await engine.greet({ poolBlocks: 100_000 });
     await until(() => viewer.states.length > seen && viewer.states.at(-1)?.engines.length === 1, 'the engine again');
   });
 
