@@ -214,7 +214,7 @@ suite('merges of an attached engine', () => {
 
   test('look at 64 blocks at most, the newest that stay', async () => {
     engine = another();
-    await greet();
+    await greet({ poolBlocks: 200 });
     engine.start(started(1, { options: { profile: '', mode: 0, budgetTokens: 100 * 16 } }));
     const [merge] = (await engine.step(1, [row(1, 102 * 16)])).requests[0]!.merges;
     assert.deepEqual(merge?.from, [2]);
