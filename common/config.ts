@@ -99,6 +99,7 @@ export function loadSection<S extends z.ZodType>(
   const input: unknown = structuredClone(file[section]) ?? {};
   const fromEnv = new Map<string, string>();
   const options = optionsOf(section, schema);
+  refuseUnknown(section, options, env);
   for (const option of options) {
     const given = fromEnvironment(option, env);
     if (given === undefined) continue;
@@ -112,10 +113,31 @@ export function loadSection<S extends z.ZodType>(
     const path = issue.path.map(String);
     const source = fromEnv.get(path.join('.'));
     const at = [section, ...path].join('.');
+    // what stands under an unknown key may be anything, a secret too
+    if (issue.code === 'unrecognized_keys') return `${at}: ${issue.message}`;
     const value = JSON.stringify(withoutSecrets(getAt(input, path), options, path));
     return `${at} is ${value ?? 'missing'}: ${issue.message}${source === undefined ? '' : ` (from ${source})`}`;
   });
   throw new ConfigError(lines.join('\n'));
+}
+
+/** Variables that begin like those of a section and are none of it: the vLLM plugin's. */
+const OF_OTHERS = new Set(['CRYSTALKV_ENGINE_ID']);
+
+/** Throws ConfigError for variables that are named like options of the section, and are none: they were misspelt. */
+function refuseUnknown(
+  section: Section,
+  options: readonly Option[],
+  env: Readonly<Record<string, string | undefined>>,
+) {
+  const known = new Set(options.flatMap(({ env: name, secret }) => (secret ? [name, `${name}_FILE`] : [name])));
+  const prefix = `CRYSTALKV_${section.toUpperCase()}_`;
+  const unknown = Object.keys(env).filter(
+    (name) => name.startsWith(prefix) && env[name] !== undefined && !known.has(name) && !OF_OTHERS.has(name),
+  );
+  if (unknown.length > 0) {
+    throw new ConfigError(`${unknown.join(', ')}: ${section} has no such option; --help lists all of them`);
+  }
 }
 
 /** What the environment says of an option, and by which variable. Throws ConfigError for a file that cannot be read. */
@@ -135,7 +157,7 @@ function fromEnvironment(
   }
 }
 
-/** A copy of a value at `path` of a section, in which secrets are dots. */
+/** A copy of a value at `path` of a section, in which secrets and what URLs hold of users are dots. */
 export function withoutSecrets(value: unknown, options: readonly Option[], path: readonly string[] = []): unknown {
   const secret = options.some((option) => option.secret && option.path.join('.') === path.join('.'));
   if (secret && value !== undefined) return '...';
@@ -143,13 +165,19 @@ export function withoutSecrets(value: unknown, options: readonly Option[], path:
     (option) => option.hides !== undefined && option.path.every((part, index) => path[index] === part),
   )?.hides;
   if (hides !== undefined) return path.some((part) => hides.test(part)) ? '...' : withoutMembers(value, hides);
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  if (typeof value === 'string') return withoutPassword(value);
+  if (Array.isArray(value)) return value.map((item) => withoutSecrets(item, options, path));
+  if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(
     Object.entries(value).map(([key, child]) => [key, withoutSecrets(child, options, [...path, key])]),
   );
 }
 
+/** A URL may hold a user's name and password. */
+const withoutPassword = (text: string): string => text.replace(/(\w:\/\/)[^/?#\s]*@/g, '$1...@');
+
 function withoutMembers(value: unknown, hides: RegExp): unknown {
+  if (typeof value === 'string') return withoutPassword(value);
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return value.map((item) => withoutMembers(item, hides));
   return Object.fromEntries(

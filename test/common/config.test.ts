@@ -65,7 +65,31 @@ test('an error names option, value, bounds and where the value came from', () =>
 });
 
 test('an unknown option is refused by name', () => {
-  assert.throws(() => load({ prot: 1 }), /engine .*"prot"/);
+  assert.throws(() => load({ prot: 1 }), /engine: .*"prot"/);
+});
+
+test('a misspelt variable is refused by name; variables of other sections and programs are not', () => {
+  assert.throws(
+    () => load({}, { CRYSTALKV_ENGINE_PROT: '1', CRYSTALKV_ENGINE_PORT: '9' }),
+    /^ConfigError: CRYSTALKV_ENGINE_PROT: engine has no such option; --help lists all of them$/,
+  );
+  const others = { CRYSTALKV_GATEWAY_PORT: '1', CRYSTALKV_ENGINE_ID: 'vllm', CRYSTALKV_LOCKSTEP: '1' };
+  assert.equal(load({}, others).port, 8000);
+});
+
+test('an error prints neither the password in a URL nor what stands under an unknown key', () => {
+  const urls = ['redis://me:hunter2@host:1/0?a=b@c', 'http://host/a@b'];
+  assert.throws(
+    () => load({ list: [...urls, 7], tokn: 'hunter2', limits: { tokens: 'https://u:hunter2@h' } }),
+    (error: Error) => {
+      assert.doesNotMatch(error.message, /hunter2/);
+      assert.match(error.message, /Unrecognized key: "tokn"/);
+      assert.match(error.message, /https:\/\/\.\.\.@h/);
+      return true;
+    },
+  );
+  const shown = withoutSecrets({ list: urls }, optionsOf('engine', schema));
+  assert.deepEqual(shown, { list: ['redis://...@host:1/0?a=b@c', 'http://host/a@b'] });
 });
 
 test('a secret is never printed: not in an error, not in what is shown', () => {
