@@ -18,6 +18,8 @@ export interface BackendSpec {
   apiKey?: string | undefined;
   /** It takes `vllm_xargs` in a request; undefined: it is found out. */
   xargs?: boolean | undefined;
+  /** Its part of the requests, beside the weights of others (default 1); 0: what no other can take. */
+  weight?: number | undefined;
   /** The name that its certificate is for, where the address is not that name. */
   servername?: string | undefined;
 }
@@ -64,6 +66,8 @@ export class Backend {
   headroom: Headroom = { kind: 'unknown' };
   /** Requests sent and not ended. */
   outstanding = 0;
+  /** When it was last its turn among equals, in requests for each unit of weight. */
+  turn = 0;
   /** It asked for a pause (`Retry-After`): not before this time, in `performance.now()`, while another can be asked. */
   restsUntil = 0;
   #refusals = { count: 0, at: 0 };
@@ -114,6 +118,10 @@ export class Backend {
     this.#seenXargs = what;
   }
 
+  get weight(): number {
+    return this.#spec.weight ?? 1;
+  }
+
   /** Its models are to be asked for. */
   get asksModels(): boolean {
     return this.#configured === undefined;
@@ -152,7 +160,7 @@ export class Backend {
    * server that refuses at once is never busy, and would get all that others should have.
    */
   get load(): number {
-    return this.outstanding + this.#lateRefusals();
+    return this.outstanding + Math.round(this.#lateRefusals());
   }
 
   /** It refused a request for a reason that may be its own: a credential, a path or a model that it does not know. */

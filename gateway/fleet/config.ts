@@ -26,12 +26,16 @@ const apiKey = z
 /** Whether the server takes `vllm_xargs`; undefined: its first answers tell. */
 const xargs = z.boolean('must be true or false').optional();
 
+/** Undefined: 1. */
+const weight = whole(0, 1_000).optional();
+
 const staticEntry = z.strictObject({
   url: backendUrl,
   policyAddress: z.string().min(1).optional(),
   models,
   apiKey,
   xargs,
+  weight,
 });
 
 const dnsEntry = z.strictObject({
@@ -51,6 +55,7 @@ const dnsEntry = z.strictObject({
   models,
   apiKey,
   xargs,
+  weight,
 });
 
 type Entry = z.output<typeof staticEntry> | z.output<typeof dnsEntry>;
@@ -79,7 +84,7 @@ export const fleetOptions = {
     .default([{ url: 'http://127.0.0.1:8000' }])
     .meta({
       description:
-        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or DNS names, looked up at intervals: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051, family: auto}, where family is auto (IPv4 where a name has both, so that a pod is one backend), ipv4, ipv6 or both; apiKey is the credential that the server requires; xargs: false for a server that refuses vllm_xargs, which is found out without it',
+        'Servers to send requests to: [{url: http://127.0.0.1:8000, policyAddress: 127.0.0.1:50051, models: [m], apiKey: ...}, ...], or DNS names, looked up at intervals: {dns: vllm.default.svc, port: 8000, scheme: http, path: "", interval_ms: 10000, policyPort: 50051, family: auto}, where family is auto (IPv4 where a name has both, so that a pod is one backend), ipv4, ipv6 or both; apiKey is the credential that the server requires; xargs: false for a server that refuses vllm_xargs, which is found out without it; weight: its part of the requests beside the weights of the other backends of a model, of each address of a name (0 to 1000, default 1; 0: only requests that no other backend can take)',
       hides: /key|token|secret/i,
     }),
   dns_servers: z

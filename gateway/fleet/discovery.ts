@@ -24,6 +24,8 @@ export interface DnsEntry {
   models?: readonly string[] | undefined;
   apiKey?: string | undefined;
   xargs?: boolean | undefined;
+  /** Of each address. */
+  weight?: number | undefined;
 }
 
 export type BackendEntry = BackendSpec | DnsEntry;
@@ -137,7 +139,7 @@ export function resolverFor(servers: readonly string[]): Resolve {
 }
 
 function specOf(
-  { dns, port, scheme, path, policyPort, models, apiKey, xargs }: DnsEntry,
+  { dns, port, scheme, path, policyPort, models, apiKey, xargs, weight }: DnsEntry,
   address: string,
 ): BackendSpec {
   const host = isIPv6(address) ? `[${address}]` : address;
@@ -146,6 +148,7 @@ function specOf(
     models,
     apiKey,
     xargs,
+    weight,
     ...(policyPort !== undefined && { policyAddress: `${host}:${policyPort}` }),
     ...(scheme === 'https' && { servername: dns }),
   };

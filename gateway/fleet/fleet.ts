@@ -37,7 +37,7 @@ export interface Fleet {
   /** Whether some backend is known not to serve what another does. */
   readonly modelsDiffer: boolean;
   /**
-   * A backend with room, by the balancing rule: first those that were not tried and do not rest. Undefined: all are full.
+   * A backend with room, by the balancing rule: first those that were not tried, do not rest, and have a weight. Undefined: all are full.
    * Throws `model_not_found` or `no_backend`.
    */
   pick(demand: Demand): Backend | undefined;
@@ -82,7 +82,6 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
   const monitors = new Map<Backend, Monitor>();
   const leaving = new Set<Backend>();
   let resolver = deps.resolve ?? resolverFor(settings.dns_servers);
-  let turn = 0;
   const homes = createHomes();
   const roomListeners: (() => void)[] = [];
   const tellRoom = () => {
@@ -198,20 +197,24 @@ export function createFleet(initial: FleetSettings, deps: FleetDeps): Fleet {
       const [first] = list;
       if (list.length === 1 && first !== undefined) return hasRoom(first, limit) ? first : undefined;
       const now = performance.now();
-      const rank = (backend: Backend) => (demand.tried.includes(backend) ? 2 : backend.restsUntil > now ? 1 : 0);
-      let best = 3;
+      const rank = (backend: Backend) => {
+        const spare = backend.weight === 0 ? 1 : 0;
+        if (demand.tried.includes(backend)) return 4 + spare;
+        return backend.restsUntil > now ? 2 + spare : spare;
+      };
+      const full = 6;
+      let best = full;
       let same = true;
       for (const backend of list) {
-        const its = hasRoom(backend, limit) ? rank(backend) : 3;
+        const its = hasRoom(backend, limit) ? rank(backend) : full;
         if (its !== best && backend !== list[0]) same = false;
         if (its < best) best = its;
       }
-      if (best === 3) return undefined;
+      if (best === full) return undefined;
       const open = same ? list : list.filter((backend) => hasRoom(backend, limit) && rank(backend) === best);
-      turn++;
       const { prefixHash } = demand;
       const home = prefixHash === undefined ? undefined : homes.of(prefixHash);
-      const chosen = choose(open, { prefixHash, home, turn }, settings.balance);
+      const chosen = choose(open, { prefixHash, home }, settings.balance);
       if (prefixHash !== undefined) homes.moved(prefixHash, chosen);
       return chosen;
     },

@@ -32,7 +32,7 @@ describe('the section gateway', () => {
     [{ port: 70_000 }, /gateway\.port is 70000: .*65535/],
     [{ backends: [] }, /gateway\.backends is \[\]: must name at least one backend/],
     [{ backends: [{ url: 1 }] }, /gateway\.backends\.0\.url is 1: must be an http or https address/],
-    [{ backends: [{ url: 'http://h', weight: 1 }] }, /gateway\.backends\.0 is .*weight/],
+    [{ backends: [{ url: 'http://h', wieght: 1 }] }, /gateway\.backends\.0 is .*wieght/],
     [{ backends: ['ftp://h'] }, /gateway\.backends\.0 is "ftp:\/\/h": must be an http or https address/],
     [{ backends: ['http://h/v1'] }, /must be the root of the server, without \/v1/],
     [{ backends: ['http://u:p@h'] }, /must not hold a user/],
