@@ -16,6 +16,8 @@ const profiles = {
   full: { policy: 'full' },
 };
 const BACKEND = 'http://127.0.0.1:9';
+/** Whatever the tests say is in a request's cache has to fit. */
+const POOL_BLOCKS = 100_000;
 
 interface State {
   source: number;
@@ -41,7 +43,7 @@ describe('the live page on the gateway', () => {
   beforeEach(async () => {
     service = await startService({}, profiles);
     engine = new ScriptedEngine(service.address);
-    await engine.greet({ poolBlocks: 100_000 });
+    await engine.greet({ poolBlocks: POOL_BLOCKS });
   });
   afterEach(async () => {
     for (const close of closing.splice(0).reverse()) await close();
@@ -132,7 +134,7 @@ describe('the live page on the gateway', () => {
       answer.sources[0]?.profiles.map(({ name }) => name),
       ['default', 'full'],
     );
-    assert.equal(answer.sources[0]?.engines[0]?.totalBlocks, 100);
+    assert.equal(answer.sources[0]?.engines[0]?.totalBlocks, POOL_BLOCKS);
     assert.ok(answer.sources[0]?.policies.some(({ name }) => name === 'crystal'));
     assert.deepEqual(answer.sources[1], { reachable: false, engines: [], profiles: [], policies: [] });
   });
@@ -167,7 +169,7 @@ describe('the live page on the gateway', () => {
     const seen = viewer.states.length;
     service = await startService({ port }, profiles);
     engine = new ScriptedEngine(service.address);
-    await engine.greet({ poolBlocks: 100_000 });
+    await engine.greet({ poolBlocks: POOL_BLOCKS });
     await until(() => viewer.states.length > seen && viewer.states.at(-1)?.engines.length === 1, 'the engine again');
   });
 
