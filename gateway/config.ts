@@ -75,6 +75,11 @@ const options = z.strictObject({
       total_ms: whole(1_000, 86_400_000)
         .default(3_600_000)
         .describe('Longest time for a whole request, retries included, and for its body to arrive (1000 to 86400000)'),
+      ping_ms: whole(0, 3_600_000)
+        .default(0)
+        .describe(
+          'Time between two ": ping" comments to a client that asked for a stream while nothing of the response has come, in the queue and in retries too, so that no balancer gives up; 0: none. With the first, status 200 and headers are sent: a later error is an error event at the end of the stream, clients do not retry it by its status, and headers of the backend are not passed on. Errors before the first ping keep their status (to 3600000)',
+        ),
       keep_alive_ms: whole(1_000, 86_400_000)
         .default(65_000)
         .describe(

@@ -69,6 +69,10 @@ const ANTHROPIC_TYPES: Readonly<Record<number, string>> = {
   504: 'timeout_error',
 };
 
+export function anthropicType(status: number): string {
+  return ANTHROPIC_TYPES[status] ?? 'api_error';
+}
+
 /** Every status of an error of the gateway's own, with the messages of its rows. */
 export function errorStatuses(): Map<number, string[]> {
   const statuses = new Map<number, string[]>();
@@ -121,7 +125,7 @@ export class GatewayError extends Error {
   }
 
   anthropic(): AnthropicErrorBody['error'] {
-    return { type: ANTHROPIC_TYPES[this.status] ?? 'api_error', message: this.message };
+    return { type: anthropicType(this.status), message: this.message };
   }
 
   body(): OpenAiErrorBody {

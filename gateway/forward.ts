@@ -35,6 +35,8 @@ export interface ForwardDeps {
   bodyMemory: BodyMemory;
   /** Milliseconds for all attempts on backends together, with the whole response. */
   totalMs: () => number;
+  /** Milliseconds between two pings of a stream that has not begun; 0: none. */
+  pingMs: () => number;
   inflight: Inflight;
 }
 
@@ -67,10 +69,22 @@ export function forward(route: Route, deps: ForwardDeps): Handler {
     const totalMs = deps.totalMs();
     const deadline = performance.now() + totalMs;
     const timer = setTimeout(() => record.stop.abort('total_timeout' satisfies StopReason), totalMs);
+    const pingMs = sent.stream ? deps.pingMs() : 0;
+    const pings = pingMs === 0 ? undefined : setInterval(ping, pingMs);
+    function ping() {
+      if (record.firstByteAt === undefined) downstream.ping();
+      else clearInterval(pings);
+    }
     try {
       await deps.serve({ route, record, sent, response, downstream, deadline, only });
+    } catch (error) {
+      if (!(error instanceof GatewayError) || !response.headersSent) throw error;
+      // Its status went out with the first ping.
+      record.toldError = { status: error.status, first: true };
+      downstream.fail(error);
     } finally {
       clearTimeout(timer);
+      clearInterval(pings);
     }
   };
 }

@@ -150,6 +150,7 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
     bodyLimit: start.body_limit_bytes,
     bodyMemory,
     totalMs: () => config().timeouts.total_ms,
+    pingMs: () => config().timeouts.ping_ms,
     metricsHandler: start.metrics_port === undefined ? metricsListener : undefined,
   });
 

@@ -29,7 +29,10 @@ export function finish(
     failure = stopAnswer(reason);
     if (!response.headersSent) throw failure;
   } else {
-    if (end.kind === 'ended' && downstream.end() === 'ended') return;
+    if (end.kind === 'ended' && downstream.end() === 'ended') {
+      if (downstream.toldStatus !== undefined) record.toldError = { status: downstream.toldStatus, first: true };
+      return;
+    }
     const reason = end.kind === 'broken' ? failureReason(end.error) : 'reset';
     if (backend !== undefined) metrics.upstreamErrors.inc({ backend: backend.url, reason });
     failure = failureAnswer(reason);

@@ -32,6 +32,8 @@ export interface Content {
   usageShown: UsageShown;
   /** The client asks what became of the cache. */
   report: boolean;
+  /** It asks for an event stream. */
+  stream: boolean;
 }
 
 export interface ContentDeps {
@@ -49,6 +51,7 @@ const UNREAD = {
   output: undefined,
   usageShown: 'always',
   report: false,
+  stream: false,
 } as const;
 
 /**
@@ -164,6 +167,7 @@ function rewritten(
     output: wantedOutput(json, route.path),
     usageShown: forced.shown,
     report: option.report === true,
+    stream: json.stream,
     previousResponse: route.sticky === 'makes' ? json.text('previous_response_id') : undefined,
   };
 }

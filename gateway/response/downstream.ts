@@ -5,14 +5,32 @@ import type { BrokenEnd } from '../observe/outcomes.ts';
 import type { StreamForm } from '../routes.ts';
 import { type Cutter, createCutter } from './cutter.ts';
 import { errorEvent } from './error-event.ts';
+import { lateAnswer } from './late-answer.ts';
 import { createSentTail } from './sent-tail.ts';
 import type { Shaper } from './shaper.ts';
 
 /** A longer body that was to be changed as a whole is passed on as it is. */
 const MAX_WHOLE_BYTES = 32 * 1024 * 1024;
 
+const PING = Buffer.from(': ping\n\n');
+const PING_HEAD = [
+  'content-type',
+  'text/event-stream; charset=utf-8',
+  'cache-control',
+  'no-cache',
+  'x-accel-buffering',
+  'no',
+];
+
 /** The way back to the client. */
 export interface Downstream {
+  /**
+   * A comment to a client of a stream of which nothing has come; the first sends status and headers. An answer that turns out
+   * to be no stream is then told as an event.
+   */
+  ping(): void;
+  /** The status of an error that was told as an event because of a ping. */
+  readonly toldStatus: number | undefined;
   /** Status and headers, at once for an event stream. */
   start(status: number, head: ResponseHead): void;
   /** False: the client is slow, wait for 'drain'. */
@@ -38,8 +56,12 @@ export function createDownstream(
   let cutter: Cutter | undefined;
   const tail = createSentTail();
   let framed = true;
+  let mode: ReturnType<Shaper['start']> = 'pass';
   /** The body of a response that is changed as a whole, and its head, which waits for the length. */
   let whole: { status: number; head: ResponseHead; chunks: Buffer[]; length: number } | undefined;
+  /** A ping has sent status and headers. */
+  let early = false;
+  let toldStatus: number | undefined;
   /** Something is owed by the shaper; the response may have ended meanwhile. */
   let waiting: 'open' | 'ended' | undefined;
 
@@ -80,25 +102,41 @@ export function createDownstream(
     if (cutter !== undefined) sendLast(cutter.rest());
     response.end();
   };
-  const finishWhole = ({ status, head, chunks }: NonNullable<typeof whole>, change: Shaper) => {
+  const finishWhole = ({ status, head, chunks }: NonNullable<typeof whole>) => {
     const answer = (body: Buffer) => {
       if (response.destroyed) return;
-      response.writeHead(status, [...withLength(head.headers, body.length), ...own]).end(body);
+      if (early) response.end(lateAnswer(form, status, body));
+      else response.writeHead(status, [...withLength(head.headers, body.length), ...own]).end(body);
     };
-    const body = change.finish(Buffer.concat(chunks));
+    if (early && status >= 300) toldStatus = status;
+    const body =
+      mode === 'whole' && shaper !== undefined ? shaper.finish(Buffer.concat(chunks)) : Buffer.concat(chunks);
     if (Buffer.isBuffer(body)) answer(body);
     else void body.then(answer);
   };
 
   return {
+    ping() {
+      if (whole !== undefined || response.writableEnded || response.writableNeedDrain) return;
+      if (!response.headersSent) {
+        early = true;
+        response.writeHead(200, [...PING_HEAD, ...own]);
+        cutter = createCutter('line');
+      }
+      if (cutter !== undefined) send(PING);
+    },
+    get toldStatus() {
+      return toldStatus;
+    },
     start(status, head) {
       framed = head.framed;
-      const mode = shaper?.start(status, head) ?? 'pass';
-      if (mode === 'whole') {
+      mode = shaper?.start(status, head) ?? 'pass';
+      if (mode === 'whole' || (early && (status >= 300 || !head.eventStream))) {
+        cutter = undefined;
         whole = { status, head, chunks: [], length: 0 };
         return;
       }
-      response.writeHead(status, [...head.headers, ...own]);
+      if (!early) response.writeHead(status, [...head.headers, ...own]);
       if (head.eventStream) {
         cutter = createCutter(mode === 'events' ? 'event' : 'line');
         response.flushHeaders();
@@ -106,17 +144,22 @@ export function createDownstream(
     },
     write(chunk) {
       if (whole === undefined) return pass(chunk);
+      if (mode !== 'whole') shaper?.push(chunk);
       whole.chunks.push(chunk);
       whole.length += chunk.length;
       if (whole.length <= MAX_WHOLE_BYTES) return true;
       const { status, head, chunks } = whole;
       whole = undefined;
+      if (early) {
+        reset();
+        return true;
+      }
       response.writeHead(status, [...head.headers, ...own]);
       return send(Buffer.concat(chunks));
     },
     end() {
-      if (whole !== undefined && shaper !== undefined) {
-        finishWhole(whole, shaper);
+      if (whole !== undefined) {
+        finishWhole(whole);
         return 'ended';
       }
       if (waiting !== undefined) {
@@ -133,6 +176,10 @@ export function createDownstream(
     fail(error) {
       if (whole !== undefined) {
         whole = undefined;
+        if (early) {
+          response.end(errorEvent(form, error));
+          return 'told';
+        }
         const body = Buffer.from(JSON.stringify(error.bodyFor(form)));
         response.writeHead(error.status, [
           'content-type',
