@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { errorStatuses } from '../errors.ts';
 import type { OptionLimits } from '../request/options.ts';
-import { ROUTES, type Route } from '../routes.ts';
+import { formOf, ROUTES, type Route } from '../routes.ts';
 import { requestBodies } from './bodies.ts';
 
 type Json = Readonly<Record<string, unknown>>;
@@ -29,6 +29,12 @@ const ERROR_SCHEMA = z.object({
     param: z.string().nullish(),
     code: z.union([z.int(), z.string()]).nullish().describe('The status'),
   }),
+});
+
+/** On the paths of Anthropic's API. */
+const ANTHROPIC_ERROR_SCHEMA = z.object({
+  type: z.literal('error'),
+  error: z.looseObject({ type: z.string(), message: z.string() }),
 });
 
 /** What vLLM says of a path or method that the model it serves does not have. */
@@ -61,7 +67,11 @@ export function openApiDocument(limits: OptionLimits): Json {
     },
     paths,
     components: {
-      schemas: { Error: jsonSchema(ERROR_SCHEMA, 'output'), Detail: jsonSchema(DETAIL_SCHEMA, 'output') },
+      schemas: {
+        Error: jsonSchema(ERROR_SCHEMA, 'output'),
+        AnthropicError: jsonSchema(ANTHROPIC_ERROR_SCHEMA, 'output'),
+        Detail: jsonSchema(DETAIL_SCHEMA, 'output'),
+      },
     },
   };
 }
@@ -95,9 +105,9 @@ function operation(route: Route, body: z.ZodType | undefined): Json {
         },
       },
       ...Object.fromEntries(
-        [...errorStatuses()].map(([status, messages]) => [status, errorResponse(messages.join('; '))]),
+        [...errorStatuses()].map(([status, messages]) => [status, errorResponse(route, messages.join('; '))]),
       ),
-      default: errorResponse('An error of the backend, passed on'),
+      default: errorResponse(route, 'An error of the backend, passed on'),
     },
   };
 }
@@ -109,8 +119,10 @@ const SUMMARIES: Readonly<Record<Route['body'], string>> = {
   upload: 'Passed on to a backend while it arrives',
 };
 
-function errorResponse(description: string): Json {
-  const schema = { anyOf: [{ $ref: '#/components/schemas/Error' }, { $ref: '#/components/schemas/Detail' }] };
+function errorResponse({ path }: Route, description: string): Json {
+  // a backend's own is passed on, and not every server has Anthropic's there
+  const names = [...(formOf(path) === 'messages' ? ['AnthropicError'] : []), 'Error', 'Detail'];
+  const schema = { anyOf: names.map((name) => ({ $ref: `#/components/schemas/${name}` })) };
   return { description, content: { 'application/json': { schema } } };
 }
 
