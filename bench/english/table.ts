@@ -1,9 +1,7 @@
-import { markdownTable } from '../markdown-table.ts';
+import { type Column, percent, tableOf } from '../eval/table.ts';
 import { STORY_CLASSES, type StoryDetails } from './row.ts';
 
-const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
-
-const COLUMNS: readonly (readonly [string, (row: StoryDetails) => string])[] = [
+const COLUMNS: readonly Column<StoryDetails>[] = [
   ['kept blocks', (row) => `${row.budget_blocks ?? 'all'}`],
   ['stories', (row) => `${row.stories}`],
   [
@@ -22,11 +20,5 @@ const points = (share: number) => (100 * share).toFixed(0);
 
 /** A Markdown table of the rows of one number of people. */
 export function storyTable(title: string, rows: readonly StoryDetails[]): string {
-  return markdownTable(
-    [title, ...COLUMNS.map(([head]) => head)],
-    rows.map((row) => [
-      row.share === 1 ? row.title : `${row.title}, ${percent(row.share)}`,
-      ...COLUMNS.map(([, cell]) => cell(row)),
-    ]),
-  );
+  return tableOf(title, COLUMNS, rows);
 }

@@ -1,9 +1,12 @@
 import { markdownTable } from '../markdown-table.ts';
 import type { Details } from './row.ts';
 
-const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
+export const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
 
-const COLUMNS: readonly (readonly [string, (row: Details) => string])[] = [
+/** A column of a table of measured rows: its head, and a row's cell. */
+export type Column<Row> = readonly [head: string, cell: (row: Row) => string];
+
+const COLUMNS: readonly Column<Details>[] = [
   ['kept blocks', (row) => `${row.budget_blocks ?? 'all'}`],
   [
     'exact answers (95 % interval)',
@@ -19,11 +22,20 @@ const COLUMNS: readonly (readonly [string, (row: Details) => string])[] = [
 
 /** A Markdown table of one setting's rows. */
 export function markdown(title: string, rows: readonly Details[]): string {
+  return tableOf(title, COLUMNS, rows);
+}
+
+/** The first column names what was measured, and at which share of the cache. */
+export function tableOf<Row extends { title: string; share: number }>(
+  title: string,
+  columns: readonly Column<Row>[],
+  rows: readonly Row[],
+): string {
   return markdownTable(
-    [title, ...COLUMNS.map(([head]) => head)],
+    [title, ...columns.map(([head]) => head)],
     rows.map((row) => [
       row.share === 1 ? row.title : `${row.title}, ${percent(row.share)}`,
-      ...COLUMNS.map(([, cell]) => cell(row)),
+      ...columns.map(([, cell]) => cell(row)),
     ]),
   );
 }
