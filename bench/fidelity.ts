@@ -1,14 +1,15 @@
 /** How much evictions and merges change what a real language model says, in vLLM on the CPU; see `--help`. */
 
 import { basename } from 'node:path';
-import { loadTokenizer } from '../engine/http/tokenizer.ts';
+import { type ChatTokenizer, loadTokenizer } from '../engine/http/tokenizer.ts';
 import { englishFolder, smolLm2Folder } from '../model/english/folder.ts';
 import { namesOf, UsageError, wholeNumber } from '../scripts/command-line.ts';
+import { makeStories, storySeed } from './english/workload.ts';
 import { CANDIDATES, FULL, SWEEP } from './fidelity/candidates.ts';
 import { besideCrystal, measure, type Row } from './fidelity/measure.ts';
 import { type Conditions, conditionsOf, earlierRows, figuresOf, markdown } from './fidelity/results.ts';
 import { type Speaker, startSpeaker } from './fidelity/speaker.ts';
-import { STORY_TOKENS, writeStories } from './fidelity/stories.ts';
+import { writeStories } from './fidelity/stories.ts';
 import { chooseTexts, readLines, type Text, THINKING_TOKENS } from './fidelity/texts.ts';
 import { type BenchRun, runBench } from './program.ts';
 import { mean, round } from './statistics.ts';
@@ -22,6 +23,9 @@ const TRIAL_SEED = 1;
 const ALL = [...CANDIDATES, ...SWEEP];
 /** Prompt, answer and questions of a text whose thinking is the longest. */
 const BESIDE_THINKING = 700;
+const PEOPLE = 16;
+/** The most that the model may write of a story. */
+const STORY_TOKENS = 1100;
 
 await runBench({
   name: 'fidelity',
@@ -87,9 +91,9 @@ async function fidelity(
   const thinks = lines === undefined;
   const speaker = await startSpeaker(candidates, { python, model, thinks, maxTokens, requests, say });
   try {
-    const texts = chosen ?? (await storiesOf(speaker, model, count, seed, say));
+    const texts = chosen ?? (await storiesOf(speaker, tokenizer, count, seed, say));
     const conditions: Conditions = {
-      texts: values.texts === undefined ? 'stories of 16 people' : `${basename(values.texts)}, ${half} lines`,
+      texts: values.texts === undefined ? `stories of ${PEOPLE} people` : `${basename(values.texts)}, ${half} lines`,
       model: `${lines === undefined ? 'English model' : 'SmolLM2-135M-Instruct'} (from GGUF Q4_1, in float32)`,
       seed,
       count: texts.length,
@@ -110,13 +114,14 @@ async function fidelity(
 
 async function storiesOf(
   speaker: Speaker,
-  model: string,
+  tokenizer: ChatTokenizer,
   count: number,
   seed: number,
   say: (text: string) => void,
 ): Promise<Text[]> {
   say(`thinking through ${count} stories`);
-  const texts = await writeStories(speaker, loadTokenizer(model), count, seed);
+  const stories = makeStories(storySeed(seed, false), count, PEOPLE);
+  const texts = await writeStories(speaker, tokenizer, stories, STORY_TOKENS, seed);
   say(`${texts.length} of them came to an answer`);
   if (texts.length < 3)
     throw new Error(`the model answered ${texts.length} of ${count} stories: at least 3 are needed`);

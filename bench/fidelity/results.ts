@@ -40,10 +40,6 @@ export function earlierRows(folder: string, wanted: Conditions): Row[] {
 }
 
 export function figuresOf(rows: readonly Row[]): Record<string, number> {
-  const best = (share: number, of: (row: Row) => number) => {
-    const values = rows.filter((row) => row.share === share && PUBLISHED.some(({ key }) => key === row.key)).map(of);
-    return values.length === 0 ? undefined : values;
-  };
   const figures: Record<string, number> = {};
   for (const { key, share, klThinking, klAnswer, sameMostLikely, facts, recalled } of rows) {
     const percent = Math.round(share * 100);
@@ -52,10 +48,10 @@ export function figuresOf(rows: readonly Row[]): Record<string, number> {
     figures[`same_${key}_${percent}`] = round(sameMostLikely, 4);
     figures[`facts_${key}_${percent}`] = recalled;
     figures[`facts_full_${percent}`] = facts;
-    const divergences = best(share, (row) => row.klThinking.mean);
-    if (divergences !== undefined) figures[`kl_best_baseline_${percent}`] = round(Math.min(...divergences), 4);
-    const recalls = best(share, (row) => row.recalled);
-    if (recalls !== undefined) figures[`facts_best_baseline_${percent}`] = Math.max(...recalls);
+    const published = rows.filter((row) => row.share === share && PUBLISHED.some((it) => it.key === row.key));
+    if (published.length === 0) continue;
+    figures[`kl_best_baseline_${percent}`] = round(Math.min(...published.map((row) => row.klThinking.mean)), 4);
+    figures[`facts_best_baseline_${percent}`] = Math.max(...published.map((row) => row.recalled));
   }
   return figures;
 }

@@ -1,29 +1,21 @@
 import type { ChatTokenizer } from '../../engine/http/tokenizer.ts';
-import { makeStory } from '../../model/english/story.ts';
+import { type Story, THINK_END } from '../../model/english/story.ts';
 import { createRandom } from '../../model/random.ts';
 import type { Speaker } from './speaker.ts';
-import { type Text, THINK_END, withFacts } from './texts.ts';
+import { type Text, withFacts } from './texts.ts';
 
-const PEOPLE = 16;
-/** The longest thinking and answer of stories of so many people. */
-export const STORY_TOKENS = 1100;
-/** Stories for measurements: training uses seeds below. */
-const FIRST_SEED = 1_000_000;
-
-/** Stories of which the English model thought aloud, by itself; those that it ends with an answer. */
+/** Stories as the English model thinks them through by itself; those that it ends with an answer of at most so many tokens. */
 export async function writeStories(
   speaker: Speaker,
   tokenizer: ChatTokenizer,
-  count: number,
+  stories: readonly Story[],
+  mostTokens: number,
   seed: number,
 ): Promise<Text[]> {
   const random = createRandom(seed);
-  const prompts = Array.from({ length: count }, (_, i) => {
-    const { messages } = makeStory(createRandom(FIRST_SEED + ((seed + i) % FIRST_SEED)), PEOPLE);
-    return tokenizer.encodeChat(messages, { add_generation_prompt: true });
-  });
+  const prompts = stories.map(({ messages }) => tokenizer.encodeChat(messages, { add_generation_prompt: true }));
   const end = tokenizer.encode(THINK_END, false);
-  const written = await speaker.write(prompts, STORY_TOKENS);
+  const written = await speaker.write(prompts, mostTokens);
   return written.flatMap((tokens, i) => {
     const place = tokens.findIndex((_, at) => end.every((token, j) => tokens[at + j] === token));
     const answer = tokens.slice(place + end.length, -1);

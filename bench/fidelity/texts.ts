@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import type { ChatTokenizer } from '../../engine/http/tokenizer.ts';
+import { THINK_END } from '../../model/english/story.ts';
 import { createRandom, type Random } from '../../model/random.ts';
 import { UsageError } from '../../scripts/command-line.ts';
 
@@ -19,7 +20,6 @@ export interface Text {
   facts: readonly { from: number; to: number }[];
 }
 
-export const THINK_END = '\n</think>\n\n';
 /** Texts outside are left out: the shorter ones have little to evict. */
 export const THINKING_TOKENS = { least: 600, most: 1100 };
 const MOST_PROMPT_TOKENS = 300;

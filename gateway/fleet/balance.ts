@@ -37,9 +37,9 @@ const RULES = {
   least_outstanding: least,
 
   /**
-   * Where the last turn was, if that is not above its share. Else rendezvous hashing with bounded loads: each conversation has an order of backends of its own, in which it takes the
-   * first that is not above its share (https://arxiv.org/abs/1608.01350). A backend that comes or goes moves only the
-   * conversations that are its own.
+   * Where the last turn was, if that is not above its share. Else rendezvous hashing with bounded loads: each conversation
+   * has an order of backends of its own, in which it takes the first that is not above its share
+   * (https://arxiv.org/abs/1608.01350). A backend that comes or goes moves only the conversations that are its own.
    */
   prefix_affinity(candidates, turn, settings) {
     const { prefixHash, home } = turn;
