@@ -4,6 +4,7 @@ import type { EngineStats, FinishReason, GenerateEvent, GenerateRequest, Report 
 import { BlockPool } from './block-pool.ts';
 import { countedQueries, statisticsOf } from './counted-queries.ts';
 import { Decoder } from './decoder.ts';
+import { heldTokens } from './held.ts';
 import { LiveSequences } from './live-sequences.ts';
 import type { CoreOptions } from './options.ts';
 import { PlanApplier } from './plans.ts';
@@ -61,6 +62,10 @@ export class EngineCore {
       scheduler: this.#scheduler,
       reporter: this.#reporter,
     });
+    const source = {
+      ...{ layers, kvHeads },
+      positions: (layer: number, block: number, head: number) => model.positions(layer, block, head),
+    };
     this.#plans = new PlanApplier({
       options,
       pool: this.pool,
@@ -69,6 +74,7 @@ export class EngineCore {
       startProbe: (sequence) => this.#probes.start(sequence),
       merge: (blocks, rule) => model.merge(blocks, rule),
       canFollow: (rule) => model.canFollow(rule),
+      held: (sequence) => (this.#reporter.wantsHeld ? heldTokens(sequence, this.pool, source) : undefined),
     });
   }
 

@@ -1,5 +1,6 @@
 import { noneOf, REJECTS, type RejectReason } from '../../common/protocol.ts';
 import type {
+  HeldTokens,
   KeepRule,
   Merge,
   Plan,
@@ -26,6 +27,8 @@ export interface PlanTarget {
   merge(blocks: MergeBlocks, rule: KeepRule | undefined): void;
   /** Whether the model can follow the rule of a merge. */
   canFollow(rule: KeepRule): boolean;
+  /** What a sequence has in memory; undefined: nobody asked, or it cannot be told. */
+  held(sequence: Sequence): HeldTokens | undefined;
 }
 
 /** Applies plans between steps. Nothing in a plan is trusted; what is refused is counted by reason. */
@@ -65,7 +68,11 @@ export class PlanApplier {
       return { reason: REJECTS.values[reason], blocks };
     });
     const told = merged.map(({ into, from }) => ({ into, from, rule: undefined }));
-    return { handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged: told };
+    const held = evicted.length === 0 ? undefined : this.#target.held(sequence);
+    return {
+      ...{ handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged: told },
+      ...(held === undefined ? {} : { held }),
+    };
   }
 
   /** @returns whether it was carried out; if not, `rejected` says why */

@@ -27,6 +27,11 @@ export class Reporter {
     return this.#configure !== undefined;
   }
 
+  /** Somebody watches what becomes of single tokens. */
+  get wantsHeld(): boolean {
+    return this.#configure?.reportHeld ?? false;
+  }
+
   /** Limit of tokens that a probe generates. */
   get probeTokens(): number {
     return this.#measurable ? (this.#configure?.probeTokens ?? 0) : 0;

@@ -51,6 +51,8 @@ export interface StepModel {
    * one, the tokens that later tokens repeat least.
    */
   merge(blocks: MergeBlocks, rule?: KeepRule): void;
+  /** [blockSize] Positions of the tokens that a block of the pool holds for one layer and KV head. */
+  positions(layer: number, block: number, head: number): ArrayLike<number>;
   /** Whether `merge` can follow a rule. */
   canFollow(rule: KeepRule): boolean;
   /** The statistics of each token that are kept from now on; undefined: none. */

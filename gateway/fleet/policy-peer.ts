@@ -74,9 +74,9 @@ export class PolicyPeer {
     });
   }
 
-  /** Pool and request states as they change; `cancel` it when nobody reads it. */
+  /** Pool and request states as they change, with what is in memory of each token; `cancel` it when nobody reads it. */
   watch(intervalMs: number, crystalkvId = ''): ClientReadableStream<WatchResponse> {
-    return this.#client.watch({ intervalMs, crystalkvId }, this.#metadata);
+    return this.#client.watch({ intervalMs, crystalkvId, held: true }, this.#metadata);
   }
 
   close(): void {

@@ -1,7 +1,9 @@
-import type { EngineState, RequestState, WatchResponse } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { EngineState, HeldTokens, RequestState, WatchResponse } from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** Requests that one event describes block by block: the newest. The rest is in the totals. */
 export const SHOWN_REQUESTS = 24;
+/** Of so many, head group by head group: up to 16 KiB each. */
+const SHOWN_GROUPS = 4;
 /** Three digits are more than a colour or a tooltip shows. */
 const DIGITS = 3;
 
@@ -38,7 +40,7 @@ export function engineOf({ engineId, model, blockSize, bytesPerBlock, pool }: En
   };
 }
 
-function requestOf(request: RequestState) {
+function requestOf(request: RequestState, index: number) {
   return {
     engineId: request.engineId,
     handle: request.handle,
@@ -64,7 +66,17 @@ function requestOf(request: RequestState) {
     hits: request.blockHits,
     lastHit: request.lastHitTokens,
     cold: request.cold,
+    ...(request.held === undefined ? {} : { held: heldOf(request.held, index < SHOWN_GROUPS) }),
     ended: request.ended,
+  };
+}
+
+/** As base64: one byte a token, and the bits of each head group. */
+function heldOf({ from, shares, groups }: HeldTokens, withGroups: boolean) {
+  return {
+    from,
+    shares: Buffer.from(shares).toString('base64'),
+    groups: withGroups ? Buffer.from(groups).toString('base64') : '',
   };
 }
 

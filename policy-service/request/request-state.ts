@@ -1,5 +1,11 @@
 import type { EvictionMode } from '../../common/protocol.ts';
-import { type KeepRule, Phase, type RequestOptions, type Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
+import {
+  type HeldTokens,
+  type KeepRule,
+  Phase,
+  type RequestOptions,
+  type Statistic,
+} from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { CalibrationSample } from '../calibration/sample.ts';
 import type { Member } from '../controllers/controller.ts';
 import { type ControllerOptions, groupKey } from '../controllers/registry.ts';
@@ -59,6 +65,8 @@ export class RequestState implements Member, RequestFacts {
   sample: CalibrationSample | undefined;
   epoch: number;
   phase: Phase = Phase.PHASE_UNSPECIFIED;
+  /** What the engine said last of its tokens in memory; only while somebody watches them. */
+  held: HeldTokens | undefined;
   /** The most blocks that it held. */
   peakResident = 0;
   /** The most blocks that it would have held with a full cache. */
@@ -204,6 +212,7 @@ export class RequestState implements Member, RequestFacts {
     this.epoch = epoch;
     this.table.reset();
     this.shadow.reset();
+    this.held = undefined;
     this.backOffUntil = 0;
     this.answerReleased = false;
   }

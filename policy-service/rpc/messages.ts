@@ -12,9 +12,9 @@ type SegmentFacts = Pick<RequestState, 'segmentStarts' | 'tokens'> & {
 
 /**
  * What people are shown of a request. Blocks outside the evictable range have the highest value of those inside. From
- * the first call on, the reads of its blocks are counted.
+ * the first call on, the reads of its blocks are counted. `held`: with what is in memory of each token.
  */
-export function requestMessage(engineId: string, request: RequestState): RequestMessage {
+export function requestMessage(engineId: string, request: RequestState, held = false): RequestMessage {
   request.reads.wanted = true;
   const { table, probe, schedule, start } = request;
   const { blocks, first, last } = table;
@@ -53,6 +53,7 @@ export function requestMessage(engineId: string, request: RequestState): Request
     segmentMasses: probe.count === 0 ? [] : segmentMasses(request),
     canary: request.canary,
     ended: false,
+    ...(held && request.held !== undefined ? { held: request.held } : {}),
   };
 }
 

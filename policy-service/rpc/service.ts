@@ -32,10 +32,13 @@ export function createService({ engines, settings }: { engines: Engines; setting
   };
   engines.finishedListeners.add(keepEnded);
 
-  function* states(matches: (engineId: string, crystalkvId: string) => boolean): Generator<RequestMessage> {
+  function* states(
+    matches: (engineId: string, crystalkvId: string) => boolean,
+    held = false,
+  ): Generator<RequestMessage> {
     for (const [engineId, { requests }] of engines.attached) {
       for (const request of requests.values()) {
-        if (matches(engineId, request.start.crystalkvId)) yield requestMessage(engineId, request);
+        if (matches(engineId, request.start.crystalkvId)) yield requestMessage(engineId, request, held);
       }
     }
   }
@@ -108,7 +111,7 @@ export function createService({ engines, settings }: { engines: Engines; setting
     },
 
     watch(call: ServerWritableStream<WatchRequest, WatchResponse>) {
-      const { intervalMs, crystalkvId } = call.request;
+      const { intervalMs, crystalkvId, held = false } = call.request;
       const interval = intervalMs === 0 ? WATCH_INTERVAL.fallback : intervalMs;
       if (interval < WATCH_INTERVAL.min || interval > WATCH_INTERVAL.max) {
         const bounds = `${WATCH_INTERVAL.min} to ${WATCH_INTERVAL.max}`;
@@ -121,20 +124,22 @@ export function createService({ engines, settings }: { engines: Engines; setting
       let ended: RequestMessage[] = [];
       const onFinished: FinishedListener = (engineId, request) => {
         if (!matches(request.start.crystalkvId) || ended.length >= MAX_ENDED) return;
-        ended.push({ ...requestMessage(engineId, request), ended: true });
+        ended.push({ ...requestMessage(engineId, request, held), ended: true });
       };
+      const stopHeld = held ? engines.watchHeld() : () => {};
       engines.finishedListeners.add(onFinished);
       const tell = () => {
         if (call.writableNeedDrain) return;
         call.write({
           engines: [...engines.attached.values()].map(engineMessage),
-          requests: [...states((_engine, id) => matches(id)), ...ended],
+          requests: [...states((_engine, id) => matches(id), held), ...ended],
         });
         ended = [];
       };
       const timer = setInterval(tell, interval);
       const stop = () => {
         clearInterval(timer);
+        stopHeld();
         engines.finishedListeners.delete(onFinished);
         watchers.delete(finish);
       };

@@ -20,6 +20,10 @@ export interface AckReaderDeps {
   onUnknownRequest(handle: number): void;
 }
 
+/** Bounds of the protocol for HeldTokens, in bytes. */
+const MAX_HELD = 16_384;
+const MAX_GROUP_BYTES = 12 << 10;
+
 const REFUSED_PROBES: ReadonlyMap<number, ProbeOutcome> = new Map<number, ProbeOutcome>([
   [ProbeAnswer.PROBE_ANSWER_NO_ROOM, 'no_room'],
   [ProbeAnswer.PROBE_ANSWER_UNSUPPORTED, 'unsupported'],
@@ -49,6 +53,12 @@ export function createAckReader({ negotiated, requests, ledger, counts, onUnknow
 
   const merged = (state: RequestState, { merged: merges }: RequestAck) => {
     if (merges.length > 0) counts.merged(state, merges.length);
+  };
+
+  /** Whatever else the report may say, it is for people: only its size matters. */
+  const held = (state: RequestState, { held: tokens }: RequestAck) => {
+    if (tokens !== undefined && tokens.shares.length <= MAX_HELD && tokens.groups.length <= MAX_GROUP_BYTES)
+      state.held = tokens;
   };
 
   const rejected = (state: RequestState | undefined, handle: number, entry: RejectedBlocks, plannedBlocks: number) => {
@@ -95,6 +105,7 @@ export function createAckReader({ negotiated, requests, ledger, counts, onUnknow
         if (current !== undefined) {
           done += evicted(current, answer);
           merged(current, answer);
+          held(current, answer);
         }
         for (const entry of answer.rejected) {
           if (entry.reason === Reject.REJECT_STALE_EPOCH) stale = true;

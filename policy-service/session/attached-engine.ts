@@ -116,14 +116,19 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
     const { maxTokens: probeTokens } = settings.current.defaultProfile.probe;
     const headGroups = measured.selected;
     const { statistics } = wanted;
+    const reportHeld = deps.wantsHeld();
     if (
       configured?.measureEvery === measureEvery &&
       configured.probeTokens === probeTokens &&
       configured.headGroups === headGroups &&
+      (configured.reportHeld ?? false) === reportHeld &&
       isDeepStrictEqual(configured.statistics, statistics)
     )
       return;
-    configured = { headGroups: headGroups as number[], measureEvery, probeTokens, statistics };
+    configured = {
+      ...{ headGroups: headGroups as number[], measureEvery, probeTokens, statistics },
+      ...(reportHeld ? { reportHeld } : {}),
+    };
     probes.expectTokens(probeTokens);
     deps.send({ message: { $case: 'configure', value: configured } });
   };
@@ -143,6 +148,7 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
       wanted.renew();
       configure();
     },
+    configure: () => configure(),
     end(refusal) {
       onEnd();
       deps.refuse(refusal);

@@ -27,6 +27,8 @@ export interface Engines {
   attached: ReadonlyMap<string, EngineSession>;
   open(stream: Stream): { receive(message: AttachRequest): void; close(): void };
   finishedListeners: Set<FinishedListener>;
+  /** Asks engines for what becomes of single tokens, until the function that it returns was called. */
+  watchHeld(): () => void;
   /** Applies changed settings to every engine. */
   govern(): void;
   close(): void;
@@ -63,6 +65,11 @@ export function createEngines(deps: {
     logger.info({ engine: engineId, instance: instanceId }, 'engine detached');
   };
 
+  const heldWatches = new Set<object>();
+  const configure = () => {
+    for (const session of attached.values()) session.configure();
+  };
+
   const finishedListeners = new Set<FinishedListener>();
   const onFinished: FinishedListener = (engineId, request) => {
     for (const listener of finishedListeners) listener(engineId, request);
@@ -72,12 +79,21 @@ export function createEngines(deps: {
     metrics,
     attached,
     finishedListeners,
+    watchHeld() {
+      const watch = {};
+      heldWatches.add(watch);
+      configure();
+      return () => {
+        if (heldWatches.delete(watch)) configure();
+      };
+    },
     open(stream) {
       const session = createEngineSession({
         settings,
         metrics,
         logger,
         calibration,
+        wantsHeld: () => heldWatches.size > 0,
         onAttached,
         onUnknownProfile,
         onFinished,

@@ -17,6 +17,8 @@ export interface SessionDeps {
   isBlocked(): boolean;
   /** Ends the stream with an error. */
   refuse(refusal: Refusal): void;
+  /** Whether somebody watches what becomes of single tokens. */
+  wantsHeld(): boolean;
   /** Called once, when the Hello was accepted and before anything is sent. */
   onAttached(session: EngineSession): void;
   onUnknownProfile(name: string): void;
@@ -32,6 +34,8 @@ export interface EngineSession {
   readonly step: bigint;
   /** Applies changed settings to everything that runs. */
   govern(): void;
+  /** Tells the engine what to measure and report, if that has changed. */
+  configure(): void;
   /** Ends the stream. */
   end(refusal: Refusal): void;
 }

@@ -109,6 +109,22 @@ test('a merge keeps the tokens of two blocks in one, frees the other, and is ack
   assert.equal(core.stats().evictedBlocks, 1);
 });
 
+test('what is in memory of each token is told while somebody watches, and only then', () => {
+  const { core, run, plan } = attached();
+  core.submit(request('a', 10));
+  run(50);
+  assert.equal(plan({ evict: [3] }).requests[0]?.held, undefined);
+  core.configure({ headGroups: [], measureEvery: 1, probeTokens: 4, statistics: undefined, reportHeld: true });
+  const { held } = plan({ merges: [{ into: [4], from: [2] }] }).requests[0]!;
+  // The output's full blocks are 2 to 6: 2 was merged into 4, whose tokens are newer and stay; 3 is gone.
+  const [none, all] = [new Array(8).fill(0), new Array(8).fill(255)];
+  assert.equal(held?.from, 16);
+  assert.deepEqual([...(held?.shares ?? [])], [...none, ...none, ...all, ...all, ...all]);
+  // two layers with one head each
+  assert.deepEqual([...(held?.groups ?? [])], [0, 0, 255, 255, 255, 0, 0, 255, 255, 255]);
+  assert.equal(plan({ evict: [2] }).requests[0]?.held, undefined, 'nothing became a hole');
+});
+
 test('a merge compares with the other full blocks of the output: none of the prompt, no hole, not the tail', () => {
   const { core, model, run, plan } = attached();
   core.submit(request('a', 12));

@@ -55,6 +55,11 @@ export class ScriptedModel implements StepModel {
     return stages.length > 0;
   }
 
+  /** The same for every layer and head. */
+  positions(_layer: number, block: number): readonly number[] {
+    return this.held(block);
+  }
+
   keepStatistics(options: StatisticsOptions | undefined): void {
     this.statistics = options;
   }

@@ -162,7 +162,11 @@ export class ScriptedEngine {
   /** One step, and the plan for it: every step of a lockstep engine has one. */
   async step(step: number, requests: RequestStep[], pool: Partial<Step['pool']> = {}): Promise<Plan> {
     this.tell(step, requests, pool);
-    const plan = await this.receive('plan');
+    let message = await this.next();
+    // Somebody who looks at the service may change what it wants to know.
+    while (message.$case === 'configure') message = await this.next();
+    if (message.$case !== 'plan') throw new Error(`expected plan, got ${message.$case}`);
+    const plan = message.value;
     if (plan.basedOnStep !== BigInt(step)) throw new Error(`expected the plan of ${step}, got ${plan.basedOnStep}`);
     return plan;
   }

@@ -129,6 +129,26 @@ suite('for people and the gateway', () => {
     assert.equal(seen[2]?.requests[0]?.crystalkvId, 'abc');
   });
 
+  test('what is in memory of each token is asked for, and told, while somebody watches it', async () => {
+    const other = new ScriptedEngine(server.address);
+    await other.greet({ engineId: 'held' });
+    const call = other.client.watch({ intervalMs: 50, crystalkvId: 'tokens', held: true });
+    call.on('error', () => {});
+    assert.equal((await other.receive('configure')).reportHeld, true);
+    other.start(started(1, { crystalkvId: 'tokens' }));
+    const plan = await other.step(1, [row(1, 136)]);
+    const held = { from: 32, shares: Buffer.from([0, 128, 255]), groups: Buffer.from([6, 4]) };
+    other.ack(plan, [{ evicted: [2], held }]);
+    for await (const { requests } of call as AsyncIterable<WatchResponse>) {
+      if (requests[0]?.held === undefined) continue;
+      assert.deepEqual(requests[0].held, held);
+      break;
+    }
+    call.cancel();
+    assert.equal((await other.receive('configure')).reportHeld, undefined);
+    other.close();
+  });
+
   test('a watch interval out of bounds is refused with the bounds', async () => {
     const call = engine.client.watch({ intervalMs: 10, crystalkvId: '' });
     const error = await new Promise<ServiceError>((resolve) => call.on('error', resolve as (error: Error) => void));

@@ -48,6 +48,7 @@ suite('the stream of an attached engine', () => {
       measureEvery: 1,
       probeTokens: 24,
       statistics: undefined,
+      reportHeld: undefined,
     });
   });
 

@@ -442,6 +442,24 @@ export interface RequestAck {
   probe: ProbeAnswer;
   /** Merges that were carried out, in the order of the plan, without their rules. */
   merged: Merge[];
+  /** Only with Configure.report_held, and where something became a hole: what is in memory after that. */
+  held?: HeldTokens | undefined;
+}
+
+/** How much of each token of a request is in memory. Tokens before and after those described are there completely. */
+export interface HeldTokens {
+  /** Position of the first token described. */
+  from: number;
+  /**
+   * One byte a token, at most 16,384: the share of head groups that hold it, from 0 for none to 255 for all. 0 and 255 are
+   * exact.
+   */
+  shares: Buffer;
+  /**
+   * For each head group, one bit a token, lowest bit first, in whole bytes: whether the group holds it. Empty when it
+   * would be more than 12 KiB.
+   */
+  groups: Buffer;
 }
 
 export interface RejectedBlocks {
@@ -482,7 +500,11 @@ export interface Configure {
   /** A probe generates at most this many tokens after the end-of-thinking sequence. */
   probeTokens: number;
   /** Unset: no statistics are kept. */
-  statistics: KeptStatistics | undefined;
+  statistics:
+    | KeptStatistics
+    | undefined;
+  /** Somebody watches what becomes of single tokens. Engines that cannot tell ignore it. */
+  reportHeld?: boolean | undefined;
 }
 
 export interface KeptStatistics {
@@ -622,6 +644,8 @@ export interface RequestState {
   canary: boolean;
   /** Only in a Watch: the request has ended. Its last state is sent once. */
   ended: boolean;
+  /** What the engine reported last while a Watch with `held` was open. Only in such a Watch. */
+  held?: HeldTokens | undefined;
 }
 
 export interface EngineState {
@@ -665,6 +689,8 @@ export interface WatchRequest {
   intervalMs: number;
   /** Empty: all requests. */
   crystalkvId: string;
+  /** Ask engines for what becomes of single tokens, as long as this Watch is open. */
+  held?: boolean | undefined;
 }
 
 export interface WatchResponse {
@@ -1940,7 +1966,7 @@ export const Ack: MessageFns<Ack> = {
 };
 
 function createBaseRequestAck(): RequestAck {
-  return { handle: 0, epoch: 0, evicted: [], rejected: [], probe: 0, merged: [] };
+  return { handle: 0, epoch: 0, evicted: [], rejected: [], probe: 0, merged: [], held: undefined };
 }
 
 export const RequestAck: MessageFns<RequestAck> = {
@@ -1966,6 +1992,9 @@ export const RequestAck: MessageFns<RequestAck> = {
     }
     for (const v of message.merged) {
       Merge.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.held !== undefined) {
+      HeldTokens.encode(message.held, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -2039,6 +2068,82 @@ export const RequestAck: MessageFns<RequestAck> = {
             }
 
             message.merged.push(Merge.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.held = HeldTokens.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseHeldTokens(): HeldTokens {
+  return { from: 0, shares: Buffer.alloc(0), groups: Buffer.alloc(0) };
+}
+
+export const HeldTokens: MessageFns<HeldTokens> = {
+  encode(message: HeldTokens, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.from !== 0) {
+      writer.uint32(8).uint32(message.from);
+    }
+    if (message.shares.length !== 0) {
+      writer.uint32(18).bytes(message.shares);
+    }
+    if (message.groups.length !== 0) {
+      writer.uint32(26).bytes(message.groups);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HeldTokens {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHeldTokens();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.from = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.shares = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.groups = Buffer.from(reader.bytes());
             continue;
           }
         }
@@ -2242,7 +2347,7 @@ export const Welcome: MessageFns<Welcome> = {
 };
 
 function createBaseConfigure(): Configure {
-  return { headGroups: [], measureEvery: 0, probeTokens: 0, statistics: undefined };
+  return { headGroups: [], measureEvery: 0, probeTokens: 0, statistics: undefined, reportHeld: undefined };
 }
 
 export const Configure: MessageFns<Configure> = {
@@ -2262,6 +2367,9 @@ export const Configure: MessageFns<Configure> = {
     }
     if (message.statistics !== undefined) {
       KeptStatistics.encode(message.statistics, writer.uint32(34).fork()).join();
+    }
+    if (message.reportHeld !== undefined) {
+      writer.uint32(40).bool(message.reportHeld);
     }
     return writer;
   },
@@ -2319,6 +2427,14 @@ export const Configure: MessageFns<Configure> = {
             }
 
             message.statistics = KeptStatistics.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.reportHeld = reader.bool();
             continue;
           }
         }
@@ -2961,6 +3077,7 @@ function createBaseRequestState(): RequestState {
     segmentMasses: [],
     canary: false,
     ended: false,
+    held: undefined,
   };
 }
 
@@ -3076,6 +3193,9 @@ export const RequestState: MessageFns<RequestState> = {
     }
     if (message.ended !== false) {
       writer.uint32(232).bool(message.ended);
+    }
+    if (message.held !== undefined) {
+      HeldTokens.encode(message.held, writer.uint32(242).fork()).join();
     }
     return writer;
   },
@@ -3383,6 +3503,14 @@ export const RequestState: MessageFns<RequestState> = {
             }
 
             message.ended = reader.bool();
+            continue;
+          }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.held = HeldTokens.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -3777,7 +3905,7 @@ export const ListRequestsResponse: MessageFns<ListRequestsResponse> = {
 };
 
 function createBaseWatchRequest(): WatchRequest {
-  return { intervalMs: 0, crystalkvId: "" };
+  return { intervalMs: 0, crystalkvId: "", held: undefined };
 }
 
 export const WatchRequest: MessageFns<WatchRequest> = {
@@ -3787,6 +3915,9 @@ export const WatchRequest: MessageFns<WatchRequest> = {
     }
     if (message.crystalkvId !== "") {
       writer.uint32(18).string(message.crystalkvId);
+    }
+    if (message.held !== undefined) {
+      writer.uint32(24).bool(message.held);
     }
     return writer;
   },
@@ -3818,6 +3949,14 @@ export const WatchRequest: MessageFns<WatchRequest> = {
             }
 
             message.crystalkvId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.held = reader.bool();
             continue;
           }
         }
