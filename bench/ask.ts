@@ -17,7 +17,8 @@ export type Asked = Pick<Program, 'messages' | 'answer'>;
 export interface AskOptions {
   /** Default: crystal-mini. */
   model?: string | undefined;
-  maxTokens: number;
+  /** undefined: as the server decides. */
+  maxTokens?: number | undefined;
   cache?: CacheOption | undefined;
   /** More members of the body, for an engine without a gateway. */
   xargs?: Readonly<Record<string, string | number>> | undefined;

@@ -54,6 +54,7 @@ const text = `${JSON.stringify(
     {
       model: 'crystal-mini',
       first: 1,
+      ...{ profile: 'crystal', budgetTokens: 320 },
       examples: PROGRAMS.map(({ title, lines, form, seed }) => {
         const { messages, answer } = makeProgram(seed, lines, { form });
         return { title, messages, answer, help: HELP };
@@ -62,6 +63,7 @@ const text = `${JSON.stringify(
     {
       model: 'english',
       first: 0,
+      ...{ profile: 'crystal', budgetTokens: 192 },
       examples: STORIES.map(({ people, seed }) => {
         const { messages, answer } = makeStory(seed, people);
         return { title: `${people} people`, messages, answer, help: STORY_HELP };
@@ -70,6 +72,7 @@ const text = `${JSON.stringify(
     {
       model: '',
       first: 0,
+      ...{ profile: 'crystal', budgetTokens: 1024 },
       examples: QUESTIONS.map(({ title, content }) => ({ title, messages: [{ role: 'user', content }] })),
     },
   ],
