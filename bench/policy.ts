@@ -231,6 +231,7 @@ function encodeAck({ sequence, requests }: Plan, step: number): Uint8Array {
           evicted: evict,
           rejected: [],
           merged: [],
+          shadowEvicted: [],
           probe: 0,
         })),
       },

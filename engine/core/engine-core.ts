@@ -75,6 +75,7 @@ export class EngineCore {
       merge: (blocks, rule) => model.merge(blocks, rule),
       canFollow: (rule) => model.canFollow(rule),
       held: (sequence) => (this.#reporter.wantsHeld ? heldTokens(sequence, this.pool, source) : undefined),
+      shadowCache: () => model.shadowCache(),
     });
   }
 
@@ -130,6 +131,7 @@ export class EngineCore {
   detach(): void {
     this.#queuedPlans = [];
     this.#reporter.detach();
+    for (const sequence of this.sequences) sequence.shadow = undefined;
     for (const sequence of this.sequences) if (sequence.fork !== undefined) this.#probes.end(sequence, 'abort');
   }
 
@@ -180,6 +182,7 @@ export class EngineCore {
       logits: samples,
       measure: samples && this.#reporter.wantsMasses(sequence, this.#totals.step),
       counts: countedQueries(sequence, this.#options.blockSize),
+      shadow: sequence.shadow,
     };
   }
 
@@ -205,7 +208,7 @@ export class EngineCore {
   }
 
   #report(scheduled: readonly Scheduled[], results: readonly ChunkResult[]): void {
-    const entries = scheduled.map(({ sequence }, i) => ({ sequence, masses: results[i]!.masses }));
+    const entries = scheduled.map(({ sequence }, i) => ({ sequence, ...results[i]! }));
     this.#totals.measuredRows += entries.filter(({ masses }) => masses !== undefined).length;
     this.#reporter.step(this.#totals.step, this.#scheduler.poolState, entries);
     if (this.#options.managed && !this.#reporter.attached) this.#totals.missedSteps += 1;

@@ -38,10 +38,10 @@ export function evictableRange(
 }
 
 /**
- * Turns blocks of a sequence into holes and frees them. A block that must not go is rejected with a reason; the others
- * still go. A block that only the sequence's own probe shares leaves the table now, and is freed when the probe ends.
+ * Sorts blocks into those that may become holes and those that must not, with the reason. Changes nothing. A block that
+ * only the sequence's own probe shares may go: it leaves the table now, and is freed when the probe ends.
  */
-export function evict(
+export function checkEvictions(
   sequence: Sequence,
   indices: readonly number[],
   pool: BlockPool,
@@ -57,11 +57,27 @@ export function evict(
     else if (block === NULL_BLOCK) reject(rejected, 'not_resident', index);
     else if (pool.references(block) > (sequence.probe?.blocks[index] === block ? 2 : 1))
       reject(rejected, 'shared', index);
-    else {
-      sequence.blocks[index] = NULL_BLOCK;
-      pool.release([block]);
-      evicted.push(index);
-    }
+    else evicted.push(index);
   }
   return { evicted, rejected };
+}
+
+/** Turns blocks of a sequence into holes and frees them. A block that must not go is rejected; the others still go. */
+export function evict(
+  sequence: Sequence,
+  indices: readonly number[],
+  pool: BlockPool,
+  protection: Protection,
+): Eviction {
+  const check = checkEvictions(sequence, indices, pool, protection);
+  release(sequence, check.evicted, pool);
+  return check;
+}
+
+/** Turns blocks into holes and frees them. */
+export function release(sequence: Sequence, indices: readonly number[], pool: BlockPool): void {
+  for (const index of indices) {
+    pool.release([sequence.blocks[index]!]);
+    sequence.blocks[index] = NULL_BLOCK;
+  }
 }

@@ -43,11 +43,3 @@ export function blocksOf(sequence: Sequence, { into, from }: Merge, pool: BlockP
       .filter((block, index) => index >= firstOutput && block !== NULL_BLOCK && !named.has(index)),
   };
 }
-
-/** Turns blocks whose tokens were moved elsewhere into holes and frees them. */
-export function release(sequence: Sequence, from: readonly number[], pool: BlockPool): void {
-  for (const index of from) {
-    pool.release([sequence.blocks[index]!]);
-    sequence.blocks[index] = NULL_BLOCK;
-  }
-}

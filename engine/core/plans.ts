@@ -7,14 +7,17 @@ import type {
   RejectedBlocks,
   RequestAck,
   RequestPlan,
+  ShadowPlan,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { MergeBlocks } from '../model/cache-layout.ts';
+import type { ShadowCache } from '../model/shadow-cache.ts';
 import type { BlockPool } from './block-pool.ts';
-import { evict, type Rejected, reject } from './evict.ts';
-import { blocksOf, objections, release } from './merge.ts';
+import { evict, type Rejected, reject, release } from './evict.ts';
+import { blocksOf, objections } from './merge.ts';
 import type { CoreOptions } from './options.ts';
 import type { Sequence } from './sequence.ts';
+import { shadow } from './shadow.ts';
 
 /** The parts of the engine that plans are applied to. */
 export interface PlanTarget {
@@ -29,6 +32,8 @@ export interface PlanTarget {
   canFollow(rule: KeepRule): boolean;
   /** What a sequence has in memory; undefined: nobody asked, or it cannot be told. */
   held(sequence: Sequence): HeldTokens | undefined;
+  /** For a sequence of which nothing is marked yet. */
+  shadowCache(): ShadowCache;
 }
 
 /** Applies plans between steps. Nothing in a plan is trusted; what is refused is counted by reason. */
@@ -62,6 +67,9 @@ export class PlanApplier {
     for (const { from } of merged) evicted.push(...from);
     evicted.sort((a, b) => a - b);
     this.evictedBlocks += evicted.length;
+    // marks say what a whole cache would have lost
+    if (evicted.length > 0) sequence.shadow = undefined;
+    const shadowEvicted = plan.shadow === undefined ? [] : this.#shadow(sequence, plan.shadow, rejected);
     const probe = plan.probe ? this.#target.startProbe(sequence) : ProbeAnswer.PROBE_ANSWER_UNSPECIFIED;
     const refusals = [...rejected].map(([reason, blocks]): RejectedBlocks => {
       this.rejected[reason] += blocks.length;
@@ -70,9 +78,16 @@ export class PlanApplier {
     const told = merged.map(({ into, from }) => ({ into, from, rule: undefined }));
     const held = evicted.length === 0 ? undefined : this.#target.held(sequence);
     return {
-      ...{ handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged: told },
+      ...{ handle: plan.handle, epoch: plan.epoch, evicted, rejected: refusals, probe, merged: told, shadowEvicted },
       ...(held === undefined ? {} : { held }),
     };
+  }
+
+  #shadow(sequence: Sequence, plan: ShadowPlan, rejected: Rejected): number[] {
+    const { options, pool, shadowCache, canFollow } = this.#target;
+    const { protection } = options;
+    const follows = (rule: KeepRule | undefined) => rule === undefined || canFollow(rule);
+    return shadow(sequence, plan, { pool, protection, shadowCache, canFollow: follows }, rejected);
   }
 
   /** @returns whether it was carried out; if not, `rejected` says why */
@@ -89,7 +104,10 @@ export class PlanApplier {
   }
 
   #refuse(plan: RequestPlan, reason: RejectReason): RequestAck {
-    const asked = plan.merges.reduce((sum, { from }) => sum + from.length, plan.evict.length);
+    const asked = [plan, plan.shadow].reduce(
+      (sum, part) => sum + (part?.evict.length ?? 0) + (part?.merges ?? []).reduce((n, { from }) => n + from.length, 0),
+      0,
+    );
     this.rejected[reason] += Math.max(1, asked);
     return {
       handle: plan.handle,
@@ -98,6 +116,7 @@ export class PlanApplier {
       rejected: [{ reason: REJECTS.values[reason], blocks: [] }],
       probe: ProbeAnswer.PROBE_ANSWER_UNSPECIFIED,
       merged: [],
+      shadowEvicted: [],
     };
   }
 }

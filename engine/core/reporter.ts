@@ -1,6 +1,14 @@
 import { type EndReason, FINISHES, MODES, PHASES } from '../../common/protocol.ts';
-import type { Configure, PoolState, RequestAck, RequestStep, Started } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type {
+  Configure,
+  PoolState,
+  RequestAck,
+  RequestStep,
+  ShadowReads,
+  Started,
+} from '../../proto/gen/crystalkv/v1/policy.ts';
 import { Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { MarkedReads } from '../model/shadow-cache.ts';
 import type { Report } from '../types.ts';
 import type { Sequence } from './sequence.ts';
 
@@ -92,16 +100,18 @@ export class Reporter {
     if (this.attached) this.#send({ $case: 'ack', value: { planSequence, appliedAtStep: BigInt(step), requests } });
   }
 
-  /** @param entries the sequences that were computed in this step, with masses if they were measured */
+  /** @param entries the sequences that were computed in this step, with masses if they were measured, and what
+   * the measured query gives to tokens that shadow plans marked
+   */
   step(
     step: number,
     pool: PoolState,
-    entries: readonly { sequence: Sequence; masses: Uint8Array | undefined }[],
+    entries: readonly { sequence: Sequence; masses: Uint8Array | undefined; shadow?: MarkedReads | undefined }[],
   ): void {
     if (!this.attached) return;
     let requests: RequestStep[] = [];
     let bytes = 0;
-    for (const { sequence, masses } of entries) {
+    for (const { sequence, masses, shadow } of entries) {
       const selected = masses === undefined ? new Uint8Array() : this.#select(masses);
       if (bytes + selected.length > MAX_MASS_BYTES && requests.length > 0) {
         this.#send({ $case: 'step', value: { step: BigInt(step), pool, requests, more: true } });
@@ -116,10 +126,19 @@ export class Reporter {
         phase: PHASES.values[sequence.fork === undefined ? sequence.phase : 'answer'],
         segmentStarts: sequence.segmentStarts,
         masses: selected as Buffer,
+        ...(shadow === undefined ? {} : { shadow: this.#reads(shadow) }),
       });
       sequence.segmentStarts = [];
     }
     this.#send({ $case: 'step', value: { step: BigInt(step), pool, requests, more: false } });
+  }
+
+  /** Over the configured head groups. */
+  #reads({ missed, regretted }: MarkedReads): ShadowReads {
+    const configured = this.#configure?.headGroups ?? [];
+    const groups = configured.length === 0 ? Array.from(missed, (_, group) => group) : configured;
+    const sum = (of: ArrayLike<number>) => groups.reduce((total, group) => total + of[group]!, 0);
+    return { missedMass: sum(missed) / groups.length, regrettedTokens: sum(regretted) };
   }
 
   /** The masses of the configured head groups, in the configured order. */

@@ -1,4 +1,5 @@
 import type { RequestPhase } from '../../common/protocol.ts';
+import type { ShadowCache } from '../model/shadow-cache.ts';
 import type { GenerateRequest } from '../types.ts';
 import { NULL_BLOCK } from './block-pool.ts';
 
@@ -35,6 +36,8 @@ export class Sequence {
   segmentStarts: number[] = [];
   /** The answer probe of this sequence that is running. */
   probe: Sequence | undefined;
+  /** What shadow plans would have let go; undefined: there were none in this epoch. */
+  shadow: ShadowCache | undefined;
   /** Prompt blocks already offered to the prefix cache in this epoch. */
   published = 0;
 
@@ -69,6 +72,7 @@ export class Sequence {
   resetCache(): void {
     this.blocks = [];
     this.computed = 0;
+    this.shadow = undefined;
     this.epoch += 1;
   }
 }

@@ -56,6 +56,14 @@ export function keptBy({ stages, seed }: KeepRule, candidates: Candidates, room:
   return kept;
 }
 
+/** Where what stays beyond the first `room` candidates goes: to the places of the first ones that are dropped. */
+export function moves(stays: Uint8Array, room: number): [from: number, to: number][] {
+  const places = Array.from(stays, (_, place) => place);
+  const vacant = places.filter((place) => place < room && stays[place] === 0);
+  const moving = places.filter((place) => place >= room && stays[place] === 1);
+  return moving.map((place, i) => [place, vacant[i]!]);
+}
+
 /** As float32: sums that differ by rounding only are equal. */
 function valuesOf(stage: KeepStage, seed: number, candidates: Candidates, byPosition: Uint32Array): Float32Array {
   const values = new Float64Array(byPosition.length);

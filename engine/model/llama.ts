@@ -5,6 +5,7 @@ import type { ModelConfig } from './config.ts';
 import { MATRICES, type Matrices, paddedRows, type WeightFormat } from './matrix.ts';
 import { availableMemory, checkMemory } from './memory.ts';
 import { BlockMerger } from './merge.ts';
+import { type MarkedReads, ShadowCache } from './shadow-cache.ts';
 import { type StatisticsOptions, TokenStatistics } from './token-statistics.ts';
 import { WeightLoader, type Weights } from './weights.ts';
 
@@ -21,6 +22,8 @@ export interface Chunk {
   measure: boolean;
   /** Which queries count in the statistics of the tokens that they read; undefined: none. */
   counts?: CountedChunk | undefined;
+  /** What shadow plans marked: what the measured token gives to it is added up. */
+  shadow?: ShadowCache | undefined;
 }
 
 /** Blocks are logical ones. */
@@ -39,6 +42,8 @@ export interface ChunkResult {
   logits: Float32Array | undefined;
   /** Log codes [layers * kvHeads][resident blocks], for a chunk that asked to be measured. */
   masses: Uint8Array | undefined;
+  /** For a chunk that was measured and has marked tokens. */
+  shadow?: MarkedReads | undefined;
 }
 
 /** The model, as the engine's core uses it. */
@@ -57,6 +62,8 @@ export interface StepModel {
   canFollow(rule: KeepRule): boolean;
   /** The statistics of each token that are kept from now on; undefined: none. */
   keepStatistics(options: StatisticsOptions | undefined): void;
+  /** For a sequence of which nothing is marked yet. Merges choose as `merge` does. */
+  shadowCache(): ShadowCache;
 }
 
 /**
@@ -186,6 +193,11 @@ export class LlamaModel implements StepModel {
     this.#statistics.keep(options);
   }
 
+  shadowCache(): ShadowCache {
+    const { layers, kvHeads } = this.config;
+    return new ShadowCache({ layers, kvHeads, blockSize: this.blockSize }, (...asked) => this.#merger.select(...asked));
+  }
+
   /** [blockSize] A statistic of the tokens in a block of the pool for one layer and KV head. */
   statistic(statistic: Statistic, layer: number, block: number, head: number): Float32Array {
     return this.#statistics.read(statistic, layer, block, head);
@@ -215,12 +227,21 @@ export class LlamaModel implements StepModel {
     const { config } = this;
     const rows = this.#layOut(chunks);
     const total = rows.reduce((sum, row) => sum + row.count, 0);
-    const masses = chunks.map((chunk, i) =>
-      chunk.measure ? new Uint8Array(config.layers * config.kvHeads * rows[i]!.blocks) : undefined,
-    );
-    for (let layer = 0; layer < config.layers; layer++) this.#layer(layer, total, rows, masses);
+    const groups = config.layers * config.kvHeads;
+    const measured = chunks.map(({ measure, shadow }, i): Measured | undefined => {
+      if (!measure) return undefined;
+      const marked = shadow?.marksAny
+        ? { missed: new Float64Array(groups), regretted: new Uint32Array(groups) }
+        : undefined;
+      return { masses: new Uint8Array(groups * rows[i]!.blocks), shadow: marked };
+    });
+    for (let layer = 0; layer < config.layers; layer++) this.#layer(layer, total, rows, measured);
     const logits = this.#logits(rows, chunks);
-    return chunks.map((_, i) => ({ logits: logits[i], masses: masses[i] }));
+    return chunks.map((_, i) => ({
+      logits: logits[i],
+      masses: measured[i]?.masses,
+      shadow: measured[i]?.shadow,
+    }));
   }
 
   /** Embeds the tokens, writes positions and compacted rows. */
@@ -263,7 +284,7 @@ export class LlamaModel implements StepModel {
     });
   }
 
-  #layer(layer: number, n: number, rows: readonly Row[], masses: readonly (Uint8Array | undefined)[]): void {
+  #layer(layer: number, n: number, rows: readonly Row[], measured: readonly (Measured | undefined)[]): void {
     const k = this.#kernels;
     const b = this.#buffer;
     const w = this.#weights.layers[layer]!;
@@ -273,7 +294,7 @@ export class LlamaModel implements StepModel {
     this.#multiply(b.qkv, b.normed, w.qkv, n, qkvRows, hidden);
     k.rope(b.qkv, n, heads + kvHeads, headDim, qkvRows * 4, b.positions, b.cos, b.sin);
     for (const row of rows) this.#store(layer, row, qkvRows * 4);
-    for (let i = 0; i < rows.length; i++) this.#attend(layer, rows[i]!, qkvRows * 4, masses[i]);
+    for (let i = 0; i < rows.length; i++) this.#attend(layer, rows[i]!, qkvRows * 4, measured[i]);
     this.#multiply(b.normed, b.mixed, w.o, n, hidden, heads * headDim);
     k.add(b.hidden, b.normed, n * hidden);
     k.rmsNorm(b.normed, b.hidden, w.postNorm, n, hidden, normEps);
@@ -305,13 +326,14 @@ export class LlamaModel implements StepModel {
     }
   }
 
-  #attend(layer: number, row: Row, stride: number, masses: Uint8Array | undefined): void {
+  #attend(layer: number, row: Row, stride: number, wanted: Measured | undefined): void {
     const { heads, kvHeads, headDim } = this.config;
     const b = this.#buffer;
     const layerAt = layer * this.#layerBytes;
     const counts = this.#statistics.active ? row.chunk.counts : undefined;
     for (let j = 0; j < row.count; j++) {
-      const measured = masses !== undefined && j === row.count - 1;
+      const measured = wanted !== undefined && j === row.count - 1;
+      const marked = measured ? wanted.shadow : undefined;
       const counted = counts !== undefined && row.chunk.position + j >= counts.position;
       this.#kernels.attention(
         b.mixed + (row.token + j) * heads * headDim * 4,
@@ -328,15 +350,22 @@ export class LlamaModel implements StepModel {
         this.blockSize,
         b.scores,
         measured ? b.masses : 0,
-        counted ? b.mean : 0,
-        counted ? b.most : 0,
+        counted || marked !== undefined ? b.mean : 0,
+        counted || marked !== undefined ? b.most : 0,
       );
+      if (marked !== undefined) this.#noteMarked(layer, row, marked);
       if (counted) this.#count(layer, row, counts.probe, row.chunk.position + j);
     }
-    if (masses === undefined) return;
+    if (wanted === undefined) return;
     const count = kvHeads * row.blocks;
     this.#kernels.logCodes(b.codes, b.masses, count);
-    masses.set(this.#arena.bytes(b.codes, count), layer * count);
+    wanted.masses.set(this.#arena.bytes(b.codes, count), layer * count);
+  }
+
+  /** After the attention of a row's last token. */
+  #noteMarked(layer: number, row: Row, reads: MarkedReads): void {
+    const mean = this.#arena.floats(this.#buffer.mean, this.config.kvHeads * row.blocks * this.blockSize);
+    row.chunk.shadow?.note(layer, this.#arena.ints(row.pointer, row.blocks), mean, reads);
   }
 
   #count(layer: number, row: Row, probe: boolean, position: number): void {
@@ -371,6 +400,14 @@ function countResident(blocks: readonly number[], end: number): number {
   let count = 0;
   for (let i = 0; i < Math.min(end, blocks.length); i++) if (blocks[i] !== 0) count++;
   return count;
+}
+
+/** What is measured of a chunk's last token. */
+interface Measured {
+  /** Log codes [layers * kvHeads][resident blocks]. */
+  masses: Uint8Array;
+  /** undefined: nothing is marked. */
+  shadow: MarkedReads | undefined;
 }
 
 /** Where a chunk's tokens are in the step's buffers. */

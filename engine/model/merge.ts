@@ -1,8 +1,9 @@
 import { type KeepRule, Scale, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Arena, Kernels } from '../kernels/kernels.ts';
-import type { CacheLayout, MergeBlocks } from './cache-layout.ts';
-import { isFollowable, keptBy } from './keep-rule.ts';
+import { type CacheLayout, type MergeBlocks, slotsOf, type TokenSlots } from './cache-layout.ts';
+import { isFollowable, keptBy, moves } from './keep-rule.ts';
 import { type FigureBuffer, TokenFigures } from './token-figures.ts';
+import { TokenPositions } from './token-positions.ts';
 import { KEPT_STATISTICS, type TokenStatistics } from './token-statistics.ts';
 
 /** Used without a rule from the policy service: the tokens that later tokens repeat most are dropped. */
@@ -25,49 +26,31 @@ export class BlockMerger {
   readonly #layout: CacheLayout;
   readonly #statistics: TokenStatistics;
   readonly #figures: TokenFigures;
-  /** Position of the token in each slot: [layers][blocks][kvHeads][blockSize]. */
-  readonly #positions: Int32Array;
+  readonly #positions: TokenPositions;
 
   /** Nothing may be reserved in the arena after this. */
   constructor(arena: Arena, kernels: Kernels, layout: CacheLayout, statistics: TokenStatistics, room: MergeRoom) {
     this.#arena = arena;
     this.#layout = layout;
     this.#statistics = statistics;
-    const { layers, blocks, kvHeads, blockSize } = layout;
-    this.#positions = arena.ints(room.slots, layers * blocks * kvHeads * blockSize);
-    const positionsOf = (layer: number, block: number, head: number) => this.positions(layer, block, head);
-    this.#figures = new TokenFigures(arena, kernels, layout, room, statistics, positionsOf);
+    this.#positions = new TokenPositions(arena, layout, room.positions);
+    this.#figures = new TokenFigures(arena, kernels, layout, room.figures, statistics, this.#positions);
   }
 
   /** Room in the arena for positions and for the tokens of one merge, before views of it are made. */
   static reserve(arena: Arena, layout: CacheLayout): MergeRoom {
-    const { layers, blocks, kvHeads, blockSize, headDim, maxPositions } = layout;
-    const tokens = Math.ceil(maxPositions / blockSize) * blockSize;
-    return {
-      slots: arena.reserve(layers * blocks * kvHeads * blockSize * 4),
-      vectors: arena.reserve(tokens * headDim * 4),
-      positions: arena.reserve(tokens * 4),
-      repetition: arena.reserve(tokens * 4),
-    };
+    return { positions: TokenPositions.reserve(arena, layout), figures: TokenFigures.reserve(arena, layout) };
   }
 
   /** Records a token that is stored in slot `position % blockSize` of a block, for all heads of a layer. */
   stored(layer: number, block: number, position: number): void {
-    const { kvHeads, blockSize } = this.#layout;
-    const slot = this.#slot(layer, block, 0) + (position % blockSize);
-    for (let head = 0; head < kvHeads; head++) this.#positions[slot + head * blockSize] = position;
-    this.#statistics.stored(layer, block, position % blockSize);
+    this.#positions.stored(layer, block, position);
+    this.#statistics.stored(layer, block, position % this.#layout.blockSize);
   }
 
   /** [blockSize] Positions of the tokens in a block's slots; a view. */
   positions(layer: number, block: number, head: number): Int32Array {
-    const slot = this.#slot(layer, block, head);
-    return this.#positions.subarray(slot, slot + this.#layout.blockSize);
-  }
-
-  #slot(layer: number, block: number, head: number): number {
-    const { blocks, kvHeads, blockSize } = this.#layout;
-    return ((layer * blocks + block) * kvHeads + head) * blockSize;
+    return this.#positions.of(layer, block, head);
   }
 
   /** Whether a rule can be followed: it is well-formed, and the statistics that it needs are known or kept. */
@@ -76,35 +59,35 @@ export class BlockMerger {
   }
 
   /** Moves the kept tokens into `into`, in any order. The content of `from` is undefined afterwards. */
-  merge(merged: MergeBlocks, rule: KeepRule = DEFAULT_RULE): void {
-    const { layers, kvHeads } = this.#layout;
+  merge(merged: MergeBlocks, rule?: KeepRule): void {
+    const { layers, kvHeads, blockSize } = this.#layout;
+    const slots = {
+      candidates: slotsOf([...merged.into, ...merged.from], blockSize),
+      beside: slotsOf(merged.beside, blockSize),
+    };
+    const room = merged.into.length * blockSize;
     for (let layer = 0; layer < layers; layer++) {
-      for (let head = 0; head < kvHeads; head++)
-        this.#compact(layer, head, merged, this.#keep(layer, head, merged, rule));
+      for (let head = 0; head < kvHeads; head++) {
+        this.#compact(layer, head, merged, this.select(layer, head, slots, room, rule));
+      }
     }
   }
 
-  /** Marks the slots of `into` and `from`, in this order, that stay: as many as `into` has. */
-  #keep(layer: number, head: number, merged: MergeBlocks, rule: KeepRule): Uint8Array {
-    const { blockSize, kvHeads } = this.#layout;
+  /** Marks the candidates that stay with 1: as many as there is room for. */
+  select(layer: number, head: number, slots: TokenSlots, room: number, rule: KeepRule = DEFAULT_RULE): Uint8Array {
     const candidates = {
-      positions: this.#figures.positions(layer, head, [...merged.into, ...merged.from]),
-      group: layer * kvHeads + head,
-      figures: (statistic: Statistic) => this.#figures.of(statistic, layer, head, merged),
+      positions: this.#positions.at(layer, head, slots.candidates),
+      group: layer * this.#layout.kvHeads + head,
+      figures: (statistic: Statistic) => this.#figures.of(statistic, layer, head, slots),
     };
-    return keptBy(rule, candidates, merged.into.length * blockSize);
+    return keptBy(rule, candidates, room);
   }
 
   /** Moves what `from` keeps to the slots of `into` that are dropped. */
   #compact(layer: number, head: number, { into, from }: MergeBlocks, stays: Uint8Array): void {
     const { blockSize } = this.#layout;
-    const slots = Array.from({ length: (into.length + from.length) * blockSize }, (_, slot) => slot);
-    const first = into.length * blockSize;
-    const vacant = slots.filter((slot) => slot < first && stays[slot] === 0);
-    const kept = slots.filter((slot) => slot >= first && stays[slot] === 1);
     const sources = [...into, ...from];
-    for (const [i, slot] of kept.entries()) {
-      const target = vacant[i]!;
+    for (const [slot, target] of moves(stays, into.length * blockSize)) {
       const source = { block: sources[Math.floor(slot / blockSize)]!, offset: slot % blockSize };
       this.#move(layer, head, source, {
         block: sources[Math.floor(target / blockSize)]!,
@@ -140,9 +123,9 @@ export class BlockMerger {
 }
 
 /** Where a merger keeps what it needs in the arena. */
-export interface MergeRoom extends FigureBuffer {
-  /** Positions of the tokens in all slots. */
-  slots: number;
+export interface MergeRoom {
+  positions: number;
+  figures: FigureBuffer;
 }
 
 /** A token's place in the cache of one layer and KV head. */

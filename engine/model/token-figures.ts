@@ -1,6 +1,7 @@
 import { Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Arena, Kernels } from '../kernels/kernels.ts';
-import type { CacheLayout, MergeBlocks } from './cache-layout.ts';
+import type { CacheLayout, TokenSlots } from './cache-layout.ts';
+import type { TokenPositions } from './token-positions.ts';
 import { KEPT_STATISTICS, type TokenStatistics } from './token-statistics.ts';
 
 /** Similarities are compared in steps of this size: what differs by rounding only is equal. */
@@ -25,16 +26,18 @@ export interface FigureBuffer {
   vectors: number;
   positions: number;
   repetition: number;
+  /** Vectors of one block [blockSize][headDim]. */
+  block: number;
 }
 
-/** Figures of the tokens of some blocks, one head group at a time; definitions are in the contract (`Statistic`). */
+/** Figures of tokens, one head group at a time; definitions are in the contract (`Statistic`). */
 export class TokenFigures {
   readonly #arena: Arena;
   readonly #kernels: Kernels;
   readonly #layout: CacheLayout;
   readonly #buffer: FigureBuffer;
   readonly #statistics: TokenStatistics;
-  readonly #positionsOf: (layer: number, block: number, head: number) => Int32Array;
+  readonly #positions: TokenPositions;
 
   constructor(
     arena: Arena,
@@ -42,66 +45,59 @@ export class TokenFigures {
     layout: CacheLayout,
     buffer: FigureBuffer,
     statistics: TokenStatistics,
-    positionsOf: (layer: number, block: number, head: number) => Int32Array,
+    positions: TokenPositions,
   ) {
     this.#arena = arena;
     this.#kernels = kernels;
     this.#layout = layout;
     this.#buffer = buffer;
     this.#statistics = statistics;
-    this.#positionsOf = positionsOf;
+    this.#positions = positions;
   }
 
-  /** Positions of the tokens in `blocks`, one block after the other; a copy. */
-  positions(layer: number, head: number, blocks: readonly number[]): Int32Array {
-    const { blockSize } = this.#layout;
-    const positions = new Int32Array(blocks.length * blockSize);
-    for (const [i, block] of blocks.entries()) positions.set(this.#positionsOf(layer, block, head), i * blockSize);
-    return positions;
+  /** Room in the arena, before views of it are made. */
+  static reserve(arena: Arena, { blockSize, headDim, maxPositions }: CacheLayout): FigureBuffer {
+    const tokens = Math.ceil(maxPositions / blockSize) * blockSize;
+    return {
+      vectors: arena.reserve(tokens * headDim * 4),
+      positions: arena.reserve(tokens * 4),
+      repetition: arena.reserve(tokens * 4),
+      block: arena.reserve(blockSize * headDim * 4),
+    };
   }
 
-  /** A figure of the candidates: the tokens of `into`, then those of `from`. */
-  of(statistic: Statistic, layer: number, head: number, { into, from, beside }: MergeBlocks): ArrayLike<number> {
-    const candidates = [...into, ...from];
+  /** A figure of the candidates, in their order. */
+  of(statistic: Statistic, layer: number, head: number, { candidates, beside }: TokenSlots): ArrayLike<number> {
+    const all = () => Int32Array.from([...candidates, ...beside]);
     switch (statistic) {
       case Statistic.STATISTIC_DISTINCT_KEYS:
-        return this.#distinct(layer, head, candidates, beside, (blocks, at) =>
-          this.#plainKeys(layer, head, blocks, at),
-        );
+        return this.#distinct(layer, head, candidates.length, all(), (slots) => this.#plainKeys(layer, head, slots));
       case Statistic.STATISTIC_DISTINCT_VALUES:
-        return this.#distinct(layer, head, candidates, beside, (blocks) => this.#unitValues(layer, head, blocks));
+        return this.#distinct(layer, head, candidates.length, all(), (slots) => this.#unitValues(layer, head, slots));
       case Statistic.STATISTIC_KEY_SIMILARITY:
         return this.#similarity(layer, head, candidates);
       case Statistic.STATISTIC_KEY_DIFFERENCE:
         return this.#difference(layer, head, candidates);
       case Statistic.STATISTIC_VALUE_RANGE:
         return this.#valueRange(layer, head, candidates);
-      default: {
-        const { blockSize } = this.#layout;
-        const out = new Float32Array(candidates.length * blockSize);
-        for (const [i, block] of candidates.entries()) {
-          out.set(this.#statistics.read(statistic, layer, block, head), i * blockSize);
-        }
-        return out;
-      }
+      default:
+        return this.#statistics.at(statistic, layer, head, candidates);
     }
   }
 
-  /** Minus the highest cosine with a later token's vector, in steps of RESOLUTION. */
+  /** Minus the highest cosine of the first `count` with a later token's vector, in steps of RESOLUTION. */
   #distinct(
     layer: number,
     head: number,
-    candidates: readonly number[],
-    beside: readonly number[],
-    write: (blocks: readonly number[], positionsAt: number) => void,
+    count: number,
+    slots: Int32Array,
+    write: (slots: Int32Array) => void,
   ): Float64Array {
-    const { blockSize, headDim } = this.#layout;
-    const { vectors, positions: at, repetition } = this.#buffer;
-    const all = [...candidates, ...beside];
-    this.#arena.ints(at, all.length * blockSize).set(this.positions(layer, head, all));
-    write(all, at);
-    const count = candidates.length * blockSize;
-    this.#kernels.repetition(repetition, vectors, at, count, all.length * blockSize, headDim);
+    const { headDim } = this.#layout;
+    const { vectors, positions, repetition } = this.#buffer;
+    this.#arena.ints(positions, slots.length).set(this.#positions.at(layer, head, slots));
+    write(slots);
+    this.#kernels.repetition(repetition, vectors, positions, count, slots.length, headDim);
     return Float64Array.from(
       this.#arena.floats(repetition, count),
       (value) => -Math.round(value / RESOLUTION) * RESOLUTION,
@@ -109,74 +105,81 @@ export class TokenFigures {
   }
 
   /** Writes keys as they were before rotation, of length 1. */
-  #plainKeys(layer: number, head: number, blocks: readonly number[], positionsAt: number): void {
+  #plainKeys(layer: number, head: number, slots: Int32Array): void {
     const { blockSize, headDim, cos, sin, keys } = this.#layout;
-    for (const [i, block] of blocks.entries()) {
-      const out = this.#buffer.vectors + i * blockSize * headDim * 4;
+    const { vectors, block: at } = this.#buffer;
+    const out = this.#arena.floats(vectors, slots.length * headDim);
+    const ofBlock = this.#arena.floats(at, blockSize * headDim);
+    for (const [block, places] of byBlock(slots, blockSize)) {
       const source = keys + this.#offset(layer, block, head);
-      this.#kernels.plainKeys(out, source, positionsAt + i * blockSize * 4, blockSize, headDim, cos, sin);
-    }
-  }
-
-  #unitValues(layer: number, head: number, blocks: readonly number[]): void {
-    const { blockSize, headDim } = this.#layout;
-    const out = this.#arena.floats(this.#buffer.vectors, blocks.length * blockSize * headDim);
-    for (const [i, block] of blocks.entries()) {
-      const values = this.#values(layer, head, block);
-      for (let j = 0; j < blockSize; j++) {
-        out.set(unit(values.subarray(j * headDim, (j + 1) * headDim)), (i * blockSize + j) * headDim);
+      this.#kernels.plainKeys(at, source, this.#positions.address(layer, block, head), blockSize, headDim, cos, sin);
+      for (const i of places) {
+        const from = (slots[i]! % blockSize) * headDim;
+        out.set(ofBlock.subarray(from, from + headDim), i * headDim);
       }
     }
   }
 
+  #unitValues(layer: number, head: number, slots: Int32Array): void {
+    const { headDim } = this.#layout;
+    const out = this.#arena.floats(this.#buffer.vectors, slots.length * headDim);
+    for (const [i, value] of this.#values(layer, head, slots).entries()) out.set(unit(value), i * headDim);
+  }
+
   /** The mean over the others is that of all, less the token's own 1. */
-  #similarity(layer: number, head: number, candidates: readonly number[]): Float64Array {
+  #similarity(layer: number, head: number, slots: Int32Array): Float64Array {
     const { blockSize, headDim, keys } = this.#layout;
-    const vectors = candidates.flatMap((block) => {
+    const vectors: Float64Array[] = [];
+    for (const [block, places] of byBlock(slots, blockSize)) {
       const stored = this.#arena.floats(keys + this.#offset(layer, block, head), blockSize * headDim);
-      return Array.from({ length: blockSize }, (_, j) =>
-        unit(Float64Array.from({ length: headDim }, (_, d) => stored[d * blockSize + j]!)),
-      );
-    });
+      for (const i of places) {
+        const offset = slots[i]! % blockSize;
+        vectors[i] = unit(Float64Array.from({ length: headDim }, (_, d) => stored[d * blockSize + offset]!));
+      }
+    }
     const sum = sumOf(vectors, headDim);
     const others = Math.max(1, vectors.length - 1);
     return Float64Array.from(vectors, (vector) => (dot(vector, sum) - dot(vector, vector)) / others);
   }
 
-  #difference(layer: number, head: number, candidates: readonly number[]): Float64Array {
-    const { blockSize, headDim } = this.#layout;
-    const { vectors: at, positions } = this.#buffer;
-    const count = candidates.length * blockSize;
-    this.#arena.ints(positions, count).set(this.positions(layer, head, candidates));
-    this.#plainKeys(layer, head, candidates, positions);
-    const flat = this.#arena.floats(at, count * headDim);
-    const vectors = Array.from({ length: count }, (_, i) => flat.subarray(i * headDim, (i + 1) * headDim));
+  #difference(layer: number, head: number, slots: Int32Array): Float64Array {
+    const { headDim } = this.#layout;
+    this.#plainKeys(layer, head, slots);
+    const flat = this.#arena.floats(this.#buffer.vectors, slots.length * headDim);
+    const vectors = Array.from(slots, (_, i) => flat.subarray(i * headDim, (i + 1) * headDim));
     const middle = unit(sumOf(vectors, headDim));
     return Float64Array.from(vectors, (vector) => -dot(vector, middle));
   }
 
-  #valueRange(layer: number, head: number, candidates: readonly number[]): Float64Array {
-    const { blockSize, headDim } = this.#layout;
-    return Float64Array.from(
-      candidates.flatMap((block) => {
-        const values = this.#values(layer, head, block);
-        return Array.from({ length: blockSize }, (_, j) => {
-          const value = values.subarray(j * headDim, (j + 1) * headDim);
-          return Math.max(...value) - Math.min(...value);
-        });
-      }),
-    );
+  #valueRange(layer: number, head: number, slots: Int32Array): Float64Array {
+    return Float64Array.from(this.#values(layer, head, slots), (value) => Math.max(...value) - Math.min(...value));
   }
 
-  #values(layer: number, head: number, block: number): Float32Array {
+  /** Views, in the order of `slots`. */
+  #values(layer: number, head: number, slots: Int32Array): Float32Array[] {
     const { blockSize, headDim, values } = this.#layout;
-    return this.#arena.floats(values + this.#offset(layer, block, head), blockSize * headDim);
+    return Array.from(slots, (slot) => {
+      const block = values + this.#offset(layer, Math.floor(slot / blockSize), head);
+      return this.#arena.floats(block + (slot % blockSize) * headDim * 4, headDim);
+    });
   }
 
   #offset(layer: number, block: number, head: number): number {
     const { layerBytes, headBytes, kvHeads } = this.#layout;
     return layer * layerBytes + (block * kvHeads + head) * headBytes;
   }
+}
+
+/** The places in `slots` of each block's tokens. */
+function byBlock(slots: Int32Array, blockSize: number): Map<number, number[]> {
+  const blocks = new Map<number, number[]>();
+  slots.forEach((slot, i) => {
+    const block = Math.floor(slot / blockSize);
+    const places = blocks.get(block);
+    if (places === undefined) blocks.set(block, [i]);
+    else places.push(i);
+  });
+  return blocks;
 }
 
 type Vector = Float32Array | Float64Array;

@@ -139,6 +139,20 @@ export class TokenStatistics {
     return out;
   }
 
+  /** A statistic of the tokens in some slots of a layer and KV head; a copy. */
+  at(statistic: Statistic, layer: number, head: number, slots: Int32Array): Float32Array {
+    const { blockSize } = this.#layout;
+    const out = new Float32Array(slots.length);
+    for (const name of PARTS.get(statistic) ?? []) {
+      const values = this.#floats[name];
+      for (let i = 0; i < slots.length; i++) {
+        const slot = slots[i]!;
+        out[i]! += values[this.#slot(layer, Math.floor(slot / blockSize), head) + (slot % blockSize)]!;
+      }
+    }
+    return out;
+  }
+
   /** A token moves from slot to slot within a layer and KV head. */
   moved(layer: number, head: number, from: [block: number, offset: number], to: [block: number, offset: number]): void {
     const source = this.#slot(layer, from[0], head) + from[1];

@@ -1,4 +1,4 @@
-import type { PoolState, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { PoolState, RequestPlan, ShadowPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { Settings } from '../config.ts';
 import type { Controller, Pool } from '../controllers/controller.ts';
 import { createController } from '../controllers/registry.ts';
@@ -19,7 +19,7 @@ export interface DeciderDeps {
 export interface Decision {
   /** What the engine is asked for; blocks in it are pending from now on. */
   plans: RequestPlan[];
-  /** How many blocks shadow mode would have asked for. */
+  /** How many blocks shadow mode would have asked for, of requests whose engine marks nothing. */
   shadowed: Map<RequestState, number>;
   /** Whether some request may lose blocks within its next tokens, or lose them in shadow mode. */
   expected: boolean;
@@ -60,6 +60,14 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
   /** No block that a probe reads can be merged: what has to go waits until the probe has ended. */
   const isHeld = (state: RequestState) => state.merges && state.schedule.isBusy(state.tokens, state.profile.probe);
 
+  /** What is asked of an engine that marks tokens. */
+  const shadowPlanOf = (state: RequestState, planFor: PlanFor): ShadowPlan => {
+    const plan = planFor(state);
+    plan.shadow ??= { begin: !state.marksBegun, evict: [], merges: [], readShare: state.tokenReadShare };
+    state.marksBegun = true;
+    return plan.shadow;
+  };
+
   /** Plans evictions, or in shadow mode only records them. */
   const planEviction = (
     state: RequestState,
@@ -70,7 +78,8 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
     if (blocks.length === 0) return;
     if (state.mode === 'shadow') {
       for (const block of blocks) state.table.markVirtual(block);
-      shadowed.set(state, (shadowed.get(state) ?? 0) + blocks.length);
+      if (state.marksTokens) shadowPlanOf(state, planFor).evict.push(...blocks);
+      else shadowed.set(state, (shadowed.get(state) ?? 0) + blocks.length);
     } else {
       for (const block of blocks) state.table.markPending(block);
       pool.promisedBlocks += blocks.length;
@@ -107,7 +116,10 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
       const state = members[i]!;
       const merge = state.merges ? planMerge(state, quota) : undefined;
       if (merge === undefined) planEviction(state, state.ranking.leastValuable(quota), planFor, shadowed);
-      else {
+      else if (state.mode === 'shadow') {
+        for (const block of merge.from) state.table.markVirtual(block);
+        shadowPlanOf(state, planFor).merges.push(merge);
+      } else {
         for (const block of merge.from) state.table.markPending(block);
         pool.promisedBlocks += merge.from.length;
         planFor(state).merges = [merge];
@@ -150,8 +162,9 @@ export function createDecider({ negotiated, requests, settings, isCalibrating }:
         }
         if (!request.definition.evicts) continue;
         const group = groupOf(request);
-        // a merge goes by what the engine itself keeps of every token
-        expected ||= !request.merges && group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
+        // a merge goes by what the engine itself keeps of every token; what it would cost is measured
+        const measures = !request.merges || request.mode === 'shadow';
+        expected ||= measures && group.controller.expectsEviction(request, pool, WARM_UP_TOKENS);
         if (!request.cold && request.tokens >= request.backOffUntil && !isHeld(request)) {
           releaseAtAnswer(request, group.controller, planFor, shadowed);
           group.members.push(request);

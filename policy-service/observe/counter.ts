@@ -1,5 +1,9 @@
 import { Counter, type Registry } from 'prom-client';
+import type { RequestPhase } from '../../common/protocol.ts';
 import type { ModeLabel } from './labels.ts';
+
+/** The phases in which requests lose blocks. */
+export const LOSING_PHASES: readonly RequestPhase[] = ['thinking', 'answer'];
 
 /** The labels of a request's counters. */
 export interface RequestLabels {
@@ -68,6 +72,13 @@ export function ofEngineBy<L extends string>(label: L, values: readonly string[]
   const series = ({ engine }: Owners['engine']) => values.map((value) => ({ engine, [label]: value }) as Labels);
   return { owner: 'engine', labels: ['engine', label], series };
 }
+
+/** One series for each phase in which requests lose blocks, for the requests that share their other labels. */
+export const ofRequestPhase: Ownership<'request', keyof RequestLabels | 'phase'> = {
+  owner: 'request',
+  labels: ['engine', 'profile', 'policy', 'mode', 'phase'],
+  series: (request) => LOSING_PHASES.map((phase) => ({ ...request, phase })),
+};
 
 /** One series for the requests that share their labels. */
 export const ofRequest: Ownership<'request', keyof RequestLabels> = {

@@ -14,6 +14,8 @@ export function createEngineCounts(metrics: Metrics, { engineId: engine, bytesPe
     return { engine, profile: profile.name, policy: policyName, mode: modeLabel };
   };
 
+  const labelsInPhase = (request: RequestState) => ({ ...labelsOf(request), phase: phaseLabel(request.phase) });
+
   return {
     dropped: (reason: BadMessageReason) => metrics.badMessages.inc({ reason }),
     step: () => metrics.steps.inc({ engine }),
@@ -30,13 +32,13 @@ export function createEngineCounts(metrics: Metrics, { engineId: engine, bytesPe
     measured(request: RequestState, shadow: ShadowFinding | undefined): void {
       metrics.measuredSteps.inc({ engine });
       if (shadow === undefined) return;
-      const labels = labelsOf(request);
+      const labels = labelsInPhase(request);
       metrics.shadowSteps.inc(labels);
       metrics.shadowRegretted.inc(labels, shadow.regretted);
       metrics.shadowMissedMass.inc(labels, shadow.missedMass);
     },
 
-    shadowEvicted: (request: RequestState, blocks: number) => metrics.shadowEvicted.inc(labelsOf(request), blocks),
+    shadowEvicted: (request: RequestState, blocks: number) => metrics.shadowEvicted.inc(labelsInPhase(request), blocks),
 
     evicted(request: RequestState, blocks: number): void {
       const { profile, policyName: policy, phase } = request;

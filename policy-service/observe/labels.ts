@@ -36,6 +36,7 @@ export const BAD_MESSAGE_REASONS = [
   'step_out_of_order',
   'mass_length',
   'mass_code',
+  'shadow_reads',
   'probe_mass_length',
   'internal_error',
 ] as const;

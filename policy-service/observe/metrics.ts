@@ -1,6 +1,15 @@
 import { Gauge, Histogram, Registry } from 'prom-client';
-import { REJECTS, type RequestPhase } from '../../common/protocol.ts';
-import { createCounters, type Ownership, ofEngine, ofEngineBy, ofRequest, ofService } from './counter.ts';
+import { REJECTS } from '../../common/protocol.ts';
+import {
+  createCounters,
+  LOSING_PHASES,
+  type Ownership,
+  ofEngine,
+  ofEngineBy,
+  ofRequest,
+  ofRequestPhase,
+  ofService,
+} from './counter.ts';
 import { BAD_MESSAGE_REASONS, PLAN_OUTCOMES, PROBE_OUTCOMES } from './labels.ts';
 import { createRatio } from './ratio.ts';
 import { createStateMetrics, type EngineReading } from './state-metrics.ts';
@@ -8,12 +17,10 @@ import { createStateMetrics, type EngineReading } from './state-metrics.ts';
 export type Metrics = ReturnType<typeof createMetrics>;
 
 /** Requests in mode `shadow`, and canaries. */
-const ofShadowed: typeof ofRequest = {
-  ...ofRequest,
-  series: (request) => (request.mode === 'shadow' || request.mode === 'canary' ? [request] : []),
+const ofShadowed: typeof ofRequestPhase = {
+  ...ofRequestPhase,
+  series: (request) => (request.mode === 'shadow' || request.mode === 'canary' ? ofRequestPhase.series(request) : []),
 };
-/** The phases in which requests lose blocks. */
-const LOSING_PHASES: readonly RequestPhase[] = ['thinking', 'answer'];
 /** Requests that lose blocks. */
 const ofEvicted: Ownership<'request', 'engine' | 'profile' | 'policy' | 'phase'> = {
   owner: 'request',
@@ -122,10 +129,14 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
       'Configuration reloads, applied or refused',
       ofService('outcome', ['applied', 'refused']),
     ),
-    shadowEvicted: counter('shadow_evicted_blocks_total', 'KV blocks that shadow mode would have evicted', ofShadowed),
+    shadowEvicted: counter(
+      'shadow_evicted_blocks_total',
+      'KV blocks that shadow mode would have evicted, or freed by a merge',
+      ofShadowed,
+    ),
     shadowRegretted: counter(
       'shadow_regretted_blocks_total',
-      'KV blocks that shadow mode would have evicted and that a later measured step read; each counts once',
+      'KV blocks of shadow_evicted_blocks_total that a later measured step read; each counts once. Of merges, single tokens of head groups: as many as fill a block in all measured head groups count as one',
       ofShadowed,
     ),
     shadowSteps: counter(
@@ -135,19 +146,19 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
     ),
     shadowMissedMass: counter(
       'shadow_missed_mass_total',
-      'Sum over shadow_steps_total of the share of attention on blocks that would have been evicted',
+      'Sum over shadow_steps_total of the share of attention on blocks that would have been evicted, or on tokens that merges would have let go',
       ofShadowed,
     ),
   };
   createRatio(registry, {
     name: 'regret_ratio',
-    help: 'Of the blocks that shadow mode would have evicted, the share that a later measured step read',
+    help: 'Of the blocks and tokens that shadow mode would have taken away, the share that a later measured step read',
     above: metrics.shadowRegretted,
     below: metrics.shadowEvicted,
   });
   createRatio(registry, {
     name: 'missed_mass_ratio',
-    help: 'Mean share of attention on blocks that shadow mode would have evicted',
+    help: 'Mean share of attention on the blocks and tokens that shadow mode would have taken away',
     above: metrics.shadowMissedMass,
     below: metrics.shadowSteps,
   });

@@ -168,6 +168,15 @@ export class BlockTable {
     }
   }
 
+  /** Shadow mode did not take these away after all. */
+  restoreVirtual(blocks: readonly number[]): void {
+    for (const block of blocks) {
+      if (this.#states[block] !== VIRTUAL) continue;
+      this.#leave(block);
+      this.#states[block] = RESIDENT;
+    }
+  }
+
   /** The engine refused these: they are not asked for again before another block is filled. */
   refuse(blocks: readonly number[]): void {
     for (const block of blocks) if (block < this.blocks) this.#refusedUntil[block] = this.#tokens + this.blockSize;

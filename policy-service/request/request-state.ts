@@ -22,7 +22,7 @@ import type { Profile } from './profiles.ts';
 import { Ranking } from './ranking.ts';
 import { ReadCounts } from './read-counts.ts';
 import { Segmentation } from './segmentation.ts';
-import { ShadowReads } from './shadow.ts';
+import { ShadowCosts } from './shadow.ts';
 
 /** What is known of a request at its start, and of its engine. */
 export interface RequestStart {
@@ -43,7 +43,12 @@ export interface RequestStart {
   probeSuffixTokens: number;
   /** What its engine can value tokens by when it merges blocks; undefined: it cannot merge. */
   statistics: ReadonlySet<Statistic> | undefined;
+  /** Its engine can mark what merges in shadow mode would let go. */
+  marksMerges: boolean;
 }
+
+/** What a token has to get of its head group's attention to count as read, where the profile's hit test has no share. */
+const TOKEN_READ_SHARE = 0.1;
 
 /** Everything the service knows of one running request. */
 export class RequestState implements Member, RequestFacts {
@@ -59,7 +64,9 @@ export class RequestState implements Member, RequestFacts {
   readonly definition: PolicyDefinition;
   readonly probe = new ProbeMemory();
   readonly schedule: ProbeSchedule;
-  readonly shadow = new ShadowReads();
+  readonly shadow = new ShadowCosts();
+  /** The engine was told to begin with its marks, and has not lost them since. */
+  marksBegun = false;
   readonly reads = new ReadCounts();
   /** What each head group says of its blocks, if the request is a calibration sample. */
   sample: CalibrationSample | undefined;
@@ -143,9 +150,29 @@ export class RequestState implements Member, RequestFacts {
     return this.phase === Phase.PHASE_THINKING;
   }
 
-  /** Shadow mode cannot know what a merge would have dropped. */
+  /** It loses tokens by merges; in shadow mode, its engine marks them. */
   get merges(): boolean {
-    return this.mode === 'enforce' && this.#stages !== undefined;
+    return (this.mode === 'enforce' || this.marksTokens) && this.#stages !== undefined;
+  }
+
+  /** In shadow mode, its engine is told of what it would lose, and says what that would have cost. */
+  get marksTokens(): boolean {
+    return this.#shadowsMerges && this.start.marksMerges;
+  }
+
+  /** It would merge, but its engine cannot say what merges would let go: evictions of whole blocks are judged instead. */
+  get mergesUnjudged(): boolean {
+    return this.#shadowsMerges && !this.start.marksMerges;
+  }
+
+  get #shadowsMerges(): boolean {
+    return this.mode === 'shadow' && this.profile.merge && this.start.statistics !== undefined;
+  }
+
+  /** A token is read when it gets this share of its head group's attention. */
+  get tokenReadShare(): number {
+    const { rule, share } = this.profile.hits;
+    return rule === 'mass' ? share : TOKEN_READ_SHARE;
   }
 
   /** Which tokens a merge of this request is to keep now; undefined: it does not merge. A new seed each time. */
@@ -198,20 +225,28 @@ export class RequestState implements Member, RequestFacts {
 
   /** New rules; the policy and its history stay. */
   govern(governance: Governance): void {
+    const marked = this.marksTokens;
     this.#governance = governance;
     const { controller, mode, canary, profile } = governance;
     this.group = groupKey(profile.name, controller, canary ? 'enforce' : mode);
     this.budgetBlocks =
       controller.type === 'fixed' ? Math.ceil(controller.budgetTokens / this.table.blockSize) : undefined;
-    if (mode !== 'shadow') this.table.clearVirtual();
+    if (mode !== 'shadow' || this.marksTokens !== marked) this.forgetShadow();
     if (mode !== 'off' && profile.answerRelease) this.reads.wanted = true;
+  }
+
+  /** What shadow mode would have taken away counts as there again; the next shadow plan begins anew. */
+  forgetShadow(): void {
+    this.table.clearVirtual();
+    this.shadow.reset();
+    this.marksBegun = false;
   }
 
   /** The engine dropped the cache. Scores and probes stay: the same blocks will hold the same tokens again. */
   preempt(epoch: number): void {
     this.epoch = epoch;
+    this.forgetShadow();
     this.table.reset();
-    this.shadow.reset();
     this.held = undefined;
     this.backOffUntil = 0;
     this.answerReleased = false;

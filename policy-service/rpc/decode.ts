@@ -5,6 +5,7 @@ import {
   type Phase,
   PoolState,
   type RequestStep,
+  ShadowReads,
   type Step,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
 
@@ -14,7 +15,7 @@ const UNDECODABLE: AttachRequest = Object.freeze({ message: undefined });
 /** Tag bytes: field number << 3 | wire type. */
 const STEP_IN_REQUEST = 34;
 const STEP = { step: 8, pool: 18, requests: 26, more: 32 } as const;
-const ROW = { handle: 8, epoch: 16, computedTokens: 24, phase: 32, segmentStarts: 42, masses: 50 } as const;
+const ROW = { handle: 8, epoch: 16, computedTokens: 24, phase: 32, segmentStarts: 42, masses: 50, shadow: 58 } as const;
 
 /** Never throws. The masses of a step are views of `bytes`, not copies: they are valid as long as `bytes` are. */
 export function decodeAttachRequest(bytes: Uint8Array): AttachRequest {
@@ -54,6 +55,7 @@ function decodeRow(reader: BinaryReader, end: number): RequestStep {
     phase: 0,
     segmentStarts: [],
     masses: NO_MASSES,
+    shadow: undefined,
   };
   while (reader.pos < end) {
     const tag = reader.uint32();
@@ -67,7 +69,8 @@ function decodeRow(reader: BinaryReader, end: number): RequestStep {
     } else if (tag === ROW.masses) {
       const view = reader.bytes();
       row.masses = Buffer.from(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
-    } else reader.skip(tag & 7, tag >>> 3);
+    } else if (tag === ROW.shadow) row.shadow = ShadowReads.decode(reader, reader.uint32());
+    else reader.skip(tag & 7, tag >>> 3);
   }
   return row;
 }

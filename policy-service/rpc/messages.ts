@@ -1,5 +1,10 @@
 import { MODES } from '../../common/protocol.ts';
-import type { EngineState, ProfileInfo, RequestState as RequestMessage } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type {
+  EngineState,
+  ProfileInfo,
+  RequestState as RequestMessage,
+  ShadowCost,
+} from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { ProbeReading } from '../policies/policy.ts';
 import type { Profile } from '../request/profiles.ts';
 import type { RequestState } from '../request/request-state.ts';
@@ -54,7 +59,12 @@ export function requestMessage(engineId: string, request: RequestState, held = f
     canary: request.canary,
     ended: false,
     ...(held && request.held !== undefined ? { held: request.held } : {}),
+    ...(request.mode === 'shadow' ? { shadow: shadowCost(request) } : {}),
   };
+}
+
+function shadowCost({ table, shadow, marksTokens }: RequestState): ShadowCost {
+  return { blocks: table.virtual, phases: shadow.phases, byToken: marksTokens };
 }
 
 /** The probe masses of each segment's blocks; a block in several segments counts by its tokens in each. */

@@ -37,10 +37,14 @@ export function createAckReader({ negotiated, requests, ledger, counts, onUnknow
   const { blockSize } = negotiated.hello;
 
   const takeBack = (planned: readonly PlannedRequest[]) => {
-    for (const { handle, epoch, blocks, probe } of planned) {
+    for (const { handle, epoch, blocks, shadowed, begins, probe } of planned) {
       const state = requests.get(handle);
       if (state === undefined) continue;
-      if (state.epoch === epoch) state.table.restore(blocks);
+      if (state.epoch === epoch) {
+        state.table.restore(blocks);
+        state.table.restoreVirtual(shadowed);
+        if (begins) state.forgetShadow();
+      }
       if (probe) state.schedule.declined(state.tokens, blockSize);
     }
   };
@@ -49,6 +53,15 @@ export function createAckReader({ negotiated, requests, ledger, counts, onUnknow
     const fresh = state.table.markHoles(blocks);
     if (fresh > 0) counts.evicted(state, fresh);
     return fresh;
+  };
+
+  /** Returns how many blocks of the plan the engine would have freed. */
+  const shadowed = (state: RequestState, { shadowEvicted, rejected }: RequestAck, asked: PlannedRequest): number => {
+    const done = asked.shadowed.filter((block) => shadowEvicted.includes(block));
+    asked.shadowed = asked.shadowed.filter((block) => !shadowEvicted.includes(block));
+    if (!rejected.some(({ blocks }) => blocks.length === 0)) asked.begins = false;
+    if (done.length > 0) counts.shadowEvicted(state, done.length);
+    return done.length;
   };
 
   const merged = (state: RequestState, { merged: merges }: RequestAck) => {
@@ -61,16 +74,22 @@ export function createAckReader({ negotiated, requests, ledger, counts, onUnknow
       state.held = tokens;
   };
 
-  const rejected = (state: RequestState | undefined, handle: number, entry: RejectedBlocks, plannedBlocks: number) => {
+  const rejected = (
+    state: RequestState | undefined,
+    handle: number,
+    entry: RejectedBlocks,
+    asked: PlannedRequest | undefined,
+  ) => {
     const { reason, blocks } = entry;
-    counts.rejected(rejectLabel(reason), blocks.length > 0 ? blocks.length : plannedBlocks);
+    const wanted = asked === undefined ? 0 : asked.blocks.length + asked.shadowed.length;
+    counts.rejected(rejectLabel(reason), blocks.length > 0 ? blocks.length : wanted);
     if (reason === Reject.REJECT_UNKNOWN_REQUEST) {
       onUnknownRequest(handle);
     } else if (state === undefined || reason === Reject.REJECT_STALE_EPOCH) {
       return;
     } else if (blocks.length === 0) {
       state.backOffUntil = state.tokens + blockSize;
-    } else if (reason === Reject.REJECT_NOT_RESIDENT) {
+    } else if (reason === Reject.REJECT_NOT_RESIDENT && (asked?.shadowed.length ?? 0) === 0) {
       state.table.markHoles(blocks);
     } else {
       state.table.refuse(blocks);
@@ -94,6 +113,7 @@ export function createAckReader({ negotiated, requests, ledger, counts, onUnknow
         counts.plan('lost');
         takeBack(lostPlan);
       }
+      const wanted = planned.reduce((sum, { blocks, shadowed }) => sum + blocks.length + shadowed.length, 0);
       const plannedFor = new Map(planned.map((request) => [request.handle, request]));
       let done = 0;
       let stale = false;
@@ -106,10 +126,11 @@ export function createAckReader({ negotiated, requests, ledger, counts, onUnknow
           done += evicted(current, answer);
           merged(current, answer);
           held(current, answer);
+          if (asked !== undefined) done += shadowed(current, answer, asked);
         }
         for (const entry of answer.rejected) {
           if (entry.reason === Reject.REJECT_STALE_EPOCH) stale = true;
-          rejected(current, answer.handle, entry, asked?.blocks.length ?? 0);
+          rejected(current, answer.handle, entry, asked);
         }
         if (asked?.probe && state !== undefined) {
           answered(state, answer.probe);
@@ -119,7 +140,6 @@ export function createAckReader({ negotiated, requests, ledger, counts, onUnknow
       }
       takeBack(planned);
       if (planned.length === 0) return undefined;
-      const wanted = planned.reduce((sum, { blocks }) => sum + blocks.length, 0);
       counts.plan(outcomeOf(wanted, done, stale, started));
       return undefined;
     },

@@ -44,6 +44,15 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
     logger,
     onChosen: () => configure(),
   });
+  let saidUnjudged = false;
+  const onMergesUnjudged = ({ profile }: RequestState) => {
+    if (saidUnjudged) return;
+    saidUnjudged = true;
+    logger.warn(
+      { engine: hello.engineId, profile: profile.name },
+      'this engine cannot mark what merges would let go: shadow mode and canaries judge evictions of whole blocks instead',
+    );
+  };
   const reader = createRequestReader({
     negotiated,
     requests,
@@ -53,6 +62,7 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
     settings,
     counts,
     onUnknownProfile: deps.onUnknownProfile,
+    onMergesUnjudged,
     onFinished: (request) => deps.onFinished(hello.engineId, request),
   });
   const decider = createDecider({ negotiated, requests, settings, isCalibrating: () => calibrator.isSampling });

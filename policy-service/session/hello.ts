@@ -16,6 +16,8 @@ export interface NegotiatedHello {
   readonly canProbe: boolean;
   /** What the engine can value tokens by when it merges; undefined: it cannot merge. */
   readonly statistics: ReadonlySet<Statistic> | undefined;
+  /** It can mark what merges in shadow mode would let go. */
+  readonly marksMerges: boolean;
   /** Tokens of the longest end-of-thinking sequence. */
   readonly probeSuffixTokens: number;
 }
@@ -39,6 +41,7 @@ export function negotiate(hello: Hello): NegotiatedHello | Refusal {
     canEvict: hello.capabilities.includes(Capability.CAPABILITY_EVICT),
     canProbe: hello.capabilities.includes(Capability.CAPABILITY_PROBE) && hello.endOfThinking.length > 0,
     statistics: hello.capabilities.includes(Capability.CAPABILITY_MERGE) ? new Set(hello.statistics) : undefined,
+    marksMerges: hello.capabilities.includes(Capability.CAPABILITY_SHADOW_MERGE),
     probeSuffixTokens: hello.endOfThinking.reduce((most, { tokenIds }) => Math.max(most, tokenIds.length), 0),
   };
 }

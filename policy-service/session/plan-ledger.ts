@@ -6,6 +6,10 @@ export interface PlannedRequest {
   epoch: number;
   /** Blocks that it is to lose, by eviction or by merging. */
   blocks: readonly number[];
+  /** Blocks that it would lose in shadow mode. */
+  shadowed: readonly number[];
+  /** What the engine marked before was to be forgotten. */
+  begins: boolean;
   probe: boolean;
 }
 
@@ -27,8 +31,10 @@ export class PlanLedger {
     const sequence = this.#next;
     this.#next += 1n;
     if (requests.length > 0) {
-      const planned = requests.map(({ handle, epoch, evict, merges, probe }) => {
-        return { handle, epoch, blocks: [...evict, ...merges.flatMap(({ from }) => from)], probe };
+      const planned = requests.map(({ handle, epoch, evict, merges, shadow, probe }) => {
+        const shadowed = shadow === undefined ? [] : lostBy(shadow);
+        const begins = shadow?.begin ?? false;
+        return { handle, epoch, blocks: lostBy({ evict, merges }), shadowed, begins, probe };
       });
       this.#outstanding.set(sequence, planned);
     }
@@ -50,4 +56,8 @@ export class PlanLedger {
     this.#outstanding.delete(sequence);
     return { planned, lost };
   }
+}
+
+function lostBy({ evict, merges }: Pick<RequestPlan, 'evict' | 'merges'>): number[] {
+  return [...evict, ...merges.flatMap(({ from }) => from)];
 }

@@ -25,6 +25,8 @@ export interface RequestReaderDeps {
   settings: { current: Settings };
   counts: EngineCounts;
   onUnknownProfile(name: string): void;
+  /** Called for each request in shadow mode whose merges its engine cannot judge. */
+  onMergesUnjudged(request: RequestState): void;
   /** Called when the engine says that a request has ended, with its last state, which is kept nowhere. */
   onFinished(request: RequestState): void;
 }
@@ -78,6 +80,7 @@ export function createRequestReader(deps: RequestReaderDeps) {
           measured,
           probeSuffixTokens: negotiated.probeSuffixTokens,
           statistics: negotiated.statistics,
+          marksMerges: negotiated.marksMerges,
         },
         governanceOf(governed, settings.current, deps.onUnknownProfile),
         options,
@@ -87,6 +90,7 @@ export function createRequestReader(deps: RequestReaderDeps) {
       requests.set(handle, state);
       calibrator.watch(state);
       counts.started(state);
+      if (state.mergesUnjudged) deps.onMergesUnjudged(state);
       return undefined;
     },
 
@@ -96,6 +100,7 @@ export function createRequestReader(deps: RequestReaderDeps) {
         const { options, start, sample } = state;
         const governed = { options, canaryKey: canaryKeyOf(start), calibrates: sample !== undefined };
         state.govern(governanceOf(governed, settings.current));
+        if (state.mergesUnjudged) deps.onMergesUnjudged(state);
       }
     },
 
@@ -111,7 +116,7 @@ export function createRequestReader(deps: RequestReaderDeps) {
       if (step.epoch > state.epoch) preempt(state, step.epoch);
       if (step.computedTokens < state.tokens) return 'tokens_went_back';
       state.advance(step.computedTokens, step.phase, step.segmentStarts);
-      const taken = step.masses.length > 0 ? takeMasses(state, step.masses) : undefined;
+      const taken = step.masses.length > 0 ? takeMasses(state, step.masses, step.shadow) : undefined;
       if (taken?.kind === 'learned') counts.measured(state, taken.shadow);
       state.admit();
       return taken?.kind === 'dropped' ? taken.reason : undefined;

@@ -2,12 +2,16 @@ import assert from 'node:assert/strict';
 import { EngineCore } from '../../engine/core/engine-core.ts';
 import type { CoreOptions } from '../../engine/core/options.ts';
 import type { GenerateEvent, Report } from '../../engine/types.ts';
-import type { Ack, Merge, RequestPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { Ack, Merge, RequestPlan, ShadowPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { coreOptions, ScriptedModel } from './scripted-model.ts';
 
-type PlanChange = Partial<Omit<RequestPlan, 'merges'>> & {
-  merges?: readonly (Omit<Merge, 'rule'> & Partial<Merge>)[];
+type PlainMerge = Omit<Merge, 'rule'> & Partial<Merge>;
+type PlanChange = Partial<Omit<RequestPlan, 'merges' | 'shadow'>> & {
+  merges?: readonly PlainMerge[];
+  shadow?: Partial<Omit<ShadowPlan, 'merges'>> & { merges?: readonly PlainMerge[] };
 };
+const withRules = (merges: readonly PlainMerge[] = []): Merge[] =>
+  merges.map((merge) => ({ rule: undefined, ...merge }));
 
 /** An engine whose stream is up, with what it reports; measures every step. */
 export function attached(change: Partial<CoreOptions> = {}, script?: (position: number) => number, probeTokens = 4) {
@@ -23,9 +27,10 @@ export function attached(change: Partial<CoreOptions> = {}, script?: (position: 
     for (let i = 0; i < steps; i++) core.step();
   };
   /** Sends a plan for the step that was last computed, runs one step, and returns what was acknowledged. */
-  const plan = ({ merges = [], ...entry }: PlanChange, basedOnStep = core.lastStep): Ack => {
+  const plan = ({ merges, shadow, ...entry }: PlanChange, basedOnStep = core.lastStep): Ack => {
     const rest = { handle: 1, epoch: 0, evict: [], probe: false, releaseThinking: false, ...entry };
-    const full = { ...rest, merges: merges.map((merge) => ({ rule: undefined, ...merge })) };
+    const marks = shadow && { begin: false, evict: [], readShare: 0.1, ...shadow, merges: withRules(shadow.merges) };
+    const full = { ...rest, merges: withRules(merges), shadow: marks };
     core.plan({ sequence: 9n, basedOnStep: BigInt(basedOnStep), requests: [full], stopProbes: [] });
     core.step();
     const ack = messages.findLast((message) => message.$case === 'ack');

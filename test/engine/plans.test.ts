@@ -99,6 +99,7 @@ test('a merge keeps the tokens of two blocks in one, frees the other, and is ack
     rejected: [],
     probe: ProbeAnswer.PROBE_ANSWER_UNSPECIFIED,
     merged: [{ ...merge, rule: undefined }],
+    shadowEvicted: [],
   });
   assert.deepEqual(core.sequences[0]?.holes, [3]);
   assert.equal(core.sequences[0]?.blocks[2], second);

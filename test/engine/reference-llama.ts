@@ -4,12 +4,14 @@ type Vector = Float64Array<ArrayBuffer>;
 
 /**
  * Logits [vocab] after the last of these tokens, in float64, with no cache: the definition of the network and nothing else.
- * `embedding`: for looking up tokens, where it is not the matrix that gives the logits.
+ * `embedding`: for looking up tokens, where it is not the matrix that gives the logits. `onWeights` is told what each query
+ * gives to the tokens before it and to itself.
  */
 export function referenceLogits(
   weights: TinyWeights,
   tokenIds: readonly number[],
   embedding = weights.get('model.embed_tokens')!.data,
+  onWeights: (layer: number, head: number, query: number, weights: readonly number[]) => void = () => {},
 ): Vector {
   const { hidden, intermediate, layers, heads, kvHeads, headDim, eps } = TINY;
   const times = (name: string, x: Vector): Vector => {
@@ -41,6 +43,12 @@ export function referenceLogits(
         );
         const powers = scores.map((score) => Math.exp(score - Math.max(...scores)));
         const total = powers.reduce((sum, power) => sum + power, 0);
+        onWeights(
+          layer,
+          h,
+          t,
+          powers.map((power) => power / total),
+        );
         powers.forEach((power, s) => {
           head(v[s]!, kv).forEach((value, d) => {
             mixed[h * headDim + d]! += (power / total) * value;

@@ -1,6 +1,7 @@
 import type { CoreOptions } from '../../engine/core/options.ts';
 import type { MergeBlocks } from '../../engine/model/cache-layout.ts';
 import type { Chunk, ChunkResult, StepModel } from '../../engine/model/llama.ts';
+import { ShadowCache } from '../../engine/model/shadow-cache.ts';
 import type { StatisticsOptions } from '../../engine/model/token-statistics.ts';
 import type { GenerateRequest, Sampling } from '../../engine/types.ts';
 import type { KeepRule } from '../../proto/gen/crystalkv/v1/policy.ts';
@@ -62,6 +63,13 @@ export class ScriptedModel implements StepModel {
 
   keepStatistics(options: StatisticsOptions | undefined): void {
     this.statistics = options;
+  }
+
+  /** Keeps the last candidates. */
+  shadowCache(): ShadowCache {
+    return new ShadowCache({ layers: 2, kvHeads: 1, blockSize: this.#blockSize }, (_layer, _head, slots, room) =>
+      Uint8Array.from(slots.candidates, (_, i) => Number(i >= slots.candidates.length - room)),
+    );
   }
 
   merge({ into, from, beside }: MergeBlocks): void {

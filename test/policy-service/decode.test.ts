@@ -24,6 +24,9 @@ const step = fc.record({
       phase: fc.constantFrom(0 as const, 1 as const, 2 as const, 3 as const),
       segmentStarts: fc.array(uint32),
       masses: fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
+      shadow: fc.option(fc.record({ missedMass: fc.float({ noNaN: true }), regrettedTokens: uint32 }), {
+        nil: undefined,
+      }),
     }),
   ),
   more: fc.boolean(),

@@ -92,7 +92,7 @@ suite('evictions of an attached engine', () => {
     engine.ack(old, [{ epoch: 0, rejected: [{ reason: Reject.REJECT_STALE_EPOCH, blocks: [] }] }]);
     const plan = await engine.step(2, [row(1, 128, { epoch: 1 })]);
     assert.deepEqual(plan.requests, [
-      { handle: 1, epoch: 1, evict: [2], probe: false, releaseThinking: false, merges: [] },
+      { handle: 1, epoch: 1, evict: [2], probe: false, releaseThinking: false, merges: [], shadow: undefined },
     ]);
     // A row of the old epoch is dropped.
     assert.deepEqual((await engine.step(3, [row(1, 400, { epoch: 0 })])).requests, []);

@@ -58,6 +58,7 @@ function request(policy: PolicyName, start: Partial<RequestStart> = {}): Request
       headGroups: GROUPS,
       probeSuffixTokens: 1,
       statistics: undefined,
+      marksMerges: false,
       ...start,
     },
     { profile, controller: profile.controller, mode: 'enforce', canary: false },

@@ -28,7 +28,7 @@ suite('answer probes of an attached engine', () => {
     assert.deepEqual((await engine.step(1, [row(1, 160)])).requests, []);
     const plan = await engine.step(2, [row(1, 176)]);
     assert.deepEqual(plan.requests, [
-      { handle: 1, epoch: 0, evict: [], probe: true, releaseThinking: false, merges: [] },
+      { handle: 1, epoch: 0, evict: [], probe: true, releaseThinking: false, merges: [], shadow: undefined },
     ]);
     engine.ack(plan, [{ probe: ProbeAnswer.PROBE_ANSWER_STARTED }]);
     engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 176 }));
@@ -138,7 +138,7 @@ suite('answer probes of an attached engine', () => {
     await engine.greet({}, [started(1, { ...options('crystal'), computedTokens: 192 })]);
     const plan = await engine.step(1, [row(1, 192)]);
     assert.deepEqual(plan.requests, [
-      { handle: 1, epoch: 0, evict: [], probe: true, releaseThinking: false, merges: [] },
+      { handle: 1, epoch: 0, evict: [], probe: true, releaseThinking: false, merges: [], shadow: undefined },
     ]);
     engine.obey(plan);
     engine.start(started(9, { crystalkvId: '', parentHandle: 1, computedTokens: 192 }));

@@ -189,6 +189,7 @@ export class ScriptedEngine {
           rejected: [],
           probe: 0,
           merged: [],
+          shadowEvicted: [],
           ...one,
         })),
       },
@@ -199,9 +200,10 @@ export class ScriptedEngine {
   obey(plan: Plan): void {
     this.ack(
       plan,
-      plan.requests.map(({ handle, epoch, evict, merges, probe }) => ({
+      plan.requests.map(({ handle, epoch, evict, merges, probe, shadow }) => ({
         handle,
         epoch,
+        shadowEvicted: [...(shadow?.evict ?? []), ...(shadow?.merges ?? []).flatMap(({ from }) => from)],
         evicted: [...evict, ...merges.flatMap(({ from }) => from)].sort((a, b) => a - b),
         probe: probe ? 1 : 0,
         merged: merges,

@@ -61,7 +61,7 @@ suite('the stream of an attached engine', () => {
     const plan = await engine.receive('plan');
     assert.equal(plan.basedOnStep, 2n);
     assert.deepEqual(plan.requests, [
-      { handle: 1, epoch: 0, evict: [2], probe: false, releaseThinking: false, merges: [] },
+      { handle: 1, epoch: 0, evict: [2], probe: false, releaseThinking: false, merges: [], shadow: undefined },
     ]);
   });
 

@@ -60,6 +60,8 @@ class _CapabilityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     CAPABILITY_PROBE: _Capability.ValueType  # 2
     CAPABILITY_SHADOW: _Capability.ValueType  # 3
     CAPABILITY_MERGE: _Capability.ValueType  # 4
+    CAPABILITY_SHADOW_MERGE: _Capability.ValueType  # 5
+    """The engine marks what shadow plans would let go, and says what queries give to it: RequestPlan.shadow."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper): ...
 
@@ -68,6 +70,8 @@ CAPABILITY_EVICT: Capability.ValueType  # 1
 CAPABILITY_PROBE: Capability.ValueType  # 2
 CAPABILITY_SHADOW: Capability.ValueType  # 3
 CAPABILITY_MERGE: Capability.ValueType  # 4
+CAPABILITY_SHADOW_MERGE: Capability.ValueType  # 5
+"""The engine marks what shadow plans would let go, and says what queries give to it: RequestPlan.shadow."""
 Global___Capability: typing_extensions.TypeAlias = Capability
 
 class _Statistic:
@@ -654,6 +658,7 @@ class RequestStep(google.protobuf.message.Message):
     PHASE_FIELD_NUMBER: builtins.int
     SEGMENT_STARTS_FIELD_NUMBER: builtins.int
     MASSES_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
     handle: builtins.int
     epoch: builtins.int
     computed_tokens: builtins.int
@@ -667,6 +672,10 @@ class RequestStep(google.protobuf.message.Message):
     def segment_starts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Positions at which a segment began since the request's last entry."""
 
+    @property
+    def shadow(self) -> Global___ShadowReads:
+        """Set when it was measured in this step and tokens of it are marked by shadow plans."""
+
     def __init__(
         self,
         *,
@@ -676,11 +685,46 @@ class RequestStep(google.protobuf.message.Message):
         phase: Global___Phase.ValueType = ...,
         segment_starts: collections.abc.Iterable[builtins.int] | None = ...,
         masses: builtins.bytes = ...,
+        shadow: Global___ShadowReads | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["computed_tokens", b"computed_tokens", "epoch", b"epoch", "handle", b"handle", "masses", b"masses", "phase", b"phase", "segment_starts", b"segment_starts"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_shadow", b"_shadow", "shadow", b"shadow"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_shadow", b"_shadow", "computed_tokens", b"computed_tokens", "epoch", b"epoch", "handle", b"handle", "masses", b"masses", "phase", b"phase", "segment_starts", b"segment_starts", "shadow", b"shadow"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__shadow: typing_extensions.TypeAlias = typing.Literal["shadow"]
+    _WhichOneofArgType__shadow: typing_extensions.TypeAlias = typing.Literal["_shadow", b"_shadow"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
 
 Global___RequestStep: typing_extensions.TypeAlias = RequestStep
+
+@typing.final
+class ShadowReads(google.protobuf.message.Message):
+    """What the query that was measured in a step gives to the tokens that shadow plans marked. Only the head groups that are
+    measured count. A probe's queries say nothing here.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MISSED_MASS_FIELD_NUMBER: builtins.int
+    REGRETTED_TOKENS_FIELD_NUMBER: builtins.int
+    missed_mass: builtins.float
+    """The share of the query's attention that lies on marked tokens: the mean over its heads, each of them over all that it
+    attends to (every resident token, the prompt and its own included, and a learned sink). Exact.
+    """
+    regretted_tokens: builtins.int
+    """Marked tokens that it reads, each head group by itself: those that get at least ShadowPlan.read_share of the group's
+    attention, averaged over its query heads. Each counts at its first read only.
+    """
+    def __init__(
+        self,
+        *,
+        missed_mass: builtins.float = ...,
+        regretted_tokens: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["missed_mass", b"missed_mass", "regretted_tokens", b"regretted_tokens"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ShadowReads: typing_extensions.TypeAlias = ShadowReads
 
 @typing.final
 class Preempted(google.protobuf.message.Message):
@@ -766,6 +810,8 @@ class RequestAck(google.protobuf.message.Message):
     REJECTED_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
     MERGED_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    SHADOW_EVICTED_FIELD_NUMBER: builtins.int
     handle: builtins.int
     epoch: builtins.int
     probe: Global___ProbeAnswer.ValueType
@@ -780,6 +826,14 @@ class RequestAck(google.protobuf.message.Message):
     def merged(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
         """Merges that were carried out, in the order of the plan, without their rules."""
 
+    @property
+    def held(self) -> Global___HeldTokens:
+        """Only with Configure.report_held, and where something became a hole: what is in memory after that."""
+
+    @property
+    def shadow_evicted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Blocks that would have become holes by RequestPlan.shadow, ascending. For the others, `rejected` has the reason."""
+
     def __init__(
         self,
         *,
@@ -789,11 +843,46 @@ class RequestAck(google.protobuf.message.Message):
         rejected: collections.abc.Iterable[Global___RejectedBlocks] | None = ...,
         probe: Global___ProbeAnswer.ValueType = ...,
         merged: collections.abc.Iterable[Global___Merge] | None = ...,
+        held: Global___HeldTokens | None = ...,
+        shadow_evicted: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "evicted", b"evicted", "handle", b"handle", "merged", b"merged", "probe", b"probe", "rejected", b"rejected"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_held", b"_held", "held", b"held"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_held", b"_held", "epoch", b"epoch", "evicted", b"evicted", "handle", b"handle", "held", b"held", "merged", b"merged", "probe", b"probe", "rejected", b"rejected", "shadow_evicted", b"shadow_evicted"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__held: typing_extensions.TypeAlias = typing.Literal["held"]
+    _WhichOneofArgType__held: typing_extensions.TypeAlias = typing.Literal["_held", b"_held"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
 
 Global___RequestAck: typing_extensions.TypeAlias = RequestAck
+
+@typing.final
+class HeldTokens(google.protobuf.message.Message):
+    """How much of each token of a request is in memory. Tokens before and after those described are there completely."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: builtins.int
+    SHARES_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    shares: builtins.bytes
+    """One byte a token, at most 16,384: the share of head groups that hold it, from 0 for none to 255 for all. 0 and 255 are
+    exact.
+    """
+    groups: builtins.bytes
+    """For each head group, one bit a token, lowest bit first, in whole bytes: whether the group holds it. Empty when it
+    would be more than 12 KiB.
+    """
+    def __init__(
+        self,
+        *,
+        shares: builtins.bytes = ...,
+        groups: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["from", b"from", "groups", b"groups", "shares", b"shares"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___HeldTokens: typing_extensions.TypeAlias = HeldTokens
 
 @typing.final
 class RejectedBlocks(google.protobuf.message.Message):
@@ -874,6 +963,7 @@ class Configure(google.protobuf.message.Message):
     MEASURE_EVERY_FIELD_NUMBER: builtins.int
     PROBE_TOKENS_FIELD_NUMBER: builtins.int
     STATISTICS_FIELD_NUMBER: builtins.int
+    REPORT_HELD_FIELD_NUMBER: builtins.int
     measure_every: builtins.int
     """How often requests are measured; 0: never. A request is measured only in steps that compute its next token.
 
@@ -886,6 +976,8 @@ class Configure(google.protobuf.message.Message):
     """
     probe_tokens: builtins.int
     """A probe generates at most this many tokens after the end-of-thinking sequence."""
+    report_held: builtins.bool
+    """Somebody watches what becomes of single tokens. Engines that cannot tell ignore it."""
     @property
     def head_groups(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Head groups to measure; empty: all. If one of them does not exist, the engine logs an error, measures nothing and
@@ -903,11 +995,15 @@ class Configure(google.protobuf.message.Message):
         measure_every: builtins.int = ...,
         probe_tokens: builtins.int = ...,
         statistics: Global___KeptStatistics | None = ...,
+        report_held: builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["statistics", b"statistics"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_report_held", b"_report_held", "report_held", b"report_held", "statistics", b"statistics"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["head_groups", b"head_groups", "measure_every", b"measure_every", "probe_tokens", b"probe_tokens", "statistics", b"statistics"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_report_held", b"_report_held", "head_groups", b"head_groups", "measure_every", b"measure_every", "probe_tokens", b"probe_tokens", "report_held", b"report_held", "statistics", b"statistics"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__report_held: typing_extensions.TypeAlias = typing.Literal["report_held"]
+    _WhichOneofArgType__report_held: typing_extensions.TypeAlias = typing.Literal["_report_held", b"_report_held"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__report_held) -> _WhichOneofReturnType__report_held | None: ...
 
 Global___Configure: typing_extensions.TypeAlias = Configure
 
@@ -1102,6 +1198,7 @@ class RequestPlan(google.protobuf.message.Message):
     PROBE_FIELD_NUMBER: builtins.int
     RELEASE_THINKING_FIELD_NUMBER: builtins.int
     MERGES_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
     handle: builtins.int
     epoch: builtins.int
     probe: builtins.bool
@@ -1118,6 +1215,10 @@ class RequestPlan(google.protobuf.message.Message):
     def merges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]:
         """Carried out after the evictions, in this order. Only for engines with CAPABILITY_MERGE."""
 
+    @property
+    def shadow(self) -> Global___ShadowPlan:
+        """Only for engines with CAPABILITY_SHADOW_MERGE, and not beside `evict` or `merges`."""
+
     def __init__(
         self,
         *,
@@ -1127,11 +1228,59 @@ class RequestPlan(google.protobuf.message.Message):
         probe: builtins.bool = ...,
         release_thinking: builtins.bool = ...,
         merges: collections.abc.Iterable[Global___Merge] | None = ...,
+        shadow: Global___ShadowPlan | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "evict", b"evict", "handle", b"handle", "merges", b"merges", "probe", b"probe", "release_thinking", b"release_thinking"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_shadow", b"_shadow", "shadow", b"shadow"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_shadow", b"_shadow", "epoch", b"epoch", "evict", b"evict", "handle", b"handle", "merges", b"merges", "probe", b"probe", "release_thinking", b"release_thinking", "shadow", b"shadow"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__shadow: typing_extensions.TypeAlias = typing.Literal["shadow"]
+    _WhichOneofArgType__shadow: typing_extensions.TypeAlias = typing.Literal["_shadow", b"_shadow"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
 
 Global___RequestPlan: typing_extensions.TypeAlias = RequestPlan
+
+@typing.final
+class ShadowPlan(google.protobuf.message.Message):
+    """What a request in shadow mode would be asked for. Nothing is carried out. In each head group, the engine marks the
+    tokens that would be gone, and from then on reports what queries give to them: RequestStep.shadow.
+
+    A virtual block table tells what the request would hold: for each head group, the tokens of each logical block. It
+    begins as the real one. Merges choose with the same rule and figures as real ones, among the tokens that their blocks
+    would hold by then; evictions take the tokens that their blocks would hold. A plan is refused for the same reasons as a
+    real one; blocks that would be gone are REJECT_NOT_RESIDENT. The figures come from the full cache: after the first
+    merge, a real one might have chosen otherwise. Marks end with the request's cache, the stream, and a plan that really
+    evicts or merges.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: builtins.int
+    EVICT_FIELD_NUMBER: builtins.int
+    MERGES_FIELD_NUMBER: builtins.int
+    READ_SHARE_FIELD_NUMBER: builtins.int
+    begin: builtins.bool
+    """What earlier plans marked is forgotten first."""
+    read_share: builtins.float
+    """See ShadowReads.regretted_tokens; in (0, 1]."""
+    @property
+    def evict(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """As in RequestPlan."""
+
+    @property
+    def merges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Merge]: ...
+    def __init__(
+        self,
+        *,
+        begin: builtins.bool = ...,
+        evict: collections.abc.Iterable[builtins.int] | None = ...,
+        merges: collections.abc.Iterable[Global___Merge] | None = ...,
+        read_share: builtins.float = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["begin", b"begin", "evict", b"evict", "merges", b"merges", "read_share", b"read_share"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ShadowPlan: typing_extensions.TypeAlias = ShadowPlan
 
 @typing.final
 class RequestState(google.protobuf.message.Message):
@@ -1168,6 +1317,8 @@ class RequestState(google.protobuf.message.Message):
     SEGMENT_MASSES_FIELD_NUMBER: builtins.int
     CANARY_FIELD_NUMBER: builtins.int
     ENDED_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
     engine_id: builtins.str
     handle: builtins.int
     crystalkv_id: builtins.str
@@ -1223,6 +1374,14 @@ class RequestState(google.protobuf.message.Message):
         blocks. A block in several segments is divided among them by tokens. Empty: no probe yet.
         """
 
+    @property
+    def held(self) -> Global___HeldTokens:
+        """What the engine reported last while a Watch with `held` was open. Only in such a Watch."""
+
+    @property
+    def shadow(self) -> Global___ShadowCost:
+        """Set in shadow mode, for canaries too."""
+
     def __init__(
         self,
         *,
@@ -1255,11 +1414,82 @@ class RequestState(google.protobuf.message.Message):
         segment_masses: collections.abc.Iterable[builtins.float] | None = ...,
         canary: builtins.bool = ...,
         ended: builtins.bool = ...,
+        held: Global___HeldTokens | None = ...,
+        shadow: Global___ShadowCost | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_hits", b"block_hits", "blocks", b"blocks", "canary", b"canary", "choice_index", b"choice_index", "cold", b"cold", "computed_tokens", b"computed_tokens", "crystalkv_id", b"crystalkv_id", "ended", b"ended", "engine_id", b"engine_id", "epoch", b"epoch", "evictable_from", b"evictable_from", "evictable_to", b"evictable_to", "evicted_blocks", b"evicted_blocks", "handle", b"handle", "keep", b"keep", "keep_values", b"keep_values", "last_hit_tokens", b"last_hit_tokens", "mode", b"mode", "peak_resident_blocks", b"peak_resident_blocks", "phase", b"phase", "policy", b"policy", "probe_masses", b"probe_masses", "probe_tokens", b"probe_tokens", "probes", b"probes", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "resident_blocks", b"resident_blocks", "segment_masses", b"segment_masses", "segment_starts", b"segment_starts"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_held", b"_held", "_shadow", b"_shadow", "held", b"held", "shadow", b"shadow"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_held", b"_held", "_shadow", b"_shadow", "block_hits", b"block_hits", "blocks", b"blocks", "canary", b"canary", "choice_index", b"choice_index", "cold", b"cold", "computed_tokens", b"computed_tokens", "crystalkv_id", b"crystalkv_id", "ended", b"ended", "engine_id", b"engine_id", "epoch", b"epoch", "evictable_from", b"evictable_from", "evictable_to", b"evictable_to", "evicted_blocks", b"evicted_blocks", "handle", b"handle", "held", b"held", "keep", b"keep", "keep_values", b"keep_values", "last_hit_tokens", b"last_hit_tokens", "mode", b"mode", "peak_resident_blocks", b"peak_resident_blocks", "phase", b"phase", "policy", b"policy", "probe_masses", b"probe_masses", "probe_tokens", b"probe_tokens", "probes", b"probes", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "resident_blocks", b"resident_blocks", "segment_masses", b"segment_masses", "segment_starts", b"segment_starts", "shadow", b"shadow"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__held: typing_extensions.TypeAlias = typing.Literal["held"]
+    _WhichOneofArgType__held: typing_extensions.TypeAlias = typing.Literal["_held", b"_held"]
+    _WhichOneofReturnType__shadow: typing_extensions.TypeAlias = typing.Literal["shadow"]
+    _WhichOneofArgType__shadow: typing_extensions.TypeAlias = typing.Literal["_shadow", b"_shadow"]
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
 
 Global___RequestState: typing_extensions.TypeAlias = RequestState
+
+@typing.final
+class ShadowCost(google.protobuf.message.Message):
+    """What evictions and merges of a request in shadow mode would have cost so far."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: builtins.int
+    PHASES_FIELD_NUMBER: builtins.int
+    BY_TOKEN_FIELD_NUMBER: builtins.int
+    blocks: builtins.int
+    """Blocks that it would have lost by now: it would hold resident_blocks less these."""
+    by_token: builtins.bool
+    """Judged token by token at the engine (ShadowPlan). Otherwise by the masses of whole blocks."""
+    @property
+    def phases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ShadowPhase]:
+        """Of each phase in which it was measured after it would have lost something."""
+
+    def __init__(
+        self,
+        *,
+        blocks: builtins.int = ...,
+        phases: collections.abc.Iterable[Global___ShadowPhase] | None = ...,
+        by_token: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["blocks", b"blocks", "by_token", b"by_token", "phases", b"phases"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ShadowCost: typing_extensions.TypeAlias = ShadowCost
+
+@typing.final
+class ShadowPhase(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    MISSED_MASS_FIELD_NUMBER: builtins.int
+    REGRETTED_BLOCKS_FIELD_NUMBER: builtins.int
+    phase: Global___Phase.ValueType
+    steps: builtins.int
+    """Measured steps."""
+    missed_mass: builtins.float
+    """Mean over these of the share of attention on what would have been gone."""
+    regretted_blocks: builtins.float
+    """Blocks that were read although they would have been gone; of tokens, as many as fill them, on average over the
+    measured head groups. Preemptions do not take them back.
+    """
+    def __init__(
+        self,
+        *,
+        phase: Global___Phase.ValueType = ...,
+        steps: builtins.int = ...,
+        missed_mass: builtins.float = ...,
+        regretted_blocks: builtins.float = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["missed_mass", b"missed_mass", "phase", b"phase", "regretted_blocks", b"regretted_blocks", "steps", b"steps"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ShadowPhase: typing_extensions.TypeAlias = ShadowPhase
 
 @typing.final
 class EngineState(google.protobuf.message.Message):
@@ -1394,18 +1624,27 @@ class WatchRequest(google.protobuf.message.Message):
 
     INTERVAL_MS_FIELD_NUMBER: builtins.int
     CRYSTALKV_ID_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
     interval_ms: builtins.int
     """50 to 10000; 0 means 250."""
     crystalkv_id: builtins.str
     """Empty: all requests."""
+    held: builtins.bool
+    """Ask engines for what becomes of single tokens, as long as this Watch is open."""
     def __init__(
         self,
         *,
         interval_ms: builtins.int = ...,
         crystalkv_id: builtins.str = ...,
+        held: builtins.bool | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["crystalkv_id", b"crystalkv_id", "interval_ms", b"interval_ms"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_held", b"_held", "held", b"held"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_held", b"_held", "crystalkv_id", b"crystalkv_id", "held", b"held", "interval_ms", b"interval_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__held: typing_extensions.TypeAlias = typing.Literal["held"]
+    _WhichOneofArgType__held: typing_extensions.TypeAlias = typing.Literal["_held", b"_held"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held) -> _WhichOneofReturnType__held | None: ...
 
 Global___WatchRequest: typing_extensions.TypeAlias = WatchRequest
 

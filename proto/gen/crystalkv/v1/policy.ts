@@ -61,6 +61,8 @@ export const Capability = {
   CAPABILITY_PROBE: 2,
   CAPABILITY_SHADOW: 3,
   CAPABILITY_MERGE: 4,
+  /** CAPABILITY_SHADOW_MERGE - The engine marks what shadow plans would let go, and says what queries give to it: RequestPlan.shadow. */
+  CAPABILITY_SHADOW_MERGE: 5,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -72,6 +74,7 @@ export namespace Capability {
   export type CAPABILITY_PROBE = typeof Capability.CAPABILITY_PROBE;
   export type CAPABILITY_SHADOW = typeof Capability.CAPABILITY_SHADOW;
   export type CAPABILITY_MERGE = typeof Capability.CAPABILITY_MERGE;
+  export type CAPABILITY_SHADOW_MERGE = typeof Capability.CAPABILITY_SHADOW_MERGE;
   export type UNRECOGNIZED = typeof Capability.UNRECOGNIZED;
 }
 
@@ -405,6 +408,25 @@ export interface RequestStep {
    * resident block, in logical order. Empty: not measured in this step.
    */
   masses: Buffer;
+  /** Set when it was measured in this step and tokens of it are marked by shadow plans. */
+  shadow?: ShadowReads | undefined;
+}
+
+/**
+ * What the query that was measured in a step gives to the tokens that shadow plans marked. Only the head groups that are
+ * measured count. A probe's queries say nothing here.
+ */
+export interface ShadowReads {
+  /**
+   * The share of the query's attention that lies on marked tokens: the mean over its heads, each of them over all that it
+   * attends to (every resident token, the prompt and its own included, and a learned sink). Exact.
+   */
+  missedMass: number;
+  /**
+   * Marked tokens that it reads, each head group by itself: those that get at least ShadowPlan.read_share of the group's
+   * attention, averaged over its query heads. Each counts at its first read only.
+   */
+  regrettedTokens: number;
 }
 
 export interface Preempted {
@@ -443,7 +465,11 @@ export interface RequestAck {
   /** Merges that were carried out, in the order of the plan, without their rules. */
   merged: Merge[];
   /** Only with Configure.report_held, and where something became a hole: what is in memory after that. */
-  held?: HeldTokens | undefined;
+  held?:
+    | HeldTokens
+    | undefined;
+  /** Blocks that would have become holes by RequestPlan.shadow, ascending. For the others, `rejected` has the reason. */
+  shadowEvicted: number[];
 }
 
 /** How much of each token of a request is in memory. Tokens before and after those described are there completely. */
@@ -594,6 +620,29 @@ export interface RequestPlan {
   releaseThinking: boolean;
   /** Carried out after the evictions, in this order. Only for engines with CAPABILITY_MERGE. */
   merges: Merge[];
+  /** Only for engines with CAPABILITY_SHADOW_MERGE, and not beside `evict` or `merges`. */
+  shadow?: ShadowPlan | undefined;
+}
+
+/**
+ * What a request in shadow mode would be asked for. Nothing is carried out. In each head group, the engine marks the
+ * tokens that would be gone, and from then on reports what queries give to them: RequestStep.shadow.
+ *
+ * A virtual block table tells what the request would hold: for each head group, the tokens of each logical block. It
+ * begins as the real one. Merges choose with the same rule and figures as real ones, among the tokens that their blocks
+ * would hold by then; evictions take the tokens that their blocks would hold. A plan is refused for the same reasons as a
+ * real one; blocks that would be gone are REJECT_NOT_RESIDENT. The figures come from the full cache: after the first
+ * merge, a real one might have chosen otherwise. Marks end with the request's cache, the stream, and a plan that really
+ * evicts or merges.
+ */
+export interface ShadowPlan {
+  /** What earlier plans marked is forgotten first. */
+  begin: boolean;
+  /** As in RequestPlan. */
+  evict: number[];
+  merges: Merge[];
+  /** See ShadowReads.regretted_tokens; in (0, 1]. */
+  readShare: number;
 }
 
 export interface RequestState {
@@ -645,7 +694,34 @@ export interface RequestState {
   /** Only in a Watch: the request has ended. Its last state is sent once. */
   ended: boolean;
   /** What the engine reported last while a Watch with `held` was open. Only in such a Watch. */
-  held?: HeldTokens | undefined;
+  held?:
+    | HeldTokens
+    | undefined;
+  /** Set in shadow mode, for canaries too. */
+  shadow?: ShadowCost | undefined;
+}
+
+/** What evictions and merges of a request in shadow mode would have cost so far. */
+export interface ShadowCost {
+  /** Blocks that it would have lost by now: it would hold resident_blocks less these. */
+  blocks: number;
+  /** Of each phase in which it was measured after it would have lost something. */
+  phases: ShadowPhase[];
+  /** Judged token by token at the engine (ShadowPlan). Otherwise by the masses of whole blocks. */
+  byToken: boolean;
+}
+
+export interface ShadowPhase {
+  phase: Phase;
+  /** Measured steps. */
+  steps: number;
+  /** Mean over these of the share of attention on what would have been gone. */
+  missedMass: number;
+  /**
+   * Blocks that were read although they would have been gone; of tokens, as many as fill them, on average over the
+   * measured head groups. Preemptions do not take them back.
+   */
+  regrettedBlocks: number;
 }
 
 export interface EngineState {
@@ -1641,7 +1717,15 @@ export const Step: MessageFns<Step> = {
 };
 
 function createBaseRequestStep(): RequestStep {
-  return { handle: 0, epoch: 0, computedTokens: 0, phase: 0, segmentStarts: [], masses: Buffer.alloc(0) };
+  return {
+    handle: 0,
+    epoch: 0,
+    computedTokens: 0,
+    phase: 0,
+    segmentStarts: [],
+    masses: Buffer.alloc(0),
+    shadow: undefined,
+  };
 }
 
 export const RequestStep: MessageFns<RequestStep> = {
@@ -1667,6 +1751,9 @@ export const RequestStep: MessageFns<RequestStep> = {
     }
     if (message.masses.length !== 0) {
       writer.uint32(50).bytes(message.masses);
+    }
+    if (message.shadow !== undefined) {
+      ShadowReads.encode(message.shadow, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -1740,6 +1827,71 @@ export const RequestStep: MessageFns<RequestStep> = {
             }
 
             message.masses = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.shadow = ShadowReads.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseShadowReads(): ShadowReads {
+  return { missedMass: 0, regrettedTokens: 0 };
+}
+
+export const ShadowReads: MessageFns<ShadowReads> = {
+  encode(message: ShadowReads, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.missedMass !== 0) {
+      writer.uint32(13).float(message.missedMass);
+    }
+    if (message.regrettedTokens !== 0) {
+      writer.uint32(16).uint32(message.regrettedTokens);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ShadowReads {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseShadowReads();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 13) {
+              break;
+            }
+
+            message.missedMass = reader.float();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.regrettedTokens = reader.uint32();
             continue;
           }
         }
@@ -1966,7 +2118,7 @@ export const Ack: MessageFns<Ack> = {
 };
 
 function createBaseRequestAck(): RequestAck {
-  return { handle: 0, epoch: 0, evicted: [], rejected: [], probe: 0, merged: [], held: undefined };
+  return { handle: 0, epoch: 0, evicted: [], rejected: [], probe: 0, merged: [], held: undefined, shadowEvicted: [] };
 }
 
 export const RequestAck: MessageFns<RequestAck> = {
@@ -1995,6 +2147,13 @@ export const RequestAck: MessageFns<RequestAck> = {
     }
     if (message.held !== undefined) {
       HeldTokens.encode(message.held, writer.uint32(58).fork()).join();
+    }
+    if (message.shadowEvicted.length !== 0) {
+      writer.uint32(66).fork();
+      for (const v of message.shadowEvicted) {
+        writer.uint32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -2077,6 +2236,24 @@ export const RequestAck: MessageFns<RequestAck> = {
 
             message.held = HeldTokens.decode(reader, reader.uint32());
             continue;
+          }
+          case 8: {
+            if (tag === 64) {
+              message.shadowEvicted.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 66) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.shadowEvicted.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
@@ -2932,7 +3109,7 @@ export const KeepTerm: MessageFns<KeepTerm> = {
 };
 
 function createBaseRequestPlan(): RequestPlan {
-  return { handle: 0, epoch: 0, evict: [], probe: false, releaseThinking: false, merges: [] };
+  return { handle: 0, epoch: 0, evict: [], probe: false, releaseThinking: false, merges: [], shadow: undefined };
 }
 
 export const RequestPlan: MessageFns<RequestPlan> = {
@@ -2958,6 +3135,9 @@ export const RequestPlan: MessageFns<RequestPlan> = {
     }
     for (const v of message.merges) {
       Merge.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.shadow !== undefined) {
+      ShadowPlan.encode(message.shadow, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -3033,6 +3213,107 @@ export const RequestPlan: MessageFns<RequestPlan> = {
             message.merges.push(Merge.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.shadow = ShadowPlan.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseShadowPlan(): ShadowPlan {
+  return { begin: false, evict: [], merges: [], readShare: 0 };
+}
+
+export const ShadowPlan: MessageFns<ShadowPlan> = {
+  encode(message: ShadowPlan, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.begin !== false) {
+      writer.uint32(8).bool(message.begin);
+    }
+    if (message.evict.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.evict) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    for (const v of message.merges) {
+      Merge.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.readShare !== 0) {
+      writer.uint32(37).float(message.readShare);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ShadowPlan {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseShadowPlan();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.begin = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag === 16) {
+              message.evict.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.evict.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.merges.push(Merge.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 37) {
+              break;
+            }
+
+            message.readShare = reader.float();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3078,6 +3359,7 @@ function createBaseRequestState(): RequestState {
     canary: false,
     ended: false,
     held: undefined,
+    shadow: undefined,
   };
 }
 
@@ -3196,6 +3478,9 @@ export const RequestState: MessageFns<RequestState> = {
     }
     if (message.held !== undefined) {
       HeldTokens.encode(message.held, writer.uint32(242).fork()).join();
+    }
+    if (message.shadow !== undefined) {
+      ShadowCost.encode(message.shadow, writer.uint32(250).fork()).join();
     }
     return writer;
   },
@@ -3511,6 +3796,161 @@ export const RequestState: MessageFns<RequestState> = {
             }
 
             message.held = HeldTokens.decode(reader, reader.uint32());
+            continue;
+          }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.shadow = ShadowCost.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseShadowCost(): ShadowCost {
+  return { blocks: 0, phases: [], byToken: false };
+}
+
+export const ShadowCost: MessageFns<ShadowCost> = {
+  encode(message: ShadowCost, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.blocks !== 0) {
+      writer.uint32(8).uint32(message.blocks);
+    }
+    for (const v of message.phases) {
+      ShadowPhase.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.byToken !== false) {
+      writer.uint32(24).bool(message.byToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ShadowCost {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseShadowCost();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.blocks = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.phases.push(ShadowPhase.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.byToken = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseShadowPhase(): ShadowPhase {
+  return { phase: 0, steps: 0, missedMass: 0, regrettedBlocks: 0 };
+}
+
+export const ShadowPhase: MessageFns<ShadowPhase> = {
+  encode(message: ShadowPhase, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.phase !== 0) {
+      writer.uint32(8).int32(message.phase);
+    }
+    if (message.steps !== 0) {
+      writer.uint32(16).uint32(message.steps);
+    }
+    if (message.missedMass !== 0) {
+      writer.uint32(29).float(message.missedMass);
+    }
+    if (message.regrettedBlocks !== 0) {
+      writer.uint32(37).float(message.regrettedBlocks);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ShadowPhase {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseShadowPhase();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.phase = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.steps = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 29) {
+              break;
+            }
+
+            message.missedMass = reader.float();
+            continue;
+          }
+          case 4: {
+            if (tag !== 37) {
+              break;
+            }
+
+            message.regrettedBlocks = reader.float();
             continue;
           }
         }
