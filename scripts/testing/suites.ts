@@ -69,6 +69,7 @@ const CHECKS: Suite[] = [
         await checkCommand('kernels.wasm', process.execPath, ['scripts/kernels.ts', '--check']),
         await checkCommand('common/profiles.schema.json', process.execPath, ['scripts/profile-schema.ts', '--check']),
         await checkCommand('docs/compatibility.md', process.execPath, ['scripts/compatibility.ts', '--check']),
+        await checkCommand('docs/measured.md, README.md', process.execPath, ['bench/measured.ts', '--check']),
       ]),
   },
 ];
