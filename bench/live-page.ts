@@ -1,25 +1,7 @@
 /** Measures what the live page recommends; see `--help`. */
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { runCommandLine, wholeNumber } from '../scripts/command-line.ts';
-import { type Asked, ask } from './ask.ts';
-
-/** What the page preselects for a model; scripts/ui-examples.ts writes it. */
-export interface Preset {
-  /** Part of the model's name; empty: any other model. */
-  model: string;
-  first: number;
-  profile: string;
-  budgetTokens: number;
-  examples: (Asked & { title: string })[];
-}
-
-const FILE = fileURLToPath(new URL('../gateway/ui/page/examples.json', import.meta.url));
-
-export function presetOf(model: string): Preset {
-  const presets: Preset[] = JSON.parse(readFileSync(FILE, 'utf8'));
-  return presets.find((one) => one.model !== '' && model.includes(one.model)) ?? presets.at(-1)!;
-}
+import { ask } from './ask.ts';
+import { presetOf } from './page-preset.ts';
 
 await runCommandLine({
   name: 'live-page',

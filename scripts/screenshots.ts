@@ -1,63 +1,77 @@
-/**
- * Takes the pictures of the live page for `docs/`, in light and dark, from a system that it starts itself: the map alone
- * (`crystal-map-*.png`) and the page down to it (`live-page-*.png`). It needs Chromium.
- */
+/** Takes the pictures of the live page; see `--help`. */
 import { mkdirSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
+import type { Browser, Page } from 'playwright-core';
 import { launchBrowser } from '../test/ui/browser.ts';
 import { startCluster } from './cluster.ts';
+import { runCommandLine } from './command-line.ts';
 import { ROOT } from './processes.ts';
+import { until } from './until.ts';
 
 const PATIENCE_MS = 240_000;
-const MOST_BYTES = 300_000;
-const { values } = parseArgs({ options: { out: { type: 'string', default: 'docs' } } });
-const folder = resolve(ROOT, values.out);
-mkdirSync(folder, { recursive: true });
+const MOST_BYTES = 200_000;
+/** Tokens of the recording, and of the run, that are shown in the pictures of the first screen and of a run. */
+const MOMENT = { first: 300, running: 420 };
+const SIZES = { desktop: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } };
 
-const quiet = { log_level: 'warn' };
-// In lockstep the pictures do not depend on how busy the machine is.
-const engine = { ...quiet, lockstep: true, lockstep_timeout_ms: 20_000 };
-const cluster = await startCluster({
-  config: { engine, gateway: quiet, policy_service: quiet },
-  readyMs: PATIENCE_MS,
+await runCommandLine({
+  name: 'screenshots',
+  about: `Takes pictures of the live page: its first screen, a run, and its end, on a desktop and on a phone, light and dark. It
+starts the system by itself, as make run does. It needs Chromium.`,
+  options: {
+    out: { type: 'string', default: 'docs/page', value: 'FOLDER', help: 'where to (default docs/page)' },
+    url: { type: 'string', value: 'URL', help: 'gateway of a system that runs already' },
+  },
+  async run({ out, url }) {
+    const folder = resolve(ROOT, out);
+    mkdirSync(folder, { recursive: true });
+    const quiet = { log_level: 'warn' };
+    const config = { engine: quiet, gateway: quiet, policy_service: quiet };
+    const cluster = url === undefined ? await startCluster({ config, readyMs: PATIENCE_MS }) : undefined;
+    const browser = await launchBrowser();
+    try {
+      for (const size of ['desktop', 'phone'] as const)
+        for (const colorScheme of ['light', 'dark'] as const)
+          await takeThree(browser, `${url ?? cluster?.gatewayUrl}/ui`, { size, colorScheme, folder });
+    } finally {
+      await browser.close();
+      await cluster?.close();
+    }
+  },
 });
-const browser = await launchBrowser();
-try {
-  for (const colorScheme of ['light', 'dark'] as const) {
-    const page = await browser.newPage({ colorScheme, viewport: { width: 1220, height: 900 } });
-    page.setDefaultTimeout(PATIENCE_MS);
-    await page.goto(`${cluster.gatewayUrl}/ui`);
-    await page.locator('#speed').evaluate((select) => {
-      (select as unknown as { value: string }).value = '0';
-    });
-    await page.getByRole('button', { name: 'Compare with full cache' }).click();
-    await page.locator('#verdict:not(:empty)').waitFor();
-    process.stdout.write(`${colorScheme}: ${await page.locator('#verdict').textContent()}\n`);
-    // The value that the first question asks for was written long ago.
-    await page.locator('#map .row').nth(1).locator('.cell.kept.pick').first().hover();
-    const map = page.locator('section', { has: page.locator('#map') });
-    await save(`crystal-map-${colorScheme}.png`, (path) => map.screenshot({ path, animations: 'disabled' }));
-    const box = await map.evaluate((element) => {
-      const { bottom } = (
-        element as unknown as { getBoundingClientRect(): { bottom: number } }
-      ).getBoundingClientRect();
-      return bottom + (globalThis as unknown as { scrollY: number }).scrollY;
-    });
-    const clip = { x: 0, y: 0, width: 1220, height: Math.ceil(box) + 16 };
-    await save(`live-page-${colorScheme}.png`, (path) =>
-      page.screenshot({ path, clip, fullPage: true, animations: 'disabled' }),
-    );
-    await page.close();
-  }
-} finally {
-  await browser.close();
-  await cluster.close();
+
+interface Look {
+  size: keyof typeof SIZES;
+  colorScheme: 'light' | 'dark';
+  folder: string;
 }
 
-async function save(name: string, take: (path: string) => Promise<unknown>): Promise<void> {
-  const path = join(folder, name);
-  await take(path);
+async function takeThree(browser: Browser, url: string, { size, colorScheme, folder }: Look): Promise<void> {
+  const page = await browser.newPage({ colorScheme, viewport: SIZES[size] });
+  page.setDefaultTimeout(PATIENCE_MS);
+  await page.goto(url);
+  const save = (moment: string) => take(page, join(folder, `${size}-${colorScheme}-${moment}.png`));
+  await shown(page, MOMENT.first);
+  await save('first');
+  await page.getByRole('button', { name: 'Run it live' }).click();
+  await shown(page, MOMENT.running);
+  await save('running');
+  await page.locator('#verdict:not(:empty)').waitFor();
+  process.stdout.write(`${size} ${colorScheme}: ${await page.locator('#verdict').textContent()}\n`);
+  // colours fade, and the thought is scrolled to its beginning
+  await page.waitForTimeout(1_500);
+  await save('done');
+  await page.close();
+}
+
+/** Waits until so many tokens are shown. */
+async function shown(page: Page, tokens: number): Promise<void> {
+  const shows = async () => Number.parseInt((await page.locator('#time-text').textContent()) ?? '', 10) >= tokens;
+  await until(shows, `${tokens} tokens are shown`, { ms: PATIENCE_MS, pollMs: 50 });
+}
+
+async function take(page: Page, path: string): Promise<void> {
+  await page.screenshot({ path });
   const { size } = statSync(path);
   process.stdout.write(`${path}  ${size} bytes${size > MOST_BYTES ? `, which is above ${MOST_BYTES}` : ''}\n`);
   if (size > MOST_BYTES) process.exitCode = 1;

@@ -57,7 +57,7 @@ const text = `${JSON.stringify(
       ...{ profile: 'crystal', budgetTokens: 320 },
       examples: PROGRAMS.map(({ title, lines, form, seed }) => {
         const { messages, answer } = makeProgram(seed, lines, { form });
-        return { title, messages, answer, help: HELP };
+        return { title: `Program of ${title}`, messages, answer, help: HELP };
       }),
     },
     {
@@ -66,7 +66,7 @@ const text = `${JSON.stringify(
       ...{ profile: 'crystal', budgetTokens: 192 },
       examples: STORIES.map(({ people, seed }) => {
         const { messages, answer } = makeStory(seed, people);
-        return { title: `${people} people`, messages, answer, help: STORY_HELP };
+        return { title: `Story of ${people} people`, messages, answer, help: STORY_HELP };
       }),
     },
     {

@@ -1,4 +1,4 @@
-import type { Express } from 'express';
+import type { Express, RequestHandler } from 'express';
 import type { ExpressRoutes } from '../express-routes.ts';
 import type { PolicyPeer } from '../fleet/policy-peer.ts';
 import type { Guard } from '../request/exchange.ts';
@@ -27,6 +27,10 @@ export interface Ui {
   close(): void;
 }
 
+function leadTo(location: string): RequestHandler {
+  return (_request, response) => void response.writeHead(302, { location, 'content-length': 0 }).end();
+}
+
 /** @see UiDeps. Nothing is connected before somebody looks. */
 export function createUi({ peers, budgetTokens }: UiDeps): Ui {
   const sources = createSources(peers);
@@ -35,6 +39,11 @@ export function createUi({ peers, budgetTokens }: UiDeps): Ui {
   return {
     mountPage(app) {
       for (const [path, asset] of assets) app.get(path, serveAsset(asset));
+      const icon = assets.get('/ui/icon.svg');
+      if (icon !== undefined) app.get('/favicon.ico', serveAsset(icon));
+      // Relative, for gateways below a prefix.
+      app.get('/', leadTo('ui'));
+      app.get('/ui/', leadTo('../ui'));
     },
     mountApi(routes, guard) {
       const setup = answerSetup({ sources, budgetTokens }, SETUP);

@@ -3,8 +3,10 @@ import { test } from 'node:test';
 import { blockFacts, cellsOf, describe } from '../../gateway/ui/page/cells.js';
 import { readEvents } from '../../gateway/ui/page/events.js';
 import { Frames, frameOf } from '../../gateway/ui/page/frames.js';
+import { groupsOf, holds, inkOf, shareOf } from '../../gateway/ui/page/held.js';
 import { Playhead } from '../../gateway/ui/page/playhead.js';
 import { Transcript } from '../../gateway/ui/page/transcript.js';
+import { amount, verdict } from '../../gateway/ui/page/verdict.js';
 
 /** Ten blocks: two of prompt, a hole at 3, the last two newest. */
 function frame(changes: object = {}) {
@@ -40,13 +42,62 @@ test('equal values all have the middle colour', () => {
 });
 
 test('blocks and rows are told in words', () => {
-  assert.match(describe(frame()), /^blocks 0 to 1 prompt; block 2 kept; block 3 forgotten; .*trial answers: 6\.$/);
+  assert.match(describe(frame()), /^blocks 0 to 1 question; block 2 kept; block 3 given back; .*trial answers: 6\.$/);
   assert.match(
     blockFacts(frame(), 6).join(),
-    /tokens 96 to 111,kept: 4 of 4 others.*read at 1 measured step, last 5 tokens ago.*30 %/,
+    /tokens 96 to 111,kept: 4 of 4 other blocks.*read at 1 measured step, last 5 tokens ago.*30 %/,
   );
-  assert.match(blockFacts(frame(), 3).join(), /forgotten.*read at 2 measured steps, last 65 tokens ago/);
+  assert.match(
+    blockFacts(frame(), 3).join(),
+    /its memory was given back.*read at 2 measured steps, last 65 tokens ago/,
+  );
   assert.match(blockFacts(frame(), 9).join(), /tokens 144 to 154,among the newest/);
+});
+
+test('a token has as much ink as heads hold it; without a report, as its block is there', () => {
+  assert.deepEqual(
+    [40, 50, 70, 160].map((position) => shareOf(frame(), position)),
+    [255, 0, 255, 255],
+  );
+  const base64 = (...bytes: number[]) => Buffer.from(bytes).toString('base64');
+  const told = frame({ held: { from: 48, shares: base64(0, 85, 255), groups: base64(0b100, 0b110, 0b100) } });
+  assert.deepEqual(
+    [47, 48, 49, 50, 51].map((position) => shareOf(told, position)),
+    [255, 0, 85, 255, 255],
+  );
+  assert.deepEqual([0, 1, 85, 254, 255].map(inkOf), [0, 1, 2, 6, 7]);
+  assert.equal(groupsOf(told), 3);
+  assert.ok(told.held !== undefined);
+  assert.deepEqual(
+    [48, 49, 50, 51].map((position) => holds(told.held!, 1, position)),
+    [false, true, true, true],
+  );
+  assert.match(blockFacts(told, 3).join(), /its memory was given back; 90 % of its tokens live on in other blocks/);
+});
+
+test('the sentence that matters is honest, and comes from the state that it is given', () => {
+  const facts = { over: true, expected: 'right', bytesPerBlock: 1024 };
+  const told = (answer: string, resident = 10, state = 'done') =>
+    ({ state, error: 'the reason', answer, frame: frame({ resident }) }) as Parameters<typeof verdict>[0][number];
+  const headline = (...parameters: Parameters<typeof verdict>) =>
+    verdict(...parameters).headline.replaceAll('\u00a0', ' ');
+  assert.equal(headline([told('right'), told('right', 4)], facts), 'Same answer, 60 % less memory');
+  assert.equal(headline([told('right'), told('wrong', 4)], facts), 'Not the same answer, 60 % less memory');
+  assert.equal(headline([told('wrong'), told('right', 4)], facts), 'Another answer, the right one, 60 % less memory');
+  assert.match(verdict([told('wrong'), told('wrong', 4)], facts).detail, /^The model gets this one wrong with all/);
+  assert.equal(headline([told('right'), told('right')], facts), 'Same answer, no memory saved');
+  assert.equal(headline([told('wrong', 4)], facts), 'Wrong answer, 60 % less memory');
+  assert.equal(headline([told('', 4)], { ...facts, over: false }), 'Thinking with 60 % less memory');
+  assert.deepEqual(verdict([told(''), told('', 4, 'failed')], facts), {
+    headline: 'It failed',
+    detail: 'the reason',
+    tone: 'bad',
+  });
+  assert.equal(
+    verdict([told('right', 4)], facts).detail.replaceAll('\u00a0', ' '),
+    '4 KiB of memory instead of 10 KiB. Room for 2.5 times as many such requests.',
+  );
+  assert.equal(amount(1024 ** 2 * 150), '150\u00a0MiB');
 });
 
 test('positions have the text that stands there; what is not exact says so', () => {

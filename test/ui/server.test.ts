@@ -91,7 +91,11 @@ describe('the live page on the gateway', () => {
       const again = await fetch(`${url}/${path}`, { headers: { 'if-none-match': file.headers.get('etag') ?? '' } });
       assert.equal(again.status, 304, path);
     }
-    for (const path of ['/ui/', '/ui/../config.ts', '/ui/tsconfig.json', '/ui/uplot.d.ts', '/ui/nothing.js']) {
+    for (const path of ['/', '/ui/']) {
+      assert.equal((await fetch(`${url}${path}`)).url, `${url}/ui`, path);
+    }
+    assert.equal((await fetch(`${url}/favicon.ico`)).headers.get('content-type'), 'image/svg+xml');
+    for (const path of ['/ui/../config.ts', '/ui/tsconfig.json', '/ui/uplot.d.ts', '/ui/nothing.js']) {
       assert.equal((await fetch(`${url}${path}`)).status, 404, path);
     }
     assert.equal((await fetch(`${url}/ui`, { method: 'POST' })).status, 405);
@@ -99,7 +103,7 @@ describe('the live page on the gateway', () => {
 
   test('can be switched off', async () => {
     const { url } = await gateway({ ui: { enabled: 'off' } });
-    for (const path of ['/ui', '/ui/main.js', '/ui/api/setup', '/ui/api/events']) {
+    for (const path of ['/', '/favicon.ico', '/ui', '/ui/main.js', '/ui/api/setup', '/ui/api/events']) {
       assert.equal((await fetch(`${url}${path}`)).status, 404, path);
     }
   });

@@ -1,4 +1,5 @@
 /** @import { Frame } from './frames.js' */
+import { leftOf } from './held.js';
 
 /** Colours of kept blocks, from the one that leaves first to the one that leaves last. */
 export const LEVELS = 5;
@@ -79,18 +80,18 @@ export function blockFacts(frame, block) {
   const [from, to] = [block * frame.blockSize, Math.min(frame.tokens, (block + 1) * frame.blockSize)];
   const facts = [`tokens ${from} to ${to - 1}`];
   const kind = kindOf(frame, block);
-  if (kind === 'hole')
-    facts.push('forgotten: its memory was given back (where blocks are merged, some of its tokens live on in others)');
-  if (kind === 'prompt') facts.push('prompt: never evicted');
-  if (kind === 'newest') facts.push('among the newest: protected for now');
+  if (kind === 'hole') {
+    const left = frame.held === undefined ? 0 : Math.round(100 * leftOf(frame, block));
+    facts.push(`its memory was given back${left === 0 ? '' : `; ${left} % of its tokens live on in other blocks`}`);
+  }
+  if (kind === 'prompt') facts.push('the question: it always stays');
+  if (kind === 'newest') facts.push('among the newest: it stays for now');
   if (kind === 'kept') {
     const kept = [];
     for (let other = frame.from; other < frame.to; other += 1)
       if (isKept(frame, other)) kept.push(frame.values[other] ?? 0);
     const before = kept.filter((value) => value < (frame.values[block] ?? 0)).length;
-    facts.push(
-      `kept: ${before} of ${kept.length - 1} others would be evicted before it (value ${frame.values[block]})`,
-    );
+    facts.push(kept.length === 1 ? 'kept' : `kept: ${before} of ${kept.length - 1} other blocks would go before it`);
   }
   if (kind === 'kept' || kind === 'hole') facts.push(readFacts(frame, block));
   const mass = frame.probe[block] ?? 0;
@@ -119,7 +120,7 @@ function readFacts(frame, block) {
  * @param {Frame} frame
  */
 export function describe(frame) {
-  const names = { prompt: 'prompt', kept: 'kept', newest: 'newest', hole: 'forgotten' };
+  const names = { prompt: 'question', kept: 'kept', newest: 'newest', hole: 'given back' };
   const cells = cellsOf(frame);
   const parts = [];
   for (let from = 0; from < cells.length; ) {

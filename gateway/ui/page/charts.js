@@ -1,41 +1,42 @@
-/** @import { Run } from './run.js' */
+/** @import { Shown } from './stage.js' */
+import { colour } from './heads.js';
+import { unitOf } from './verdict.js';
 
 /** What the chart of the engine remembers, in seconds and points. */
 const WINDOW_S = 60;
 const MAX_POINTS = 1_300;
-const HEIGHT = 190;
+const HEIGHT = { memory: 138, narrow: 92, engine: 190 };
+/** Below this width a chart is a telephone's. */
+const NARROW = 480;
 
-/** @param {string} name */
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-
-/** @param {string} label */
+/** @param {string} label empty: none */
 function axis(label) {
   return {
     stroke: () => colour('--muted'),
     grid: { stroke: () => colour('--line'), width: 1 },
     ticks: { stroke: () => colour('--line'), width: 1 },
-    font: '12px system-ui, sans-serif',
-    labelFont: '12px system-ui, sans-serif',
-    label,
-    labelSize: 18,
+    font: FONT,
+    labelFont: FONT,
+    ...(label === '' ? {} : { label, labelSize: 18 }),
     size: 44,
   };
 }
+
+const FONT = '12px system-ui, sans-serif';
 
 /**
  * A chart that is as wide as its place.
  *
  * @param {HTMLElement} place
  * @param {any} options
+ * @param {number} height
  * @returns {UPlot}
  */
-function makeChart(place, options) {
+function makeChart(place, options, height) {
   const chart = new uPlot(
     {
       width: Math.max(200, place.clientWidth),
-      height: HEIGHT,
+      height,
       legend: { show: false },
       cursor: { show: false },
       ...options,
@@ -45,44 +46,57 @@ function makeChart(place, options) {
   );
   new ResizeObserver(() => {
     const width = Math.max(200, place.clientWidth);
-    if (width !== chart.width) chart.setSize({ width, height: HEIGHT });
+    if (width !== chart.width) chart.setSize({ width, height });
   }).observe(place);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => chart.redraw(false));
   return chart;
 }
 
-/** Blocks in memory while one or two requests run, over the tokens that they have generated. */
+/** Memory of one request and of its full cache, over the tokens that it has written. */
 export class MemoryChart {
   #place;
   #chart;
+  #unit = 'blocks';
 
   /** @param {HTMLElement} place */
   constructor(place) {
     this.#place = place;
-    this.#chart = makeChart(place, {
+    const values = (/** @type {UPlot} */ _, /** @type {number[]} */ splits) =>
+      splits.map((size) => (size === 0 ? '0' : `${size} ${this.#unit}`));
+    const options = {
+      padding: [8, 8, 0, 0],
       scales: {
         x: { time: false },
         y: {
           range: (/** @type {UPlot} */ _, /** @type {number} */ __, /** @type {number} */ max) => [
             0,
-            Math.max(8, max * 1.1),
+            Math.max(0.1, max * 1.1),
           ],
         },
       },
-      axes: [axis('tokens generated'), axis('blocks')],
+      axes: [
+        { ...axis(''), size: 26, space: 70, values: tokensWritten },
+        { ...axis(''), size: 66, space: 44, values },
+      ],
       series: [
         {},
         { stroke: () => colour('--full'), width: 2, dash: [6, 4], points: { show: false } },
         { stroke: () => colour('--accent'), width: 3, points: { show: false }, fill: () => colour('--accent-wash') },
       ],
-    });
+    };
+    this.#chart = makeChart(
+      place,
+      options,
+      place.clientWidth < NARROW && innerWidth < 2 * NARROW ? HEIGHT.narrow : HEIGHT.memory,
+    );
   }
 
   /**
-   * @param {Run | undefined} run the one whose cache is managed
+   * @param {Shown | undefined} run the one whose cache is managed
    * @param {number} shown generated tokens to show
+   * @param {number} bytesPerBlock 0: unknown
    */
-  update(run, shown) {
+  update(run, shown, bytesPerBlock) {
     /** @type {number[]} */
     const x = [];
     const full = [];
@@ -94,12 +108,15 @@ export class MemoryChart {
       full.push(frame.blocks);
       resident.push(frame.resident);
     }
-    this.#chart.setData([x, full, resident]);
+    const { unit, size } = unitOf((full.at(-1) ?? 0) * bytesPerBlock);
+    this.#unit = bytesPerBlock === 0 ? 'blocks' : unit;
+    const scale = bytesPerBlock === 0 ? 1 : bytesPerBlock / size;
+    this.#chart.setData([x, full.map((blocks) => blocks * scale), resident.map((blocks) => blocks * scale)]);
     const words =
       x.length === 0
         ? 'nothing yet'
         : `after ${x.at(-1)} tokens ${resident.at(-1)} blocks are in memory where a full cache holds ${full.at(-1)}`;
-    this.#place.setAttribute('aria-label', `Blocks in memory: ${words}`);
+    this.#place.setAttribute('aria-label', `Memory: ${words}`);
   }
 }
 
@@ -113,7 +130,7 @@ export class EngineChart {
   /** @param {HTMLElement} place */
   constructor(place) {
     this.#place = place;
-    this.#chart = makeChart(place, {
+    const options = {
       scales: {
         x: { time: false, range: [-WINDOW_S, 0] },
         share: { range: [0, 100] },
@@ -138,9 +155,10 @@ export class EngineChart {
           fill: () => colour('--accent-wash'),
           points: { show: false },
         },
-        { scale: 'rate', stroke: () => colour('--pick'), width: 2, points: { show: false } },
+        { scale: 'rate', stroke: () => colour('--full'), width: 2, points: { show: false } },
       ],
-    });
+    };
+    this.#chart = makeChart(place, options, HEIGHT.engine);
   }
 
   /** A watch that began anew counts from nothing.
@@ -172,6 +190,14 @@ export class EngineChart {
         : `${Math.round(last.used)} % of the pool in use, ${Math.round(this.rate)} tokens a second`;
     this.#place.setAttribute('aria-label', `The engine in the last minute: ${words}`);
   }
+}
+
+/**
+ * @param {UPlot} _
+ * @param {number[]} splits
+ */
+function tokensWritten(_, splits) {
+  return splits.map((tokens, index) => (index === splits.length - 1 ? `${tokens} tokens` : String(tokens)));
 }
 
 /**

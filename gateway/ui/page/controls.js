@@ -1,9 +1,8 @@
 import { byId, element, setText } from './dom.js';
+import { profileOptions, sentenceOf, takesBudget } from './profiles.js';
 
 /** The slider's last step: no budget of the request's own. */
 const NO_BUDGET = 1_056;
-/** The first that there is: where an engine can merge blocks, the plain one makes no trial answers to look at. */
-const SHOWN_PROFILES = ['crystal-evict', 'crystal'];
 
 /**
  * @typedef {object} Example
@@ -13,17 +12,27 @@ const SHOWN_PROFILES = ['crystal-evict', 'crystal'];
  * @property {string} [help]
  */
 
+/**
+ * What is preselected for a model: what we recommend and have measured.
+ *
+ * @typedef {object} Preset
+ * @property {string} model part of its name; empty: any other
+ * @property {number} first the example
+ * @property {string} profile
+ * @property {number} budgetTokens
+ * @property {Example[]} examples
+ */
+
 /** What to ask and how its cache is managed. A change holds for the next request. */
 export class Controls {
-  /** @type {Example[]} */
-  #examples = [];
+  /** @type {Preset | undefined} */
+  #preset;
   #model = '';
   /** @type {any[]} */
   #profiles = [];
   /** @type {any[]} */
   #policies = [];
   #onAsk;
-  #blockSize = 16;
 
   /**
    * @param {{ onAsk: (asked: { requests: { title: string, model: string, messages: { role: string, content: string }[], cache: object }[], expected: string | undefined }) => void, onStop: () => void }} on
@@ -34,9 +43,10 @@ export class Controls {
     byId('budget').addEventListener('input', () => this.#explain());
     byId('profile').addEventListener('change', () => this.#explain());
     byId('example').addEventListener('change', () => this.#takeExample());
+    byId('more').addEventListener('click', () => this.#toggleChoices());
     byId('ask-form', HTMLFormElement).addEventListener('submit', (event) => {
       event.preventDefault();
-      this.#ask(/** @type {HTMLButtonElement | null} */ (event.submitter)?.value === 'two');
+      this.#ask(/** @type {HTMLButtonElement | null} */ (event.submitter)?.value !== 'one');
     });
   }
 
@@ -47,7 +57,7 @@ export class Controls {
 
   /** @param {boolean} busy */
   setBusy(busy) {
-    byId('stop', HTMLButtonElement).disabled = !busy;
+    byId('stop').hidden = !busy;
   }
 
   /**
@@ -59,30 +69,28 @@ export class Controls {
     const source = setup.sources.find((/** @type {any} */ one) => one.reachable);
     this.#profiles = source?.profiles ?? [];
     this.#policies = source?.policies ?? [];
-    this.#blockSize = source?.engines[0]?.blockSize ?? 16;
     const before = byId('profile', HTMLSelectElement).value;
+    if (this.#preset === undefined) await this.#loadPreset();
+    byId('profile').replaceChildren(...profileOptions(this.#profiles));
     const names = this.#profiles.map(({ name }) => name);
-    byId('profile').replaceChildren(
-      ...(names.length === 0 ? [element('option', { value: '' }, 'default')] : []),
-      ...names.map((name) => element('option', { value: name }, name)),
-    );
-    const wanted = [before, ...SHOWN_PROFILES].find((name) => names.includes(name));
+    const wanted = [before, this.#preset?.profile].find((name) => names.includes(name));
     if (wanted !== undefined) byId('profile', HTMLSelectElement).value = wanted;
     const budget = byId('budget', HTMLInputElement);
     budget.min = String(Math.max(Number(budget.min), setup.budgetTokens.min));
-    if (this.#examples.length === 0) await this.#loadExamples();
     this.#explain();
     for (const id of ['run', 'compare']) byId(id, HTMLButtonElement).disabled = false;
   }
 
-  async #loadExamples() {
-    const groups = await (await fetch('ui/examples.json')).json();
-    const group = groups.find((/** @type {any} */ one) => this.#model.includes(one.model)) ?? groups.at(-1);
-    this.#examples = group.examples;
+  async #loadPreset() {
+    /** @type {Preset[]} */
+    const presets = await (await fetch('ui/examples.json')).json();
+    this.#preset = presets.find(({ model }) => model !== '' && this.#model.includes(model)) ?? presets.at(-1);
+    if (this.#preset === undefined) return;
     byId('example').replaceChildren(
-      ...this.#examples.map(({ title }, index) => element('option', { value: String(index) }, title)),
+      ...this.#preset.examples.map(({ title }, index) => element('option', { value: String(index) }, title)),
     );
-    byId('example', HTMLSelectElement).value = String(group.first ?? 0);
+    byId('example', HTMLSelectElement).value = String(this.#preset.first);
+    byId('budget', HTMLInputElement).value = String(this.#preset.budgetTokens);
     this.#takeExample();
   }
 
@@ -93,27 +101,34 @@ export class Controls {
     setText(byId('prompt-help'), example.help ?? '');
   }
 
+  #toggleChoices() {
+    const choices = byId('choices');
+    choices.hidden = !choices.hidden;
+    byId('more').setAttribute('aria-expanded', String(!choices.hidden));
+  }
+
   get #example() {
-    return this.#examples[Number(byId('example', HTMLSelectElement).value)];
+    return this.#preset?.examples[Number(byId('example', HTMLSelectElement).value)];
+  }
+
+  get #profile() {
+    return this.#profiles.find(({ name }) => name === byId('profile', HTMLSelectElement).value);
   }
 
   #explain() {
-    const profile = this.#profiles.find(({ name }) => name === byId('profile', HTMLSelectElement).value);
-    const policy = this.#policies.find(({ name }) => name === profile?.policy);
+    const budget = byId('budget', HTMLInputElement);
+    budget.disabled = !takesBudget(this.#profile);
     const tokens = this.#budget;
-    const text =
-      tokens === undefined
-        ? "the policy's own limit"
-        : `${tokens} tokens (${Math.ceil(tokens / this.#blockSize)} blocks)`;
+    const limit = budget.disabled ? 'all of them' : "the policy's own limit";
+    const text = tokens === undefined ? limit : `${tokens} tokens`;
     setText(byId('budget-text'), text);
-    byId('budget').setAttribute('aria-valuetext', text);
-    const shadow = profile?.mode === 'shadow' ? ' It only counts what it would forget.' : '';
-    setText(byId('profile-help'), `${policy?.summary ?? ''}${shadow} Changes apply to the next run.`.trim());
+    budget.setAttribute('aria-valuetext', text);
+    setText(byId('profile-help'), sentenceOf(this.#profile, this.#policies));
   }
 
   get #budget() {
-    const value = Number(byId('budget', HTMLInputElement).value);
-    return value >= NO_BUDGET ? undefined : value;
+    const { value, disabled } = byId('budget', HTMLInputElement);
+    return disabled || Number(value) >= NO_BUDGET ? undefined : Number(value);
   }
 
   /** @param {boolean} two beside the full cache */
@@ -134,7 +149,7 @@ export class Controls {
     const title = `${profile === '' ? 'default' : profile}${tokens === undefined ? '' : `, ${tokens} tokens`}`;
     const request = { model: this.#model, messages };
     const requests = [{ ...request, title, cache }];
-    if (two) requests.unshift({ ...request, title: 'full cache', cache: { mode: 'off' } });
+    if (two) requests.unshift({ ...request, title: 'everything kept', cache: { mode: 'off' } });
     this.#onAsk({ requests, expected: untouched ? example.answer : undefined });
   }
 }

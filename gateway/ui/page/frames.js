@@ -1,3 +1,6 @@
+/** @import { Held } from './held.js' */
+import { bytesOf } from './held.js';
+
 /** Frames of one request that are remembered; with more, every other one is dropped. */
 const MAX_FRAMES = 1_200;
 
@@ -28,6 +31,7 @@ const MAX_FRAMES = 1_200;
  * @property {number[]} hits
  * @property {number[]} lastHit
  * @property {boolean} cold
+ * @property {Held | undefined} held what is in memory of each token, where the engine tells
  * @property {boolean} ended it is the last one
  * @property {number} blockSize
  */
@@ -40,8 +44,9 @@ const MAX_FRAMES = 1_200;
  */
 export function frameOf(request, source, blockSize) {
   const key = `${source} ${request.engineId} ${request.handle}`;
-  const keep = Uint8Array.from(atob(request.keep), (letter) => letter.charCodeAt(0));
-  return { ...request, key, keep, blockSize };
+  const { held } = request;
+  const tokens = held && { from: held.from, shares: bytesOf(held.shares), groups: bytesOf(held.groups) };
+  return { ...request, key, keep: bytesOf(request.keep), held: tokens, blockSize };
 }
 
 /** The life of one request, to be looked at again. */

@@ -1,148 +1,111 @@
-/** @import { Frame } from './frames.js' */
 /** @import { RowContent } from './map.js' */
+/** @import { Shown } from './stage.js' */
 import { ApiError, apiKey, call, followStates } from './api.js';
-import { EngineChart, MemoryChart } from './charts.js';
+import { MemoryChart } from './charts.js';
 import { Controls } from './controls.js';
 import { byId, element, setText } from './dom.js';
+import { Elsewhere } from './elsewhere.js';
+import { EnginePanel } from './engine-panel.js';
 import { frameOf } from './frames.js';
+import { drawHeads } from './heads.js';
 import { blockDetails, CrystalMap } from './map.js';
-import { Playhead } from './playhead.js';
-import { Reading } from './reading.js';
+import { loadRecording, RECORDING_PACE } from './recording.js';
 import { Run } from './run.js';
-import { verdict } from './verdict.js';
+import { Stage } from './stage.js';
 
-/** Requests from elsewhere stay this long after their end. */
-const LINGER_MS = 15_000;
-const MAX_OTHERS = 12;
 /** Milliseconds between two drawings: states do not come more often. */
 const DRAW_MS = 45;
 /** The same of charts. */
 const CHART_MS = 250;
+/** How long the end of the recording stands before it begins again. */
+const RECORDING_REST_MS = 9_000;
 const DEFAULT_BLOCK_SIZE = 16;
 
-/** @type {{ run: Run, reading: Reading }[]} */
-let own = [];
-/** @type {Map<string, { frame: Frame, endedAt: number | undefined }>} */
-const others = new Map();
-/** The newest state of each source. @type {Map<number, any>} */
-const sources = new Map();
+const stage = new Stage();
+const elsewhere = new Elsewhere();
+const engine = new EnginePanel();
+const controls = new Controls({ onAsk: ask, onStop: stopAll });
+const memoryChart = new MemoryChart(byId('memory-chart'));
 /** @type {{ content: RowContent, block: number } | undefined} */
 let looked;
-let announced = true;
-let blockSize = DEFAULT_BLOCK_SIZE;
-let bytesPerBlock = 0;
-
-const controls = new Controls({ onAsk: ask, onStop: stopAll });
-const playhead = new Playhead();
-const memoryChart = new MemoryChart(byId('memory-chart'));
-const engineChart = new EngineChart(byId('engine-chart'));
 const map = new CrystalMap(byId('map'), (content, block) => {
   looked = content === undefined ? undefined : { content, block };
   showBlock();
 });
+let bytesPerBlock = 0;
 
 /** @param {{ requests: ConstructorParameters<typeof Run>[0][], expected: string | undefined }} asked */
 function ask({ requests, expected }) {
   stopAll();
-  own = requests.map((request) => {
-    const run = new Run(request);
-    return { run, reading: new Reading(run, expected) };
-  });
-  byId('readings').replaceChildren(...own.map(({ reading }) => reading.element));
-  byId('text-card').hidden = false;
-  setText(byId('verdict'), '');
-  announced = false;
+  const runs = requests.map((request) => new Run(request));
+  put(runs, expected, '');
+  stage.bytesPerBlock = bytesPerBlock;
+  controls.setBusy(true);
+  for (const run of runs) void run.go().then(() => after(run));
+}
+
+/**
+ * @param {Shown[]} runs
+ * @param {string | undefined} expected
+ * @param {string} source what was recorded; empty: it runs here
+ */
+function put(runs, expected, source) {
+  stage.put(runs, { expected, recorded: source !== '' });
   looked = undefined;
   showBlock();
-  playhead.begin();
-  controls.setBusy(true);
-  for (const { run } of own) void run.go().then(() => after(run));
+  byId('source').hidden = source === '';
+  setText(byId('source'), source);
 }
 
 function stopAll() {
-  for (const { run } of own) run.stop();
+  for (const { run } of stage.entries) run.stop();
 }
 
 /** @param {Run} run */
 function after(run) {
   if (run.state === 'failed' && run.error.startsWith('401')) askForKey();
-  if (own.every((entry) => entry.run.over)) controls.setBusy(false);
+  if (stage.entries.every((entry) => entry.run.over)) controls.setBusy(false);
 }
 
 /** @param {any} state */
 function onState(state) {
-  sources.set(state.source, state);
-  const sizes = new Map(state.engines.map((/** @type {any} */ engine) => [engine.engineId, engine.blockSize]));
+  const sizes = new Map(state.engines.map((/** @type {any} */ one) => [one.engineId, one.blockSize]));
   const seen = new Set();
   for (const request of state.requests) {
     const frame = frameOf(request, state.source, sizes.get(request.engineId) ?? DEFAULT_BLOCK_SIZE);
     seen.add(frame.key);
-    const mine = own.find(({ run }) => run.id !== '' && run.id === frame.id);
-    if (mine === undefined) others.set(frame.key, { frame, endedAt: frame.ended ? performance.now() : undefined });
+    const mine = stage.entries.find(({ run }) => isOf(run, frame));
+    if (mine === undefined) elsewhere.add(frame);
     else {
       mine.run.frames.add(frame);
-      others.delete(frame.key);
+      elsewhere.remove(frame.key);
     }
   }
-  for (const [key, other] of others) {
-    if (key.startsWith(`${state.source} `) && !seen.has(key)) other.endedAt ??= performance.now();
+  elsewhere.endUnseen(state.source, seen);
+  const [first] = state.engines;
+  if (first !== undefined) {
+    bytesPerBlock = first.bytesPerBlock;
+    if (!stage.recorded) stage.bytesPerBlock = bytesPerBlock;
+    setText(byId('block-size'), String(first.blockSize));
   }
-  const engine = state.engines[0];
-  if (engine !== undefined) {
-    blockSize = engine.blockSize;
-    bytesPerBlock = engine.bytesPerBlock;
-    setText(byId('block-size'), String(blockSize));
-  }
-  const all = [...sources.values()];
-  const sum = (/** @type {(state: any) => number} */ of) => all.reduce((total, one) => total + of(one), 0);
-  const pool = sum((one) =>
-    one.engines.reduce((/** @type {number} */ total, /** @type {any} */ it) => total + it.totalBlocks, 0),
-  );
-  const free = sum((one) =>
-    one.engines.reduce((/** @type {number} */ total, /** @type {any} */ it) => total + it.freeBlocks, 0),
-  );
-  engineChart.add(
-    sum((one) => one.totals.generatedTokens),
-    pool === 0 ? 0 : (100 * (pool - free)) / pool,
-  );
-  notice(pool === 0 ? 'No engine is attached to the policy service: the map stays empty.' : '');
+  const pool = engine.add(state);
+  notice(pool === 0 ? 'No engine is attached to the policy service: nothing is let go, and no memory is shown.' : '');
 }
 
-/** @returns {RowContent[]} */
-function rows() {
-  const now = performance.now();
-  for (const [key, { endedAt, frame }] of others) {
-    const mine = own.some(({ run }) => run.id !== '' && run.id === frame.id);
-    if (mine || (endedAt !== undefined && now - endedAt > LINGER_MS)) others.delete(key);
-  }
-  const mine = own.flatMap(({ run }) => {
-    const frame =
-      run.over && playhead.shown >= run.transcript.generated ? run.frames.last : run.frames.at(playhead.shown);
-    if (frame === undefined) return [];
-    const over = run.over && playhead.atEnd;
-    return [{ key: frame.key, title: run.request.title, frame, transcript: run.transcript, over }];
-  });
-  // An id that the page does not know yet may be its own.
-  const waiting = own.some(({ run }) => run.state === 'waiting');
-  const foreign = [...others.values()].filter(({ endedAt }) => !waiting || endedAt !== undefined);
-  return [
-    ...mine,
-    ...foreign
-      .toSorted((a, b) => b.frame.handle - a.frame.handle)
-      .slice(0, MAX_OTHERS)
-      .map(({ frame, endedAt }) => ({
-        key: frame.key,
-        title: `request ${frame.handle} from elsewhere (${frame.policy})`,
-        frame,
-        transcript: undefined,
-        over: endedAt !== undefined,
-      })),
-  ];
+/**
+ * @param {Shown} run
+ * @param {{ id: string }} frame
+ */
+function isOf(run, frame) {
+  return run.id !== '' && run.id === frame.id;
 }
 
 function showBlock() {
-  for (const { run, reading } of own)
-    reading.mark(looked?.content.transcript === run.transcript ? looked.block : undefined);
+  for (const { run, reading } of stage.entries) {
+    const here = looked?.content.transcript === run.transcript ? looked : undefined;
+    const size = here?.content.frame.blockSize ?? 0;
+    reading.mark(here === undefined ? undefined : here.block * size, size);
+  }
   if (looked === undefined) return;
   const { heading, facts, text, note } = blockDetails(looked.content, looked.block);
   const nodes = [element('h3', {}, heading), element('p', {}, facts)];
@@ -153,76 +116,57 @@ function showBlock() {
 
 let lastDraw = performance.now();
 let lastChart = 0;
+let overSince = 0;
 
 function draw() {
   requestAnimationFrame(draw);
   const now = performance.now();
   if (now - lastDraw < DRAW_MS) return;
-  playhead.pace = controls.pace;
-  playhead.advance(Math.max(0, ...own.map(({ run }) => run.transcript.generated)), now - lastDraw);
+  const { playhead } = stage;
+  playhead.pace = stage.recorded ? RECORDING_PACE : controls.pace;
+  playhead.advance(stage.generated, now - lastDraw);
   lastDraw = now;
-  const contents = rows();
-  map.show(contents);
-  byId('map-empty').hidden = contents.length > 0;
-  for (const { run, reading } of own) {
-    const content = contents.find(({ transcript }) => transcript === run.transcript);
-    reading.update(playhead.shown, content?.frame, content?.frame.blockSize ?? blockSize);
-  }
+  const waiting = stage.entries.some(({ run }) => run.state === 'waiting');
+  const rows = [
+    ...stage.rows,
+    ...elsewhere.rows((frame) => stage.entries.some(({ run }) => isOf(run, frame)), waiting),
+  ];
+  map.show(rows);
+  byId('map-empty').hidden = rows.length > 0;
+  stage.drawTexts();
+  stage.drawVerdict();
+  stage.drawPlay();
   if (now - lastChart > CHART_MS) {
     lastChart = now;
-    drawFigures(contents);
-    if (looked !== undefined) {
-      const now = contents.find(({ key }) => key === looked?.content.key);
-      if (now !== undefined && now.frame !== looked.content.frame && now.frame.blocks > looked.block) {
-        looked = { content: now, block: looked.block };
-      }
-    }
+    drawCharts(rows);
   }
-  drawPlay();
-  if (!announced && own.length > 0 && own.every(({ run }) => run.over) && playhead.atEnd) {
-    announced = true;
-    setText(byId('verdict'), verdict(own));
-  }
+  repeatRecording(now);
 }
 
-/** @param {RowContent[]} contents */
-function drawFigures(contents) {
-  const managed = own.at(-1)?.run;
-  memoryChart.update(managed, playhead.shown + (managed?.over && playhead.atEnd ? 1 : 0));
-  engineChart.draw();
-  const frame = contents.find(
-    ({ transcript }) => transcript !== undefined && transcript === managed?.transcript,
-  )?.frame;
-  const totals = [...sources.values()].map(({ totals }) => totals);
-  const resident = frame?.resident ?? totals.reduce((sum, one) => sum + one.residentBlocks, 0);
-  const full = frame?.blocks ?? totals.reduce((sum, one) => sum + one.fullBlocks, 0);
-  setText(byId('figure-resident'), full === 0 ? '-' : amount(resident));
-  setText(byId('figure-full'), full === 0 ? '-' : amount(full));
-  setText(byId('figure-saved'), full === 0 ? '-' : `${Math.round((100 * (full - resident)) / full)} %`);
-  const states = [...sources.values()].flatMap(({ engines }) => engines);
-  const pool = states.reduce((sum, engine) => sum + engine.totalBlocks, 0);
-  const free = states.reduce((sum, engine) => sum + engine.freeBlocks, 0);
-  setText(byId('figure-pool'), pool === 0 ? '-' : `${pool - free} of ${pool} blocks`);
-  setText(byId('figure-rate'), `${Math.round(engineChart.rate)} tokens/s`);
+/** @param {RowContent[]} rows */
+function drawCharts(rows) {
+  const { managed } = stage;
+  stage.drawStrips();
+  memoryChart.update(managed, stage.over ? Infinity : stage.playhead.shown, stage.bytesPerBlock);
+  engine.draw();
+  const canvas = byId('heads', HTMLCanvasElement);
+  const frame = managed === undefined ? undefined : stage.frameOf(managed);
+  byId('heads-section').hidden = (frame?.held?.groups.length ?? 0) === 0;
+  canvas.setAttribute('aria-label', `Heads: ${drawHeads(canvas, frame) || 'nothing yet'}`);
+  const row = rows.find(({ key }) => key === looked?.content.key);
+  if (
+    looked !== undefined &&
+    row !== undefined &&
+    row.frame.blocks > looked.block &&
+    row.frame !== looked.content.frame
+  )
+    looked = { content: row, block: looked.block };
 }
 
-/** @param {number} blocks */
-function amount(blocks) {
-  const bytes = blocks * bytesPerBlock;
-  const units = ['B', 'KiB', 'MiB', 'GiB'];
-  const power = bytes === 0 ? 0 : Math.min(3, Math.floor(Math.log2(bytes) / 10));
-  const size = bytes === 0 ? '' : ` · ${(bytes / 1024 ** power).toPrecision(3)} ${units[power]}`;
-  return `${blocks} blocks${size}`;
-}
-
-function drawPlay() {
-  byId('play').hidden = own.length === 0;
-  const time = byId('time', HTMLInputElement);
-  time.max = String(playhead.known);
-  if (document.activeElement !== time || playhead.playing) time.value = String(playhead.shown);
-  setText(byId('time-text'), `${playhead.shown} tokens`);
-  const over = playhead.atEnd && own.every(({ run }) => run.over);
-  setText(byId('play-button'), over ? 'Replay' : playhead.playing ? 'Pause' : 'Play');
+/** @param {number} now */
+function repeatRecording(now) {
+  if (!stage.recorded || !stage.over || !stage.playhead.playing) overSince = now;
+  else if (now - overSince > RECORDING_REST_MS) stage.playhead.begin();
 }
 
 /** @param {string} text */
@@ -246,7 +190,7 @@ async function begin() {
     ]);
     await controls.offer(setup, models.data?.[0]?.id ?? '');
     if (setup.sources.length === 0) {
-      notice('No backend has a policyAddress: requests run, but the map stays empty.');
+      notice('No backend has a policyAddress: requests run, but nothing is known of their memory.');
       return;
     }
   } catch (error) {
@@ -261,12 +205,22 @@ async function begin() {
   void followStates({
     onState,
     onLost: (source) => {
-      if (source === undefined) sources.clear();
-      else sources.delete(source);
+      engine.lose(source);
       notice('The policy service cannot be reached: requests continue, and nothing is forgotten. Trying again.');
     },
     onRefused: askForKey,
   });
+}
+
+/** Something to look at until the visitor starts a run. */
+async function playRecording() {
+  const { runs, source, expected, bytesPerBlock: bytes } = await loadRecording();
+  if (stage.entries.length > 0) return;
+  put(runs, expected, source);
+  stage.bytesPerBlock = bytes;
+  if (!matchMedia('(prefers-reduced-motion: reduce)').matches) return;
+  stage.playhead.advance(stage.generated, 0);
+  stage.playhead.jump(Infinity);
 }
 
 byId('key-form', HTMLFormElement).addEventListener('submit', (event) => {
@@ -275,9 +229,10 @@ byId('key-form', HTMLFormElement).addEventListener('submit', (event) => {
   byId('key-form').hidden = true;
   void begin();
 });
-byId('play-button').addEventListener('click', () => playhead.toggle());
+byId('play-button').addEventListener('click', () => stage.playhead.toggle());
 byId('time', HTMLInputElement).addEventListener('input', (event) => {
-  if (event.target instanceof HTMLInputElement) playhead.jump(Number(event.target.value));
+  if (event.target instanceof HTMLInputElement) stage.playhead.jump(Number(event.target.value));
 });
 void begin();
+void playRecording();
 requestAnimationFrame(draw);

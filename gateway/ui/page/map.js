@@ -7,7 +7,7 @@ import { element, setText } from './dom.js';
 const MAX_CELLS = 1_024;
 /** The protocol's number of the mode in which nothing is evicted. */
 const OFF = 3;
-const KIND_NAMES = { prompt: 'prompt', kept: 'kept', newest: 'newest', hole: 'forgotten' };
+const KIND_NAMES = { prompt: 'question', kept: 'kept', newest: 'newest', hole: 'given back' };
 
 /**
  * @typedef {object} RowContent
@@ -136,7 +136,9 @@ class Row {
     for (const [index, { kind, level, pick }] of cells.entries()) {
       const block = first + index;
       const answers = block >= answerBlock;
-      const look = `${kind} ${kind === 'kept' ? level : ''} ${pick} ${answers}`;
+      // Where nothing goes, nothing goes first.
+      const rank = kind !== 'kept' ? '' : frame.mode === OFF ? ' v3' : ` v${level}`;
+      const look = `${kind}${rank} ${pick} ${answers}`;
       if (this.#drawn[index] === look) continue;
       this.#drawn[index] = look;
       let span = this.#spans[index];
@@ -145,7 +147,7 @@ class Row {
         this.#spans.push(span);
         this.#cells.append(span);
       }
-      span.className = `cell ${kind}${kind === 'kept' ? ` v${level}` : ''}${pick ? ' pick' : ''}${answers ? ' answers' : ''}`;
+      span.className = `cell ${kind}${rank}${pick ? ' pick' : ''}${answers ? ' answers' : ''}`;
       span.setAttribute(
         'aria-label',
         `block ${block}, ${answers ? 'answer, ' : ''}${KIND_NAMES[kind]}${pick ? ', read by a trial answer' : ''}`,
@@ -204,7 +206,7 @@ function factsOf({ frame, over }) {
   const { blocks, resident, evicted, probes, cold, policy, mode } = frame;
   const held = `${mode === OFF ? 'not managed' : `policy ${policy}`}: ${resident} of ${blocks} blocks in memory`;
   const back =
-    evicted === 0 ? 'nothing forgotten' : `${evicted} given back (${Math.round((100 * evicted) / blocks)} %)`;
+    evicted === 0 ? 'nothing given back' : `${evicted} given back (${Math.round((100 * evicted) / blocks)} %)`;
   const asked = probes === 0 ? '' : `, ${probes} trial ${probes === 1 ? 'answer' : 'answers'}`;
   return `${over ? 'Ended, ' : ''}${held}, ${back}${asked}${cold ? ', history lost: nothing is evicted yet' : ''}.`;
 }

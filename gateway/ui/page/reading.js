@@ -1,137 +1,191 @@
 /** @import { Frame } from './frames.js' */
-/** @import { Run } from './run.js' */
-import { isKept } from './cells.js';
+/** @import { Told } from './verdict.js' */
+/** @import { Transcript } from './transcript.js' */
 import { element, setText } from './dom.js';
+import { drawStrip } from './heads.js';
+import { ALL, INKS, inkOf, shareOf } from './held.js';
+
+const STILL = matchMedia('(prefers-reduced-motion: reduce)');
 
 /**
- * What one request has written: the reasoning block by block, so that what was forgotten can be seen, and the answer.
+ * What is read: a request of this page, or a recorded one.
+ *
+ * @typedef {Pick<Told, 'state' | 'error'> & {
+ *   request: { title: string },
+ *   transcript: Transcript,
+ *   over: boolean,
+ * }} Readable
+ */
+
+/**
+ * What one request has written: the reasoning token by token, each with as much ink as is in memory of it, and the answer.
  */
 export class Reading {
   element;
-  #title = element('h3');
   #badge = element('p', { class: 'badge' });
-  #reasoning = element('div', { class: 'reasoning', tabindex: '0', role: 'region' });
+  #text = element('div', { class: 'text' });
+  #reasoning;
+  #strip = element('canvas', { class: 'strip', 'aria-hidden': 'true' });
   #answer = element('div', { class: 'answer' });
-  #result = element('p', { class: 'result' });
-  /** @type {HTMLElement[]} */
+  /** @type {(HTMLElement | undefined)[]} one for each token of the reasoning */
   #spans = [];
+  /** @type {number[]} the ink that each shows */
+  #inks = [];
   #run;
-  /** @type {number | undefined} */
-  #marked;
+  /** @type {HTMLElement[]} */
+  #marked = [];
+  #wasOver = false;
 
   /**
-   * @param {Run} run
+   * @param {Readable} run
    * @param {string | undefined} expected the right answer, where it is known
+   * @param {boolean} managed its cache is managed: it is what the page is about
    */
-  constructor(run, expected) {
+  constructor(run, expected, managed) {
     this.#run = run;
     this.expected = expected;
-    setText(this.#title, run.request.title);
-    this.#reasoning.setAttribute('aria-label', `Reasoning of ${run.request.title}`);
+    const { title } = run.request;
+    const label = `Reasoning of ${title}`;
+    this.#reasoning = element(
+      'div',
+      { class: 'reasoning', tabindex: '0', role: 'region', 'aria-label': label },
+      this.#text,
+    );
     this.element = element(
       'article',
-      { class: 'reading' },
-      element('div', { class: 'row-head' }, this.#title, this.#badge),
+      { class: managed ? 'reading managed' : 'reading' },
+      element(
+        'div',
+        { class: 'reading-head' },
+        element('h3', {}, managed ? 'With Crystal-KV' : 'Everything kept'),
+        ...(managed ? [element('p', { class: 'help' }, title)] : []),
+        this.#badge,
+      ),
       this.#reasoning,
-      element('h4', {}, 'Answer'),
-      this.#answer,
-      this.#result,
+      this.#strip,
+      element('div', { class: 'answer-row' }, element('h4', {}, 'Answer'), this.#answer),
     );
   }
 
   /**
    * @param {number} shown generated tokens to show
    * @param {Frame | undefined} frame the state of the cache at that moment
-   * @param {number} blockSize
    */
-  update(shown, frame, blockSize) {
-    const { transcript } = this.#run;
+  update(shown, frame) {
+    const { transcript, over } = this.#run;
     const prompt = transcript.promptTokens;
     const upTo = Math.min(shown, transcript.generated);
-    const firstBlock = Math.floor(prompt / blockSize);
-    const wanted = upTo === 0 ? 0 : Math.ceil((prompt + upTo) / blockSize) - firstBlock;
-    const atEnd = this.#reasoning.scrollTop + this.#reasoning.clientHeight >= this.#reasoning.scrollHeight - 40;
-    while (this.#spans.length > wanted) this.#spans.pop()?.remove();
-    for (let i = 0; i < wanted; i += 1) {
-      const block = firstBlock + i;
-      let span = this.#spans[i];
-      if (span === undefined) {
-        span = element('span', { class: 'thought' });
-        this.#spans.push(span);
-        this.#reasoning.append(span);
-      }
-      const from = Math.max(0, block * blockSize - prompt);
-      const to = Math.min(upTo, (block + 1) * blockSize - prompt);
-      setText(span, transcript.generatedText(from, to, 'reasoning'));
-      const gone = frame !== undefined && block < frame.blocks && !isKept(frame, block);
-      span.classList.toggle('gone', gone);
+    const box = this.#reasoning;
+    const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 48;
+    while (this.#spans.length > upTo) {
+      this.#spans.pop()?.remove();
+      this.#inks.pop();
     }
-    if (atEnd) this.#reasoning.scrollTop = this.#reasoning.scrollHeight;
-    this.#showAnswer(transcript.generatedText(0, upTo, 'content').trim(), upTo === transcript.generated);
+    for (let index = 0; index < upTo; index += 1) {
+      const ink = inkOf(shareOf(frame, prompt + index));
+      if (index === this.#spans.length) this.#spans.push(this.#newSpan(index));
+      const span = this.#spans[index];
+      if (span === undefined || this.#inks[index] === ink) continue;
+      this.#inks[index] = ink;
+      span.className = ink === INKS - 1 ? 'ink' : `ink i${ink}`;
+    }
+    const ended = over && upTo === transcript.generated;
+    // While it writes, the end is in sight; then the beginning, which is what it has let go of.
+    if (ended && !this.#wasOver) box.scrollTo({ top: 0, behavior: STILL.matches ? 'auto' : 'smooth' });
+    else if (atEnd && !ended) box.scrollTop = box.scrollHeight;
+    this.#wasOver = ended;
+    this.#showAnswer(transcript.generatedText(0, upTo, 'content').trim(), ended);
   }
 
-  /** @param {number | undefined} block the one that is looked at in the map */
-  mark(block) {
-    if (this.#marked !== undefined) this.#spans[this.#marked]?.classList.remove('looked-at');
-    this.#marked = undefined;
-    if (block === undefined || this.#run.frames.last === undefined) return;
-    const index = block - Math.floor(this.#run.transcript.promptTokens / this.#run.frames.last.blockSize);
-    const span = this.#spans[index];
-    if (span === undefined) return;
-    this.#marked = index;
-    span.classList.add('looked-at');
-    const middle = span.offsetTop - this.#reasoning.offsetTop - this.#reasoning.clientHeight / 2;
-    if (Math.abs(middle - this.#reasoning.scrollTop) > this.#reasoning.clientHeight / 2)
-      this.#reasoning.scrollTop = middle;
+  /**
+   * @param {number} shown generated tokens to show
+   * @param {Frame | undefined} frame
+   * @param {number} total tokens that the longest of the requests has written
+   */
+  drawStrip(shown, frame, total) {
+    const { promptTokens, generated } = this.#run.transcript;
+    drawStrip(this.#strip, frame, { promptTokens, shown: Math.min(shown, generated), total });
   }
 
-  /** @param {string} text */
-  setResult(text) {
-    setText(this.#result, text);
+  /**
+   * @param {number | undefined} from position of the first token that is looked at in a picture
+   * @param {number} count
+   */
+  mark(from, count) {
+    for (const span of this.#marked) span.classList.remove('looked-at');
+    this.#marked = [];
+    if (from === undefined) return;
+    const start = from - this.#run.transcript.promptTokens;
+    this.#marked = this.#spans
+      .slice(Math.max(0, start), Math.max(0, start + count))
+      .filter((span) => span !== undefined);
+    for (const span of this.#marked) span.classList.add('looked-at');
+    const [first] = this.#marked;
+    if (first === undefined) return;
+    const top = first.offsetTop - this.#text.offsetTop;
+    const box = this.#reasoning;
+    if (top < box.scrollTop || top > box.scrollTop + box.clientHeight - 30) box.scrollTop = top - box.clientHeight / 2;
+  }
+
+  /**
+   * @param {number} index
+   * @returns {HTMLElement | undefined} undefined: the token is not part of the reasoning
+   */
+  #newSpan(index) {
+    const token = this.#run.transcript.at(index);
+    if (token === undefined || token.kind !== 'reasoning' || token.text === '') return undefined;
+    const span = element('span', { class: 'ink' }, token.text);
+    this.#inks[index] = inkOf(ALL);
+    this.#text.append(span);
+    return span;
   }
 
   /**
    * @param {string} answer
-   * @param {boolean} complete all that has come is shown
+   * @param {boolean} ended all of it is shown
    */
-  #showAnswer(answer, complete) {
-    const { state, error, speed, transcript } = this.#run;
-    const shownState = this.#run.over && complete ? state : answer === '' ? 'thinking' : 'answering';
+  #showAnswer(answer, ended) {
+    const { state, transcript } = this.#run;
+    const shownState = ended ? state : answer === '' ? 'thinking' : 'answering';
     const texts = {
       waiting: 'waiting',
       running: 'thinking',
-      thinking: transcript.generated === 0 ? 'waiting' : 'thinking ...',
-      answering: 'answering ...',
-      done: `${transcript.generated} tokens${speed === undefined ? '' : `, ${Math.round(speed)} tokens/s`}`,
+      thinking: transcript.generated === 0 ? 'waiting' : 'thinking',
+      answering: 'answering',
+      done: `${transcript.generated} tokens`,
       stopped: 'stopped',
-      failed: error,
+      failed: 'failed',
     };
     setText(this.#badge, texts[shownState]);
     this.element.dataset['state'] = shownState;
-    if (this.#answer.dataset['text'] === answer) return;
-    this.#answer.dataset['text'] = answer;
-    this.#answer.replaceChildren(...answerNodes(answer, this.expected));
+    const key = `${answer} ${ended}`;
+    if (this.#answer.dataset['text'] === key) return;
+    this.#answer.dataset['text'] = key;
+    this.#answer.replaceChildren(...answerNodes(answer, this.expected, ended));
   }
 }
 
 /**
- * Where the right answer is known, each part of it says whether it is right.
+ * Where the right answer is known, each part of it says whether it is right; a last part that may go on does not yet.
  *
  * @param {string} answer
  * @param {string | undefined} expected
+ * @param {boolean} ended
  */
-function answerNodes(answer, expected) {
-  if (answer === '') return [];
+function answerNodes(answer, expected, ended) {
+  if (answer === '') return [element('span', { class: 'none' }, ended ? 'none' : 'not yet')];
   if (expected === undefined) return [element('span', { class: 'part' }, answer)];
   const right = new Set(partsOf(expected));
-  return partsOf(answer).map((part) => {
+  const parts = partsOf(answer);
+  return parts.map((part, index) => {
+    if (!ended && index === parts.length - 1) return element('span', { class: 'part' }, part);
     const good = right.has(part);
-    const word = element('span', { class: 'verdict' }, good ? 'right' : 'wrong');
+    const word = element('span', { class: 'mark' }, element('span', { class: 'word' }, good ? 'right' : 'wrong'));
     return element('span', { class: `part ${good ? 'right' : 'wrong'}` }, `${part} `, word);
   });
 }
 
 /** @param {string} text */
 function partsOf(text) {
-  return text.split(/\s+(?=Q\d)/).map((part) => part.trim());
+  return text.split(/;\s+|\s+(?=Q\d)/).map((part) => part.trim());
 }

@@ -17,11 +17,6 @@ export class Run {
   /** @type {'waiting' | 'running' | 'done' | 'stopped' | 'failed'} */
   state = 'waiting';
   error = '';
-  startedAt = performance.now();
-  /** @type {number | undefined} */
-  firstTokenAt;
-  /** @type {number | undefined} */
-  endedAt;
   #stop = new AbortController();
 
   /**
@@ -37,13 +32,6 @@ export class Run {
 
   get answer() {
     return this.transcript.generatedText(0, this.transcript.generated, 'content').trim();
-  }
-
-  /** Tokens a second since the first one; undefined before there are two. */
-  get speed() {
-    if (this.firstTokenAt === undefined || this.transcript.generated < 2) return undefined;
-    const seconds = ((this.endedAt ?? performance.now()) - this.firstTokenAt) / 1000;
-    return seconds > 0 ? (this.transcript.generated - 1) / seconds : undefined;
   }
 
   stop() {
@@ -72,7 +60,6 @@ export class Run {
       this.state = this.#stop.signal.aborted ? 'stopped' : 'failed';
       if (this.state === 'failed') this.error = error instanceof Error ? error.message : String(error);
     }
-    this.endedAt = performance.now();
   }
 
   /** @param {string} data */
@@ -90,7 +77,6 @@ export class Run {
     const reasoning = delta.reasoning ?? delta.reasoning_content ?? '';
     const content = delta.content ?? '';
     const count = Array.isArray(ids) ? ids.length : undefined;
-    if (reasoning !== '' || content !== '' || (count ?? 0) > 0) this.firstTokenAt ??= performance.now();
     if (reasoning !== '' && content !== '') {
       this.transcript.add(reasoning, 'reasoning', count === undefined ? undefined : count - 1);
       this.transcript.add(content, 'content', count === undefined ? undefined : 1);

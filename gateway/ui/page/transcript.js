@@ -44,6 +44,15 @@ export class Transcript {
   }
 
   /**
+   * A generated token, counted from the first one.
+   *
+   * @param {number} index
+   */
+  at(index) {
+    return this.#tokens[index];
+  }
+
+  /**
    * The text of the positions `[from, to)`; undefined where the page does not know it.
    *
    * @param {number} from
