@@ -13,6 +13,12 @@ const FAILED = 1;
  */
 export async function launch(program) {
   const file = fileURLToPath(new URL(`../lib/${program}`, import.meta.url));
+  if (!existsSync(file)) {
+    process.stderr.write(
+      `${file} is not there: this is a checkout, not the package. Use \`make run\`, or \`node_modules/.bin/node ${program.replace(/js$/, 'ts')}\`; \`make release\` makes the package\n`,
+    );
+    process.exit(FAILED);
+  }
   if (Number(process.versions.node.split('.')[0]) >= NEEDED) {
     await import(file);
     return;

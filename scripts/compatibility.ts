@@ -1,13 +1,11 @@
-/**
- * docs/compatibility.md: which versions of gateway, plugin and vLLM go together. `--check` says whether the committed
- * file is what this gives.
- */
-import { readFileSync, writeFileSync } from 'node:fs';
+/** Which versions of gateway, plugin and vLLM go together; see `--help`. */
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PROTOCOL } from '../common/protocol.ts';
+import { runGenerator } from './generator.ts';
 import { ROOT } from './processes.ts';
 
-const FILE = join(ROOT, 'docs/compatibility.md');
+const FILE = 'docs/compatibility.md';
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
 
 function find(path: string, pattern: RegExp): string {
@@ -53,10 +51,9 @@ The npm package, the wheel, the chart and the images share one version number; a
 }
 
 if (import.meta.main) {
-  const page = compatibilityPage();
-  if (!process.argv.includes('--check')) writeFileSync(FILE, page);
-  else if (readFileSync(FILE, 'utf8') !== page) {
-    process.stderr.write(`${FILE} is not what the code gives; run make gen\n`);
-    process.exitCode = 1;
-  }
+  await runGenerator({
+    name: 'compatibility',
+    about: `Writes ${FILE} from what the code says.`,
+    make: async () => new Map([[FILE, compatibilityPage()]]),
+  });
 }

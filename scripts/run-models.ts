@@ -38,7 +38,7 @@ export const RUN_MODELS = {
     folder: makeEnglish,
     task: 'work through a story',
     messages: makeStory(1, 8).messages,
-    budgetTokens: 128,
+    budgetTokens: 224,
   },
 } as const satisfies Record<string, RunModel>;
 

@@ -17,6 +17,8 @@ export interface Listener {
 export interface RunSettings {
   addresses: Addresses;
   listeners: Listener[];
+  /** Requests to the gateway need an API key. */
+  keys: boolean;
   /** The environment of the three programs: they find each other, also when a port was changed or is 0. */
   env: NodeJS.ProcessEnv;
 }
@@ -66,7 +68,7 @@ export async function readSettings(file: string | undefined, env = process.env):
       { url: addresses.engineUrl, policyAddress: addresses.policyAddress },
     ]);
   }
-  return { addresses, listeners: [...listeners], env: wired };
+  return { addresses, listeners: [...listeners], keys: gateway.keys.store !== 'off', env: wired };
 }
 
 /** Throws an error that names every port that is taken and the option that changes it. */

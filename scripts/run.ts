@@ -2,12 +2,12 @@
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Addresses, PARTS, partSpec } from './cluster.ts';
+import { PARTS, partSpec } from './cluster.ts';
 import { namesOf, runCommandLine } from './command-line.ts';
 import { describeExit, type RunningProcess, startProcess, waitUntilReady } from './processes.ts';
 import { createProgress } from './progress.ts';
 import { RUN_MODEL_NAMES, RUN_MODELS, type RunModel, type RunModelName } from './run-models.ts';
-import { checkPorts, readSettings } from './run-settings.ts';
+import { checkPorts, type RunSettings, readSettings } from './run-settings.ts';
 import { StopSignal } from './stop-signal.ts';
 
 /** The English model's weights take seconds to read, on a busy machine many. */
@@ -57,7 +57,7 @@ async function runSystem(name: RunModelName, config: string | undefined): Promis
       children.push(await startProcess(spec));
     }
     await waitForAll(children, stop.signal);
-    process.stdout.write(welcome(name, model, settings.addresses, logFolder));
+    process.stdout.write(welcome(name, model, settings, { children, logFolder }));
     const died = await Promise.race([stop.requested, ...children.map((child) => child.exited.then(() => child))]);
     if (died !== undefined) throw await describeExit(died);
   } catch (error) {
@@ -111,10 +111,17 @@ async function stopAll(children: readonly RunningProcess[], stop: StopSignal): P
   for (const child of [...children].reverse()) await child.stop(STOP_MS);
 }
 
-function welcome(name: string, model: RunModel, addresses: Addresses, logFolder: string): string {
+function welcome(
+  name: string,
+  model: RunModel,
+  { addresses, keys }: RunSettings,
+  { children, logFolder }: { children: readonly RunningProcess[]; logFolder: string },
+): string {
   const body = { model: name, messages: model.messages };
+  const key = keys ? `\n    -H "authorization: Bearer $KEY" \\` : '';
+  const create = keys ? '  KEY=$(npm run --silent keys -- create me | head -n 1)\n' : '';
   const request = (fields: object) => `curl -N ${addresses.gatewayUrl}/v1/chat/completions \\
-    -H 'content-type: application/json' \\
+    -H 'content-type: application/json' \\${key}
     -d '${JSON.stringify(fields)}'`;
   const eviction = JSON.stringify({ profile: 'crystal', budget_tokens: model.budgetTokens }).replaceAll(
     /([:,])/g,
@@ -123,7 +130,7 @@ function welcome(name: string, model: RunModel, addresses: Addresses, logFolder:
   return `
 The endpoint is ${addresses.gatewayUrl}/v1 (OpenAI API, model ${name}). Ask it to ${model.task}:
 
-  ${request({ ...body, stream: true })}
+${create}  ${request({ ...body, stream: true })}
 
 Watch it think, and what it forgets, at ${addresses.gatewayUrl}/ui
 
@@ -133,6 +140,7 @@ To try eviction, add "crystal_kv": ${eviction} to the body: at most ${model.budg
   engine    ${addresses.engineUrl}/metrics
   gateway   ${addresses.gatewayUrl}/metrics
   logs      ${logFolder}
+  processes ${children.map((child) => `${child.name} ${child.pid}`).join(', ')}; kill -HUP makes one reload its configuration
 
 Ctrl-C stops everything.
 `;

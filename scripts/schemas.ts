@@ -1,11 +1,9 @@
-/**
- * Makes the schemas that the deployment is tested against, in test/deploy/schemas, from the Go modules that carry them.
- * Run by hand to take newer versions; the result is committed, so that the tests need no download.
- */
+/** Makes the schemas that the deployment is tested against; see `--help`. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
+import { runCommandLine } from './command-line.ts';
 import { ROOT } from './processes.ts';
 
 const KUBERNETES = 'k8s.io/kubernetes@v1.36.3';
@@ -107,14 +105,26 @@ function prometheusOperator(): void {
   }
 }
 
-rmSync(FOLDER, { recursive: true, force: true });
-mkdirSync(FOLDER, { recursive: true });
-kubernetes();
-prometheusOperator();
-writeFileSync(join(FOLDER, 'compose-spec.json'), readFileSync(join(moduleFolder(COMPOSE), 'schema/compose-spec.json')));
-writeFileSync(
-  join(FOLDER, 'README.md'),
-  `# Schemas
+await runCommandLine({
+  name: 'schemas',
+  about: `Makes the schemas that the deployment is tested against, in test/deploy/schemas, from the Go modules that carry them,
+which it downloads. Run by hand to take newer versions; the result is committed, so that the tests need no download.`,
+  options: {},
+  run: async () => makeAll(),
+});
+
+function makeAll(): void {
+  rmSync(FOLDER, { recursive: true, force: true });
+  mkdirSync(FOLDER, { recursive: true });
+  kubernetes();
+  prometheusOperator();
+  writeFileSync(
+    join(FOLDER, 'compose-spec.json'),
+    readFileSync(join(moduleFolder(COMPOSE), 'schema/compose-spec.json')),
+  );
+  writeFileSync(
+    join(FOLDER, 'README.md'),
+    `# Schemas
 Made by \`scripts/schemas.ts\`; not written by hand. All three sources are under the Apache License 2.0.
 
 | file | from |
@@ -123,5 +133,6 @@ Made by \`scripts/schemas.ts\`; not written by hand. All three sources are under
 | \`*-monitoring-v1.json\` | \`example/prometheus-operator-crd\` of ${PROMETHEUS_OPERATOR}, unknown fields refused |
 | \`compose-spec.json\` | \`schema/compose-spec.json\` of ${COMPOSE}, unchanged |
 `,
-);
-process.stdout.write(`${FOLDER} is made\n`);
+  );
+  process.stdout.write(`${FOLDER} is made\n`);
+}

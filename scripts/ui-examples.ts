@@ -1,15 +1,10 @@
-/**
- * Writes the live page's examples, `gateway/ui/page/examples.json`: the gateway does not know the model, so its programs
- * are made here. `--check` compares instead, and fails when the file is stale.
- */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+/** Writes what the live page offers; see `--help`. */
 import { makeStory } from '../model/english/story.ts';
 import type { Form } from '../model/form.ts';
 import { makeProgram } from '../model/task.ts';
+import { runGenerator } from './generator.ts';
 
-const FILE = fileURLToPath(new URL('../gateway/ui/page/examples.json', import.meta.url));
+const FILE = 'gateway/ui/page/examples.json';
 const HELP =
   'A program: "L9 yew 4 oak" means yew = 4 + oak, modulo 10; the questions at the end ask for values. ' +
   'The model works it out line by line, and must find values again that it wrote long ago.';
@@ -63,7 +58,7 @@ const text = `${JSON.stringify(
     {
       model: 'english',
       first: 0,
-      ...{ profile: 'crystal', budgetTokens: 192 },
+      ...{ profile: 'crystal', budgetTokens: 224 },
       examples: STORIES.map(({ people, seed }) => {
         const { messages, answer } = makeStory(seed, people);
         return { title: `Story of ${people} people`, messages, answer, help: STORY_HELP };
@@ -80,9 +75,9 @@ const text = `${JSON.stringify(
   2,
 )}\n`;
 
-const { values } = parseArgs({ options: { check: { type: 'boolean', default: false } } });
-if (!values.check) writeFileSync(FILE, text);
-else if (readFileSync(FILE, 'utf8') !== text) {
-  process.stderr.write(`${FILE} is not what scripts/ui-examples.ts gives; run make gen\n`);
-  process.exitCode = 1;
-}
+await runGenerator({
+  name: 'ui-examples',
+  about: `Writes ${FILE}: what the live page offers and preselects for each model. The gateway does not
+know the models, so their questions are made here.`,
+  make: async () => new Map([[FILE, text]]),
+});

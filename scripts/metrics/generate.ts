@@ -1,15 +1,12 @@
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { ROOT } from '../processes.ts';
+/** Writes the list of metrics; see `--help`. */
+import { runGenerator } from '../generator.ts';
 import { metricsDocument } from './document.ts';
 import { exportedMetrics } from './exported.ts';
 
-/** Writes docs/metrics.md; with `--check` only says whether it is what the code gives, and exits with 1 if not. */
-const FILE = join(ROOT, 'docs/metrics.md');
+const FILE = 'docs/metrics.md';
 
-const text = metricsDocument(await exportedMetrics());
-if (!process.argv.includes('--check')) writeFileSync(FILE, text);
-else if (readFileSync(FILE, { encoding: 'utf8', flag: 'a+' }) !== text) {
-  console.error(`${FILE} is not what the code gives; run make gen`);
-  process.exitCode = 1;
-}
+await runGenerator({
+  name: 'metrics',
+  about: `Writes ${FILE} from what the programs export.`,
+  make: async () => new Map([[FILE, metricsDocument(await exportedMetrics())]]),
+});

@@ -62,6 +62,8 @@ describe('make run', () => {
     assert.ok(answer.exact);
     const programs = run.programs();
     assert.deepEqual(programs.map(({ name }) => name).sort(), ['engine', 'gateway', 'policy-service', 'watchdog']);
+    for (const { name, pid } of programs.filter((program) => program.name !== 'watchdog'))
+      assert.match(run.output(), new RegExp(`processes .*${name} ${pid}\\b.*kill -HUP`));
     run.child.signal('SIGINT');
     assert.equal(await exitCode(run), 0, run.output());
     await untilGone(programs);
