@@ -38,17 +38,22 @@ async function wheel(out: string): Promise<void> {
   }
 }
 
-async function images(version: string): Promise<void> {
+async function images(version: string, registry: string | undefined): Promise<void> {
   const engine = await runCommand('docker', ['info'], { timeoutMs: 20_000 });
   if (engine.code !== 0) {
     say('images: left out, no Docker engine answers here');
     return;
   }
+  const nameOf = (name: string) => `${registry === undefined ? '' : `${registry}/`}crystal-kv/${name}:${version}`;
   const build = (name: string, args: readonly string[]) =>
-    step('docker', ['build', '--tag', `crystal-kv/${name}:${version}`, ...args, '.']);
+    step('docker', ['build', '--tag', nameOf(name), ...args, '.']);
   for (const target of TARGETS) await build(target, ['--file', 'deploy/Dockerfile', '--target', target]);
   await build('vllm', ['--file', 'deploy/vllm.Dockerfile']);
-  say(`images: ${[...TARGETS, 'vllm'].map((name) => `crystal-kv/${name}:${version}`).join(', ')}`);
+  const names = [...TARGETS, 'vllm'].map(nameOf);
+  say(`images: ${names.join(', ')}`);
+  if (registry === undefined) return;
+  for (const name of names) await step('docker', ['push', name]);
+  say(`pushed; install them with: helm install ck deploy/helm/crystal-kv --set images.registry=${registry}`);
 }
 
 await runCommandLine({
@@ -61,13 +66,18 @@ await runCommandLine({
       value: 'FOLDER',
       help: 'where package and wheel go (default: dist)',
     },
+    push: {
+      type: 'string',
+      value: 'REGISTRY',
+      help: 'name the images for this registry, and push them: registry.example/team',
+    },
     only: { type: 'string', multiple: true, default: [] as string[], value: 'PART', help: PARTS.join(', ') },
   },
   notes: 'Without a Docker engine the images are left out, with a message.',
-  run: ({ out, only }) => release(resolve(out), namesOf('only', only, PARTS)),
+  run: ({ out, only, push }) => release(resolve(out), namesOf('only', only, PARTS), push),
 });
 
-async function release(out: string, parts: readonly (typeof PARTS)[number][]): Promise<void> {
+async function release(out: string, parts: readonly (typeof PARTS)[number][], registry?: string): Promise<void> {
   const version = theVersion();
   mkdirSync(out, { recursive: true });
   for (const old of globSync('crystal[-_]kv*', { cwd: out })) rmSync(join(out, old));
@@ -75,5 +85,5 @@ async function release(out: string, parts: readonly (typeof PARTS)[number][]): P
   if (parts.includes('package')) await step('npm', ['pack', '--silent', '--pack-destination', out]);
   if (parts.includes('wheel')) await wheel(out);
   for (const file of globSync('crystal[-_]kv*', { cwd: out }).sort()) say(`made ${join(out, file)}`);
-  if (parts.includes('images')) await images(version);
+  if (parts.includes('images')) await images(version, registry);
 }

@@ -46,6 +46,27 @@ test('variables reach vLLM: model, token, GPUs, options', () => {
   assert.match(JSON.stringify(vllm?.deploy), /"driver":"nvidia","count":"4"/);
 });
 
+test('options fit the model: the parser of the default model is not that of another', () => {
+  for (const name of ['vllm', 'vllm-cpu']) {
+    assert.match(`${compose.services[name]?.command}`, /^Qwen\/Qwen3-[\d.]+B --reasoning-parser=qwen3 --host/);
+    assert.doesNotMatch(`${loadCompose({ MODEL: 'org/model' }).services[name]?.command}`, /parser/);
+  }
+});
+
+test('every variable that the header names is passed on, and keys can be switched on', () => {
+  const text = readFileSync(join(ROOT, 'docker-compose.yml'), 'utf8');
+  const header = text.slice(0, text.indexOf('\nname:'));
+  const named = [...header.matchAll(/\b[A-Z]+(?:_[A-Z]+)+\b/g)].map(([name]) => name);
+  assert.ok(named.length > 8, named.join());
+  const used = text.slice(header.length);
+  for (const name of named.filter((one) => one !== 'COMPOSE_PROFILES')) assert.ok(used.includes(`\${${name}:-`), name);
+  const given = { CRYSTALKV_GATEWAY_KEYS_STORE: 'redis', CRYSTALKV_ENABLED: '0', GATEWAY_ADDRESS: '0.0.0.0:80' };
+  const { gateway, 'policy-service': policy } = loadCompose(given).services;
+  assert.equal(gateway?.environment?.['CRYSTALKV_GATEWAY_KEYS_STORE'], 'redis');
+  assert.deepEqual(gateway?.ports, ['0.0.0.0:80:8080']);
+  assert.equal(policy?.environment?.['CRYSTALKV_ENABLED'], '0');
+});
+
 for (const [name, service] of services) {
   test(`${name}: hardened, limited, pinned, and published on loopback only`, () => {
     assert.equal(service.read_only, true);
@@ -87,7 +108,8 @@ test('what gateway, policy service and engine are told are options of theirs, an
     const env = { ...compose.services[name]?.environment };
     const options = optionsOf(section, schema);
     const known = options.flatMap((option) => (option.secret ? [option.env, `${option.env}_FILE`] : [option.env]));
-    for (const variable of Object.keys(env)) assert.ok(known.includes(variable), `${name}: ${variable}`);
+    for (const variable of Object.keys(env))
+      assert.ok(known.includes(variable) || variable === 'CRYSTALKV_CONFIG', `${name}: ${variable}`);
     for (const { env: variable } of options) {
       if (`${variable}_FILE` in env) {
         delete env[`${variable}_FILE`];
@@ -104,7 +126,7 @@ test('no secret is committed, and none has a default', () => {
   assert.equal(committedEnv()['HF_TOKEN'], '');
   for (const [name, { environment = {} }] of services) {
     for (const [variable, value] of Object.entries(environment)) {
-      if (/TOKEN|PASSWORD|SECRET|KEY/.test(variable) && !variable.endsWith('_FILE'))
+      if (/TOKEN|PASSWORD|SECRET|KEY/.test(variable) && !/(_FILE|_KEYS_STORE)$/.test(variable))
         assert.equal(value, '', `${name}: ${variable}`);
     }
   }
@@ -116,7 +138,7 @@ test('Prometheus looks for services of the file, at the ports where they answer'
   const wanted = config.scrape_configs.flatMap((it) => it.dns_sd_configs ?? []);
   assert.ok(wanted.length >= 4);
   const ports: Record<string, number[]> = {
-    gateway: [8080],
+    gateway: [Number(compose.services['gateway']?.environment?.['CRYSTALKV_GATEWAY_METRICS_PORT'])],
     'policy-service': [9091],
     engine: [8000],
     vllm: [8000, 9092],

@@ -20,7 +20,9 @@ const compose = loadCompose();
 const builder = ourBuilder();
 const shared = mkdtempSync(join(tmpdir(), 'crystal-kv-volume-'));
 chmodSync(shared, 0o755);
-const [grpc, metrics, engine, gateway, redis] = (await freePorts(5)) as [number, number, number, number, number];
+const [grpc, metrics, engine, gateway, redis, scrape = 0] = (await freePorts(6)) as [
+  ...[number, number, number, number, number, number],
+];
 const ADDRESSES: Readonly<Record<string, string>> = {
   'policy-service:50051': `127.0.0.1:${grpc}`,
   'backend:8000': `127.0.0.1:${engine}`,
@@ -33,6 +35,7 @@ const PORTS = {
   CRYSTALKV_POLICY_SERVICE_METRICS_PORT: `${metrics}`,
   CRYSTALKV_ENGINE_PORT: `${engine}`,
   CRYSTALKV_GATEWAY_PORT: `${gateway}`,
+  CRYSTALKV_GATEWAY_METRICS_PORT: `${scrape}`,
 };
 const moved = (text: string) => Object.entries(ADDRESSES).reduce((it, [from, to]) => it.replaceAll(from, to), text);
 const running: Container[] = [];
@@ -51,7 +54,7 @@ async function imageOf(name: string): Promise<Image> {
   const image = await build(builder, service?.build?.target ?? '');
   for (const volume of service?.volumes ?? []) {
     const [source = '', target = ''] = volume.split(':');
-    if (source.startsWith('.')) cpSync(join(ROOT, source), inside(image, target));
+    if (source.startsWith('.')) cpSync(join(ROOT, source), inside(image, target), { recursive: true });
   }
   return image;
 }

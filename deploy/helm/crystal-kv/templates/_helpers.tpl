@@ -29,7 +29,8 @@ app.kubernetes.io/component: {{ .part }}
 
 {{- define "crystal-kv.image" -}}
 {{- $image := index .root.Values.images .name -}}
-image: {{ printf "%s:%s" $image.repository (default .root.Chart.AppVersion $image.tag) | quote }}
+{{- $registry := ternary "" (printf "%s/" .root.Values.images.registry) (empty .root.Values.images.registry) }}
+image: {{ printf "%s%s:%s" $registry $image.repository (default .root.Chart.AppVersion $image.tag) | quote }}
 imagePullPolicy: {{ .root.Values.images.pullPolicy }}
 {{- end -}}
 
