@@ -1,20 +1,28 @@
 import type { ServerResponse } from 'node:http';
 import type { Choice, Delta } from './choice.ts';
+import type { ApiError } from './errors.ts';
 import type { Generation } from './generation.ts';
 import { SseWriter } from './sse-writer.ts';
 import type { Usage } from './usage.ts';
 
-/** What differs between the responses of chat and text completions. */
+/** One chunk of a stream, or several; nothing: none. */
+type Chunks = object | readonly object[] | undefined;
+
+/** What differs between the paths that generate. */
 export interface AnswerFormat {
+  /** Each chunk is an event of its `type`, and the stream has no `[DONE]`. */
+  named?: true;
   /** The first chunk of a choice, before its content; undefined: there is none. */
-  opening(choice: Choice): object | undefined;
+  opening(choice: Choice): Chunks;
   /** Undefined when the delta contains nothing for the client. */
-  chunk(choice: Choice, delta: Delta): object | undefined;
+  chunk(choice: Choice, delta: Delta): Chunks;
   /** The last chunk of a stream, if usage was requested. */
-  usageChunk(usage: Usage): object;
+  usageChunk(usage: Usage): Chunks;
   /** The complete response; `deltas` holds all output of each choice. */
   full(choices: readonly Choice[], deltas: readonly Delta[], usage: Usage): object;
   usage(choices: readonly Choice[]): Usage;
+  /** A failure in the middle of a stream; default: the error's body. */
+  failure?(error: ApiError): Chunks;
 }
 
 export interface AnswerOptions {
@@ -81,7 +89,10 @@ function streamer(generation: Generation, options: AnswerOptions, reject: (error
   const { response, format, includeUsage } = options;
   const unopened = new Set(generation.choices);
   let over = false;
-  const writer = new SseWriter(response, () => pump());
+  const writer = new SseWriter(response, () => pump(), format.named ?? false);
+  const send = (chunks: Chunks) => {
+    for (const chunk of chunks === undefined ? [] : [chunks].flat()) writer.send(chunk);
+  };
 
   const pump = () => {
     if (over) return;
@@ -89,7 +100,7 @@ function streamer(generation: Generation, options: AnswerOptions, reject: (error
       over = true;
       if (!writer.started) reject(generation.failure);
       else {
-        writer.send(generation.failure.body());
+        send(format.failure?.(generation.failure) ?? generation.failure.body());
         writer.done();
       }
       return;
@@ -99,16 +110,14 @@ function streamer(generation: Generation, options: AnswerOptions, reject: (error
       const delta = choice.take();
       if (delta === undefined) continue;
       for (const other of unopened) {
-        const opening = format.opening(other);
-        if (opening !== undefined) writer.send(opening);
+        send(format.opening(other));
       }
       unopened.clear();
-      const chunk = format.chunk(choice, delta);
-      if (chunk !== undefined) writer.send(chunk);
+      send(format.chunk(choice, delta));
     }
     if (!writer.writable || !generation.choices.every((choice) => choice.exhausted)) return;
     over = true;
-    if (includeUsage) writer.send(format.usageChunk(format.usage(generation.choices)));
+    if (includeUsage) send(format.usageChunk(format.usage(generation.choices)));
     writer.done();
   };
   return pump;

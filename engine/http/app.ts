@@ -8,6 +8,7 @@ import { ApiError } from './errors.ts';
 import { createMetrics } from './metrics.ts';
 import { createModelHandlers } from './models.ts';
 import { adoptRequestId } from './request-id.ts';
+import { createResponsesHandler } from './responses.ts';
 import { GREEDY, type SamplingDefaults } from './sampling.ts';
 import { Lifecycle, type Serving } from './serving.ts';
 import { createTokenizeHandlers } from './tokenize.ts';
@@ -71,6 +72,7 @@ export function createEngineHttp(options: EngineHttpOptions): EngineHttp {
   const routes: { path: string; get?: RequestHandler; post?: RequestHandler }[] = [
     { path: '/v1/chat/completions', post: createChatHandler(serving) },
     { path: '/v1/completions', post: createCompletionHandler(serving) },
+    { path: '/v1/responses', post: createResponsesHandler(serving) },
     { path: '/v1/models', get: models.list },
     { path: '/v1/models/:id', get: models.one },
     { path: '/tokenize', post: tokens.tokenize },

@@ -22,6 +22,7 @@ export function createCompletionHandler(serving: Serving) {
   const { engine, tokenizer, metrics, lifecycle } = serving;
 
   return async function completions(request: Request, response: Response): Promise<void> {
+    refuseChat(request.body);
     const fields = parseBody(completionRequest, request.body);
     refuseUnsupported(request.body);
     checkModel(serving, fields.model);
@@ -76,6 +77,15 @@ function readPrompts(tokenizer: ChatTokenizer, fields: CompletionRequest): Promp
     if (typeof one !== 'string') return { text: tokenizer.decode(one, false), ids: one };
     return { text: one, ids: encodePrompt('prompt', () => tokenizer.encode(one, fields.add_special_tokens ?? true)) };
   });
+}
+
+/** A chat that came to the wrong path. Its text would not get the chat template, and the answer would make no sense. */
+function refuseChat(body: unknown): void {
+  const { messages, prompt } = (body ?? {}) as { messages?: unknown; prompt?: unknown };
+  const isChat = Array.isArray(prompt) && typeof prompt[0] === 'object' && !Array.isArray(prompt[0]);
+  if (!isChat && (messages === undefined || prompt !== undefined)) return;
+  const field = isChat ? 'prompt' : 'messages';
+  throw new ApiError('invalid', `${field} is a chat: send messages to /v1/chat/completions instead`, field);
 }
 
 function isTokenIds(prompt: readonly unknown[]): prompt is number[] {

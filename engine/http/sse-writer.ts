@@ -6,11 +6,16 @@ import type { ServerResponse } from 'node:http';
  */
 export class SseWriter {
   readonly #response: ServerResponse;
+  readonly #named: boolean;
   #blocked = false;
 
-  /** @param onDrain called when `writable` has become true again */
-  constructor(response: ServerResponse, onDrain: () => void) {
+  /**
+   * @param onDrain called when `writable` has become true again
+   * @param named events are named by their `type`, and the end is no event
+   */
+  constructor(response: ServerResponse, onDrain: () => void, named = false) {
     this.#response = response;
+    this.#named = named;
     response.on('drain', () => {
       this.#blocked = false;
       onDrain();
@@ -26,12 +31,13 @@ export class SseWriter {
   }
 
   send(data: object): void {
-    this.#write(`data: ${JSON.stringify(data)}\n\n`);
+    const name = this.#named ? `event: ${(data as { type?: string }).type}\n` : '';
+    this.#write(`${name}data: ${JSON.stringify(data)}\n\n`);
   }
 
   /** Ends the stream, after success or failure. */
   done(): void {
-    this.#write('data: [DONE]\n\n');
+    if (!this.#named) this.#write('data: [DONE]\n\n');
     this.#response.end();
   }
 

@@ -84,6 +84,61 @@ describe('the official SDK', () => {
     );
   });
 
+  it('gets a response', async () => {
+    const client = await connect(new ScriptedEngine(() => ids(ANSWER)));
+    const response = await client.responses.create({ model, input: 'L1 cat 1 2 : Q1 cat' });
+    assert.equal(response.output_text, 'Q1 cat =3');
+    assert.deepEqual([response.status, response.object], ['completed', 'response']);
+    assert.equal(response.id, `resp_${response._request_id}`);
+    const [reasoning, message] = response.output;
+    assert.ok(reasoning?.type === 'reasoning' && message?.type === 'message');
+    assert.deepEqual(reasoning.content, [{ type: 'reasoning_text', text: 'L1 cat =3 ;' }]);
+    assert.equal(response.usage?.output_tokens, 9);
+    assert.equal(response.usage?.input_tokens, 11);
+    assert.ok((response.usage?.output_tokens_details.reasoning_tokens ?? 0) > 0);
+    const short = await client.responses.create({ model, input: messages, max_output_tokens: 3 });
+    assert.equal(short.max_output_tokens, 3);
+  });
+
+  it('streams a response in events that its helper understands', async () => {
+    const client = await connect(new ScriptedEngine(() => ids(ANSWER)));
+    const types: string[] = [];
+    let count = 0;
+    const stream = client.responses.stream({ model, input: messages });
+    for await (const event of stream) {
+      assert.equal(event.sequence_number, count);
+      count += 1;
+      if (types.at(-1) !== event.type) types.push(event.type);
+    }
+    assert.deepEqual(types, [
+      ...['response.created', 'response.in_progress'],
+      ...['response.output_item.added', 'response.content_part.added', 'response.reasoning_text.delta'],
+      ...['response.reasoning_text.done', 'response.content_part.done', 'response.output_item.done'],
+      ...['response.output_item.added', 'response.content_part.added', 'response.output_text.delta'],
+      ...['response.output_text.done', 'response.content_part.done', 'response.output_item.done'],
+      'response.completed',
+    ]);
+    assert.equal((await stream.finalResponse()).output_text, 'Q1 cat =3');
+  });
+
+  it('is told when a response breaks off', async () => {
+    const engine = new ScriptedEngine(() => ids('cat dog'));
+    const client = await connect(engine);
+    const stream = await client.responses.create({ model, input: messages, stream: true });
+    const seen: string[] = [];
+    await assert.rejects(
+      async () => {
+        for await (const event of stream) {
+          seen.push(event.type);
+          if (event.type === 'response.output_item.added') engine.fail(new Error('the worker died'));
+          if (event.type === 'error') throw new Error(event.message);
+        }
+      },
+      (error) => error instanceof Error && /before it was finished/.test(error.message),
+    );
+    assert.ok(!seen.includes('response.completed'));
+  });
+
   it('gets text completions and models', async () => {
     const client = await connect(new ScriptedEngine(() => ids('cat =3 <eos>')));
     const completion = await client.completions.create({ model, prompt: 'L1', logprobs: 1 });

@@ -113,11 +113,36 @@ describe('a text completion with a wrong field', () => {
       [{ prompt: [1, 100] }, /^prompt holds the token id 100, which is out of vocabulary: token ids go from 0 to 99$/],
       [{ prompt: 'cat', suffix: 'dog' }, /^suffix is "dog": this engine does not support it/],
       [{ prompt: 'cat', echo: true, logprobs: 1 }, /no log probabilities of prompts/],
+      [{ messages }, /^messages is a chat: send messages to \/v1\/chat\/completions instead$/],
+      [{ prompt: messages }, /^prompt is a chat: send messages/],
       [{ prompt: ['cat', 'dog'], n: 65 }, /2 prompts with n 65 are more than 128 choices/],
     ];
     for (const [body, message] of refused) {
       const response = await post('/v1/completions', body);
       assert.equal(response.status, 400, JSON.stringify(body));
+      assert.match(((await response.json()) as { error: { message: string } }).error.message, message);
+    }
+  });
+});
+
+describe('a response with a wrong field', () => {
+  it('is refused with 400', async () => {
+    const { post } = await serve(new ScriptedEngine(() => []));
+    const refused: [object, RegExp][] = [
+      [{ input: undefined }, /^input is missing: must be a string or a list of messages/],
+      [{ input: 'zebra' }, /^"zebra" is not in the vocabulary/],
+      [{ max_output_tokens: 0 }, /^max_output_tokens is 0: must be an integer of at least 1$/],
+      [{ previous_response_id: 'resp_1' }, /^previous_response_id is "resp_1": this engine remembers no responses/],
+      [{ background: true }, /^background is true: this engine remembers no responses/],
+      [{ tools: [{ type: 'function' }] }, /^tools is .*: this engine does not support it/],
+      [
+        { text: { format: { type: 'json_object' } } },
+        /^text.format.type is "json_object": this engine writes plain text/,
+      ],
+    ];
+    for (const [fields, message] of refused) {
+      const response = await post('/v1/responses', { input: 'Q1 cat', ...fields });
+      assert.equal(response.status, 400, JSON.stringify(fields));
       assert.match(((await response.json()) as { error: { message: string } }).error.message, message);
     }
   });
