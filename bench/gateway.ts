@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import { namesOf, wholeNumber } from '../scripts/command-line.ts';
 import { ROOT } from '../scripts/processes.ts';
 import { StopSignal } from '../scripts/stop-signal.ts';
-import { figuresOf, type Row } from './gateway/figures.ts';
-import type { Load, Measured } from './gateway/loads.ts';
+import { capacityOf, MOST_ADDED_P99_MS, type Try } from './gateway/capacity.ts';
+import { type CapacityRow, capacityFigures, figuresOf, type Row } from './gateway/figures.ts';
+import { LARGE_SHAPES } from './gateway/large-bodies.ts';
+import { type Load, type Measured, RAMP_MS, RAMP_MS_A_STREAM, SETTLE_MS } from './gateway/loads.ts';
 import { busyCores, prefer, REAL_TIME, realTime, realTimeSlice, usageOf } from './gateway/proc.ts';
 import { printedBy } from './gateway/server.ts';
 import { ANSWER, requestBody } from './gateway/shapes.ts';
@@ -24,9 +26,12 @@ import { median, round } from './statistics.ts';
 
 const EVENTS_PER_SECOND = 50;
 const STREAMS = 200;
+/** How many streams at once are tried for the most events a second. */
+const STREAM_COUNTS = [100, 1_000, 4_000];
+const LARGE_BYTES = 64_000_000;
 const LOAD = join(ROOT, 'bench/gateway/load.ts');
-const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 3, streams: 4, warmUp: 20 } };
-const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 2 } };
+const FULL = { rounds: 3, seconds: { single: 2, open: 2, closed: 3, streams: 4, warmUp: 20, capacity: 2, pause: 20 } };
+const QUICK = { rounds: 1, seconds: { single: 1, open: 1, closed: 2, streams: 2, warmUp: 2, capacity: 1, pause: 8 } };
 type Sizes = typeof FULL;
 
 await runBench({
@@ -72,10 +77,12 @@ async function compare(
   const loadBefore = Number(loadavg()[0]?.toFixed(2));
   const missing: Record<string, string> = {};
   const rows: Row[] = [];
+  const capacities: CapacityRow[] = [];
+  let pauses: Record<string, number> = {};
   const others: number[] = [];
   const running: Pick<RunningTarget, 'stop'>[] = [];
   try {
-    const upstream = await startUpstream(folder, EVENTS_PER_SECOND, priority, signal);
+    const upstream = await startUpstream(folder, priority, signal);
     running.push(upstream);
     const targets: RunningTarget[] = [];
     for (const name of wanted) {
@@ -111,6 +118,34 @@ async function compare(
         }
       }
     }
+    for (const streams of STREAM_COUNTS) {
+      const direct = new Map<number, Promise<Try>>();
+      const tryAt = async (target: RunningTarget, rate: number): Promise<Try> => {
+        const perSecond = rate / streams;
+        const beginning = (Math.max(RAMP_MS, streams * RAMP_MS_A_STREAM) + SETTLE_MS) / 1000;
+        const events = Math.max(2, Math.round(perSecond * (beginning + sizes.seconds.capacity)));
+        const measured = await run(target, { kind: 'streams', streams, events, perSecond }, signal);
+        return { measured, expected: events * streams };
+      };
+      const [base] = targets;
+      for (const target of targets.slice(1)) {
+        if (base === undefined || !able.get(target.name)?.includes('streams')) continue;
+        const capacity = await capacityOf(
+          (rate) => direct.get(rate) ?? put(direct, rate, tryAt(base, rate)),
+          (rate) => tryAt(target, rate),
+        );
+        capacities.push({ target: target.name, streams, ...capacity });
+        say(`capacity  ${target.name.padEnd(12)} ${streams} streams: ${capacity.eventsPerSecond} events/s`);
+        if (capacity.endedBy === 'load generator') {
+          missing[`capped_${target.name}_${streams}`] = 'the load generator could not send more';
+        }
+      }
+    }
+    const ours = targets.find(({ name }) => name === 'gateway');
+    if (ours !== undefined) {
+      pauses = await pausesOf(ours, sizes.seconds.pause, signal);
+      say(`pause     gateway      ${JSON.stringify(pauses)}`);
+    }
   } finally {
     await Promise.all(running.map((one) => one.stop()));
     rmSync(folder, { recursive: true, force: true });
@@ -120,7 +155,7 @@ async function compare(
       missing[`failures_${target}_${which}`] =
         `${measured.failed} of ${measured.failed + measured.requests}: no figure`;
   }
-  const figures = figuresOf(rows);
+  const figures = { ...figuresOf(rows), ...capacityFigures(capacities), ...pauses };
   for (const [name, value] of Object.entries(figures)) process.stdout.write(`${name.padEnd(44)} ${value}\n`);
   const conditions = {
     ...conditionsOf(sizes),
@@ -132,7 +167,7 @@ async function compare(
     other_programs_busy_cores: `${median(others)} (median of ${others.join(', ')}, each over a second before a round)`,
     ...missing,
   };
-  report({ conditions, figures, rows });
+  report({ conditions, figures, rows: [...rows, ...capacities] });
 }
 
 function casesOf({ seconds }: Sizes): Record<string, Load> {
@@ -142,7 +177,10 @@ function casesOf({ seconds }: Sizes): Record<string, Load> {
     open_500: { kind: 'open', rate: 500, seconds: seconds.open },
     open_2000: { kind: 'open', rate: 2000, seconds: seconds.open },
     closed: { kind: 'closed', connections: 32, seconds: seconds.closed },
-    streams: { kind: 'streams', streams: STREAMS, events: EVENTS_PER_SECOND * seconds.streams },
+    streams: {
+      ...{ kind: 'streams', streams: STREAMS, perSecond: EVENTS_PER_SECOND },
+      events: EVENTS_PER_SECOND * seconds.streams,
+    },
   };
 }
 
@@ -158,7 +196,7 @@ async function warmUp(
   // Some do much at their very first requests.
   await run(target, { kind: 'single', seconds: 1 }, signal);
   const plain = await run(target, { kind: 'closed', connections: 32, seconds: sizes.seconds.warmUp }, signal);
-  const tried = { streams: 100, events: 2 * EVENTS_PER_SECOND };
+  const tried = { streams: 100, events: 2 * EVENTS_PER_SECOND, perSecond: EVENTS_PER_SECOND };
   const streamed = await run(target, { kind: 'streams', ...tried }, signal);
   const able = Object.keys(cases).filter((which) => (which === 'streams' ? works(streamed) : works(plain)));
   for (const [what, result] of [['requests', plain] as const, ['streams', streamed] as const]) {
@@ -184,7 +222,9 @@ async function warmUp(
   });
 }
 
-const works = (result: Measured) => result.requests > 0 && result.failed === 0;
+function works(result: Measured): boolean {
+  return result.requests > 0 && result.failed === 0;
+}
 
 /** `ahead`: the load generator runs in the real-time class. */
 async function run({ url, headers }: RunningTarget, load: Load, signal: AbortSignal, ahead = false): Promise<Measured> {
@@ -217,6 +257,30 @@ async function measure(
   };
 }
 
+/**
+ * The longest that an event of another stream waited while large bodies came, and without them, in milliseconds. The bodies
+ * come from a process of their own.
+ */
+async function pausesOf(target: RunningTarget, seconds: number, signal: AbortSignal): Promise<Record<string, number>> {
+  const perSecond = 200;
+  const stream = (length: number): Load => ({ kind: 'streams', streams: 1, events: perSecond * length, perSecond });
+  const quiet = await run(target, stream(seconds / 2), signal);
+  const [beside] = await Promise.all([
+    run(target, stream(seconds), signal),
+    run(target, { kind: 'bodies', bytes: LARGE_BYTES }, signal),
+  ]);
+  if (quiet.kind !== 'streams' || beside.kind !== 'streams') return {};
+  return {
+    ...{ pause_64mb_p99_ms: round(beside.event_p99_ms, 1), pause_64mb_ms: round(beside.event_max_ms, 1) },
+    pause_without_ms: round(quiet.event_max_ms, 1),
+  };
+}
+
+function put<K, V>(map: Map<K, V>, key: K, value: V): V {
+  map.set(key, value);
+  return value;
+}
+
 function describe({ measured, cpu_us, rss_mb }: Row): string {
   const { kind, ...numbers } = measured;
   const parts = Object.entries({ ...numbers, cpu_us, rss_mb }).map(([name, value]) => `${name} ${round(value, 2)}`);
@@ -228,14 +292,16 @@ function conditionsOf(sizes: Sizes) {
   return {
     machine: 'shared with other programs during the run; what they used is below; ratios are taken within a round',
     request: `chat completion of ${Buffer.byteLength(requestBody())} bytes, answer ${ANSWER.length} bytes, HTTP/1.1 over loopback`,
-    upstream:
-      'Node http, answers at once; streams: one event every 20 ms, which carries the time at which it was written',
+    upstream: 'Node http, answers at once; each event of a stream carries the time at which it was written',
     rounds: sizes.rounds,
     statistic: 'median over rounds; order of the targets reversed every other round; all of them run all the time',
     closed: `autocannon, 32 connections, ${seconds.closed} s, after ${seconds.warmUp} s that do not count`,
     single: `one request after the other on one connection, ${seconds.single} s`,
     open: `fixed rates of 100, 500 and 2000 requests/s for ${seconds.open} s, times from when a request was due`,
     streams: `${STREAMS} at once x ${EVENTS_PER_SECOND} events/s for ${seconds.streams} s, started over 1 s`,
+    events: 'of about 190 bytes; the gateway asks for the usage in each and takes it out again, which is 80 bytes more',
+    capacity: `the most events/s of ${STREAM_COUNTS.join(', ')} streams with p99 added under ${MOST_ADDED_P99_MS} ms, in rungs, each for ${seconds.capacity} s`,
+    pause: `one stream of 200 events/s through the gateway, while bodies of ${LARGE_BYTES / 1e6} MB of ${LARGE_SHAPES} shapes come`,
     cpu: 'user and system time of the processes, from /proc',
     cores:
       CORES === undefined

@@ -74,6 +74,30 @@ export function figuresOf(rows: readonly Row[]): Record<string, number> {
   return figures;
 }
 
+/** The most events a second of one target with so many streams at once. */
+export interface CapacityRow {
+  target: TargetName;
+  streams: number;
+  eventsPerSecond: number;
+  endedBy: 'target' | 'load generator';
+}
+
+/** Of each target, and ours over each peer's. */
+export function capacityFigures(rows: readonly CapacityRow[]): Record<string, number> {
+  const figures: Record<string, number> = {};
+  for (const { target, streams, eventsPerSecond } of rows) {
+    const own = target === OURS ? '' : `${target.replaceAll('-', '_')}_`;
+    figures[`${own}events_per_second_${streams}`] = eventsPerSecond;
+    const ours = rows.find((row) => row.target === OURS && row.streams === streams);
+    if (target === OURS || ours === undefined || eventsPerSecond === 0) continue;
+    figures[`events_ratio_${target.replaceAll('-', '_')}_${streams}`] = round(
+      ours.eventsPerSecond / eventsPerSecond,
+      2,
+    );
+  }
+  return figures;
+}
+
 type Value = (row: Row) => number;
 
 const field =

@@ -2,7 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import autocannon from 'autocannon';
 import { quantile } from '../statistics.ts';
 import { type Client, createClient, type Target } from './client.ts';
-import { now, requestBody, sentAt } from './shapes.ts';
+import { largeBodies } from './large-bodies.ts';
+import { now, type Pace, requestBody } from './shapes.ts';
+import { readStream } from './stream-client.ts';
 
 /** Requests before the first that counts. */
 const WARM_UP = 50;
@@ -11,7 +13,11 @@ const RUN_IN_US = 500_000;
 /** More under way than this means that the rate is not sustained; the rest is not sent, and counted. */
 const MAX_OUTSTANDING = 2_000;
 /** Streams begin one after the other over this time, so that the start of all is not one burst. */
-const RAMP_MS = 1_000;
+export const RAMP_MS = 1_000;
+/** More than a thousand take longer to begin. */
+export const RAMP_MS_A_STREAM = 1;
+/** Times of events count from so long after the last has begun. */
+export const SETTLE_MS = 200;
 
 /** One way to load a server. */
 export type Load =
@@ -21,8 +27,15 @@ export type Load =
   | { kind: 'single'; seconds: number }
   /** `rate` requests a second, whatever comes back. */
   | { kind: 'open'; rate: number; seconds: number }
-  /** So many streams at the same time, each with so many events. */
-  | { kind: 'streams'; streams: number; events: number };
+  /** So many streams at the same time, each with so many events at its pace. */
+  | StreamLoad
+  /** Large bodies of every shape, each of so many bytes. */
+  | { kind: 'bodies'; bytes: number };
+
+export interface StreamLoad extends Pace {
+  kind: 'streams';
+  streams: number;
+}
 
 /** Times in milliseconds. `failed` counts broken requests and answers that are not 200. */
 export type Measured =
@@ -37,9 +50,11 @@ export type Measured =
       events_per_second: number;
       event_p50_ms: number;
       event_p99_ms: number;
+      event_max_ms: number;
       first_event_p50_ms: number;
       first_event_p99_ms: number;
-    };
+    }
+  | { kind: 'bodies'; requests: number; failed: number };
 
 export function runLoad(target: Target, load: Load): Promise<Measured> {
   switch (load.kind) {
@@ -50,7 +65,9 @@ export function runLoad(target: Target, load: Load): Promise<Measured> {
     case 'open':
       return open(target, load.rate, load.seconds);
     case 'streams':
-      return streams(target, load.streams, load.events);
+      return streams(target, load);
+    case 'bodies':
+      return bodies(target, load.bytes);
   }
 }
 
@@ -116,50 +133,50 @@ async function open(target: Target, rate: number, seconds: number): Promise<Meas
   return { kind: 'open', requests: times.length, failed, not_sent: notSent, ...spread(times) };
 }
 
-/** Each event carries the time at which it was written; all processes read the same clock. */
-async function streams(target: Target, count: number, events: number): Promise<Measured> {
-  const client = createClient(target, count);
-  const body = requestBody(events);
-  const times: number[] = [];
-  const firsts: number[] = [];
-  let failed = 0;
-  const one = async (index: number) => {
-    await sleep((index * RAMP_MS) / count);
-    const started = now();
-    let first = true;
-    let rest = '';
-    const onData = (piece: string) => {
-      const arrived = now();
-      const blocks = (rest + piece).split(/\r?\n\r?\n/);
-      rest = blocks.pop() ?? '';
-      for (const block of blocks) {
-        const sent = sentAt(block);
-        if (sent === undefined) continue;
-        times.push(arrived - sent);
-        if (first) firsts.push(arrived - started);
-        first = false;
-      }
-    };
-    const status = await client.send(body, onData).catch(() => 0);
-    if (status !== 200) failed += 1;
-  };
+/** Each event carries the time at which it was written; all processes of a machine read the same clock. */
+async function streams(target: Target, { streams: count, events, perSecond }: StreamLoad): Promise<Measured> {
+  const body = requestBody({ events, perSecond });
   const started = now();
-  await Promise.all(Array.from({ length: count }, (_, index) => one(index)));
+  const rampMs = Math.max(RAMP_MS, count * RAMP_MS_A_STREAM);
+  const countFrom = started + 1000 * (rampMs + SETTLE_MS);
+  const seen = await Promise.all(
+    Array.from({ length: count }, async (_, index) => {
+      await sleep((index * rampMs) / count);
+      return await readStream(target, body, countFrom);
+    }),
+  );
   const seconds = (now() - started) / 1e6;
-  await client.close();
+  const times = seen.flatMap((stream) => stream.times);
+  const total = seen.reduce((sum, stream) => sum + stream.events, 0);
+  const failed = seen.filter(({ good }) => !good).length;
   const event = spread(times);
-  const firstEvent = spread(firsts);
+  const first = spread(seen.flatMap((stream) => stream.first ?? []));
   return {
     kind: 'streams',
     requests: count - failed,
     failed,
-    events: times.length,
-    events_per_second: times.length / seconds,
+    events: total,
+    events_per_second: total / seconds,
     event_p50_ms: event.p50_ms,
     event_p99_ms: event.p99_ms,
-    first_event_p50_ms: firstEvent.p50_ms,
-    first_event_p99_ms: firstEvent.p99_ms,
+    event_max_ms: times.reduce((most, time) => Math.max(most, time), 0) / 1000,
+    first_event_p50_ms: first.p50_ms,
+    first_event_p99_ms: first.p99_ms,
   };
+}
+
+/** Bodies of so many bytes, one after the other. A gateway may refuse them, but must answer. */
+async function bodies(target: Target, bytes: number): Promise<Measured> {
+  const client = createClient(target, 1);
+  let failed = 0;
+  let count = 0;
+  for (const body of largeBodies(bytes)) {
+    count += 1;
+    const status = await client.send(body).catch(() => 0);
+    if (status === 0 || status >= 500) failed += 1;
+  }
+  await client.close();
+  return { kind: 'bodies', requests: count - failed, failed };
 }
 
 async function answered(client: Client): Promise<boolean> {

@@ -35,11 +35,11 @@ export const CORES = pinnable() ? { load: 0, target: availableParallelism() - 1 
 
 export const pinned = (core: number | undefined): string[] => (core === undefined ? [] : ['taskset', '-c', `${core}`]);
 
-export async function startUpstream(folder: string, eventsPerSecond: number, priority: number, signal: AbortSignal) {
+export async function startUpstream(folder: string, priority: number, signal: AbortSignal) {
   const [port = 0] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
   const script = join(ROOT, 'bench/gateway/upstream.ts');
-  const command = [...pinned(CORES?.load), process.execPath, script, `${port}`, `${eventsPerSecond}`];
+  const command = [...pinned(CORES?.load), process.execPath, script, `${port}`];
   const server = await startServer({ name: 'upstream', command, folder, readyUrl: url, priority }, signal);
   return { ...server, url };
 }

@@ -68,7 +68,7 @@ export function createAttempt({ admission, metrics, responseIds }: AttemptDeps):
         onStatus(status, head) {
           if (status === 200 && mayRefuse()) backend.sawXargs('taken');
           // A stream may begin with an error: its first event tells.
-          if (status === 200 && head.eventStream) watch = createErrorWatch();
+          if (status === 200 && head.eventStream) watch = createErrorWatch(route.form);
           else judge(!isFailure(status));
           if (isRefusal(status) && sent.costs) backend.refused();
           if (route.sticky === 'makes' && status === 200) {

@@ -57,8 +57,12 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
     let held: { status: number; head: ResponseHead; chunks: Buffer[]; length: number } | undefined;
     let started = false;
     let firstByte = false;
+    /** What has come in this turn of the event loop: a burst of events is passed on as one. */
+    let gathered: Buffer | Buffer[] | undefined;
+    let settled = false;
 
     const settle = (end: RelayEnd) => {
+      settled = true;
       signal.removeEventListener('abort', onAbort);
       response.off('drain', onDrain);
       resolve(end);
@@ -77,6 +81,20 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
     const write = (chunk: Buffer): boolean => {
       markFirstByte();
       return downstream.write(chunk);
+    };
+    const gather = (chunk: Buffer) => {
+      if (gathered === undefined) {
+        gathered = chunk;
+        process.nextTick(flush);
+      } else if (Array.isArray(gathered)) gathered.push(chunk);
+      else gathered = [gathered, chunk];
+    };
+    const flush = () => {
+      if (gathered === undefined || settled) return;
+      const bytes = Array.isArray(gathered) ? Buffer.concat(gathered) : gathered;
+      gathered = undefined;
+      options.onData(bytes);
+      if (!write(bytes)) controller?.pause();
     };
     const markFirstByte = () => {
       if (!firstByte) options.onFirstByte();
@@ -99,11 +117,11 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
         else start(status, head);
       },
       onResponseData(next, chunk) {
-        options.onData(chunk);
         if (held === undefined) {
-          if (!write(chunk)) next.pause();
+          gather(chunk);
           return;
         }
+        options.onData(chunk);
         held.chunks.push(chunk);
         held.length += chunk.length;
         if (held.length <= MAX_HELD_BYTES) return;
@@ -114,6 +132,7 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
       },
       onResponseEnd() {
         if (held === undefined) {
+          flush();
           markFirstByte();
           settle({ kind: 'ended' });
           return;
@@ -122,6 +141,7 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
         settle({ kind: 'held', answer: { status, head, body: Buffer.concat(chunks) } });
       },
       onResponseError(_next, error) {
+        flush();
         settle(started ? { kind: 'broken', error } : { kind: 'failed', error });
       },
     };

@@ -1,3 +1,5 @@
+import type { StreamForm } from '../routes.ts';
+
 /** An error that a stream told as an event. */
 export interface ToldError {
   /** As far as it says one. */
@@ -16,13 +18,14 @@ export interface ErrorWatch {
   see(chunk: Buffer): void;
 }
 
-const NEEDLES = ['error', 'response.failed'].map((needle) => Buffer.from(needle));
+const ERROR = Buffer.from('error');
+const FAILED = Buffer.from('response.failed');
 const EVENT = /(?:^|[\r\n])(?:data: ?\{\s*"error"\s*:|event: ?(?:error|response\.failed)[\r\n])/;
 const DATA = /(?:^|[\r\n])data:[^\r\n]*[\r\n]/;
 const STATUS = /"code"\s*:\s*"?(\d{3})\b/;
 const MAX_BYTES = 4 * 1024;
 
-export function createErrorWatch(): ErrorWatch {
+export function createErrorWatch(form: StreamForm): ErrorWatch {
   let beginning = '';
   let first: First = 'open';
   let told: ToldError | undefined;
@@ -46,7 +49,7 @@ export function createErrorWatch(): ErrorWatch {
         beginning = '';
         return;
       }
-      if (told !== undefined || !NEEDLES.some((needle) => chunk.includes(needle))) return;
+      if (told !== undefined || !(chunk.includes(ERROR) || (form === 'responses' && chunk.includes(FAILED)))) return;
       const text = chunk.toString('latin1');
       const at = text.search(EVENT);
       if (at !== -1) tell(text.slice(at, at + MAX_BYTES), false);

@@ -5,6 +5,7 @@ import type { BrokenEnd } from '../observe/outcomes.ts';
 import type { StreamForm } from '../routes.ts';
 import { type Cutter, createCutter } from './cutter.ts';
 import { errorEvent } from './error-event.ts';
+import { type BodyWriter, createBodyWriter } from './framing.ts';
 import { lateAnswer } from './late-answer.ts';
 import { createSentTail } from './sent-tail.ts';
 import type { Shaper } from './shaper.ts';
@@ -54,6 +55,7 @@ export function createDownstream(
 ): Downstream {
   /** Of an event stream. */
   let cutter: Cutter | undefined;
+  let writer: BodyWriter = response;
   const tail = createSentTail();
   let framed = true;
   let mode: ReturnType<Shaper['start']> = 'pass';
@@ -75,7 +77,7 @@ export function createDownstream(
 
   const send = (bytes: Buffer): boolean => {
     if (cutter !== undefined) tail.note(bytes);
-    return bytes.length === 0 || response.write(bytes);
+    return bytes.length === 0 || writer.write(bytes);
   };
   const pass = (chunk: Buffer): boolean => {
     const bytes = cutter === undefined ? chunk : cutter.push(chunk);
@@ -100,12 +102,12 @@ export function createDownstream(
   };
   const finish = () => {
     if (cutter !== undefined) sendLast(cutter.rest());
-    response.end();
+    writer.end();
   };
   const finishWhole = ({ status, head, chunks }: NonNullable<typeof whole>) => {
     const answer = (body: Buffer) => {
       if (response.destroyed) return;
-      if (early) response.end(lateAnswer(form, status, body));
+      if (early) writer.end(lateAnswer(form, status, body));
       else response.writeHead(status, [...withLength(head.headers, body.length), ...own]).end(body);
     };
     if (early && status >= 300) toldStatus = status;
@@ -121,6 +123,7 @@ export function createDownstream(
       if (!response.headersSent) {
         early = true;
         response.writeHead(200, [...PING_HEAD, ...own]);
+        writer = createBodyWriter(response);
         cutter = createCutter('line');
       }
       if (cutter !== undefined) send(PING);
@@ -138,6 +141,7 @@ export function createDownstream(
       }
       if (!early) response.writeHead(status, [...head.headers, ...own]);
       if (head.eventStream) {
+        if (!early) writer = createBodyWriter(response);
         cutter = createCutter(mode === 'events' ? 'event' : 'line');
         response.flushHeaders();
       }
@@ -177,7 +181,7 @@ export function createDownstream(
       if (whole !== undefined) {
         whole = undefined;
         if (early) {
-          response.end(errorEvent(form, error));
+          writer.end(errorEvent(form, error));
           return 'told';
         }
         const body = Buffer.from(JSON.stringify(error.bodyFor(form)));
@@ -193,13 +197,13 @@ export function createDownstream(
       }
       if (cutter !== undefined) sendLast(cutter.lines());
       if (cutter !== undefined && tail.done()) {
-        response.end();
+        writer.end();
         return 'complete';
       }
       const bridge = cutter === undefined ? undefined : tail.bridge();
       // A client that does not read would not read the event either.
       if (bridge === undefined || response.writableNeedDrain) return reset();
-      response.end(`${bridge}${errorEvent(form, error)}`);
+      writer.end(`${bridge}${errorEvent(form, error)}`);
       return 'told';
     },
   };

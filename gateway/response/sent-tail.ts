@@ -11,15 +11,25 @@ export interface SentTail {
 }
 
 export function createSentTail(): SentTail {
-  let tail = '';
+  // Copied, not kept: what was sent may be part of something large.
+  const tail = Buffer.allocUnsafe(TAIL_BYTES);
+  let length = 0;
+  const text = () => tail.toString('latin1', 0, length);
   return {
     note(sent) {
-      tail = (tail + sent.toString('latin1', Math.max(0, sent.length - TAIL_BYTES))).slice(-TAIL_BYTES);
+      if (sent.length >= TAIL_BYTES) {
+        length = sent.copy(tail, 0, sent.length - TAIL_BYTES);
+        return;
+      }
+      const kept = Math.min(length, TAIL_BYTES - sent.length);
+      tail.copyWithin(0, length - kept, length);
+      length = kept + sent.copy(tail, kept);
     },
-    done: () => DONE.test(tail),
+    done: () => DONE.test(text()),
     bridge() {
-      if (tail === '' || /(\n\n|\r\r|\r\n\r\n)$/.test(tail)) return '';
-      return /[\r\n]$/.test(tail) ? '\n' : undefined;
+      const sent = text();
+      if (sent === '' || /(\n\n|\r\r|\r\n\r\n)$/.test(sent)) return '';
+      return /[\r\n]$/.test(sent) ? '\n' : undefined;
     },
   };
 }

@@ -4,12 +4,14 @@ import type { UsageShown } from '../request/force-usage.ts';
 import type { StreamForm } from '../routes.ts';
 import { type BodyUsage, createBodyUsage } from '../usage/body-usage.ts';
 import type { Meter } from '../usage/meter.ts';
-import { type FoundUsage, findUsage, type Usage } from '../usage/tokens.ts';
+import { type FoundUsage, findUsage } from '../usage/tokens.ts';
 import { dataOf, eventsOf, withData } from './events.ts';
 import { aliasEdits, REASONING_NEEDLE } from './reasoning-alias.ts';
+import { type RunningUsage, runningUsage } from './running-usage.ts';
 
 const USAGE_NEEDLE = Buffer.from('"usage"');
 const EMPTY = Buffer.alloc(0);
+const BLANK_LINE = Buffer.from('\n\n');
 
 /** What is to be done with a response beside passing it on. */
 export interface ShaperOptions {
@@ -25,7 +27,8 @@ export interface ShaperOptions {
 }
 
 /**
- * Sees a response on its way to the client, and changes what someone asked for: byte by byte, all else stays.
+ * Sees a response on its way to the client, and changes what someone asked for: byte by byte, all else stays. What it is given
+ * is its own: it may change those bytes in their place.
  * `pass`: `push` takes chunks as they come, and gives the same bytes. `events`: it takes whole events. `whole`: the body is
  * kept until its end, for `finish`.
  */
@@ -44,23 +47,47 @@ export function createShaper({ form, meter, shows, alias, report }: ShaperOption
   let good = false;
   let body: BodyUsage | undefined;
   let owed: Promise<Buffer> | undefined;
+  const found: RunningUsage[] = [];
 
   /** The last usage of a response, after which there is no other. */
   const isFinal = ({ of, alone }: FoundUsage) => (form === 'chat' ? alone : form === 'responses' || of === 'document');
 
+  /** The usual case: events that all say what they took so far. Undefined, and nothing is changed, when one does not. */
+  const withoutRunning = (whole: Buffer): Buffer | undefined => {
+    if (form !== 'chat') return undefined;
+    found.length = 0;
+    for (let from = 0; from < whole.length; ) {
+      const blank = whole.indexOf(BLANK_LINE, from);
+      const usage = blank === -1 ? undefined : runningUsage(whole, from, blank + BLANK_LINE.length);
+      if (usage === undefined) return undefined;
+      found.push(usage);
+      from = blank + BLANK_LINE.length;
+    }
+    for (const { choice, start, end } of found) {
+      if (meter?.showedSoFar(choice, whole, start, end) === false) return undefined;
+    }
+    if (shows === 'always') return whole;
+    // The bytes are nobody else's, and each gap is closed from behind.
+    let to = 0;
+    let from = 0;
+    for (const { start, end } of found) {
+      if (to < from) whole.copyWithin(to, from, start);
+      to += start - from;
+      from = end;
+    }
+    whole.copyWithin(to, from);
+    return whole.subarray(0, to + whole.length - from);
+  };
+
   const shapeEvents = (whole: Buffer, mayOwe = true): Buffer => {
     if (whole.length === 0) return whole;
+    const plain = alias && whole.includes(REASONING_NEEDLE) ? undefined : withoutRunning(whole);
+    if (plain !== undefined) return plain;
     meter?.sawEvents(whole);
     if (!whole.includes(USAGE_NEEDLE) && !(alias && whole.includes(REASONING_NEEDLE))) return whole;
     const parts: Buffer[] = [];
     const events = [...eventsOf(whole)];
     for (const [index, event] of events.entries()) {
-      const plain = report === undefined && !alias ? usageTail(event) : undefined;
-      if (plain !== undefined) {
-        meter?.saidSoFar(plain.choice, plain.tokens);
-        parts.push(shows === 'always' ? event : plain.without);
-        continue;
-      }
       const data = dataOf(event);
       const json = data?.json ?? EMPTY;
       const found = json.includes(USAGE_NEEDLE) ? findUsage(json) : undefined;
@@ -132,35 +159,6 @@ function isJson({ headers }: ResponseHead): boolean {
     if (name === 'content-type') json = /^application\/json\b/i.test(value);
   }
   return json;
-}
-
-/** The end of an event of vLLM's with the usage so far. */
-const TAIL = /^,"usage":\{("[a-z_]+":\d{1,15},?){2,8}\}\}(?:\n\n|\r\n\r\n|\r\r)$/;
-const TAIL_NEEDLE = Buffer.from(',"usage":{');
-const CHOICE = /"choices":\[\{"index":(\d{1,9})/;
-/** A usage has some 80 bytes; what comes before the index of a choice, some 200. */
-const MAX_TAIL_BYTES = 512;
-const MAX_HEAD_BYTES = 1024;
-
-/**
- * The usage that ends an event with a choice, as vLLM writes it, without reading what comes before: with usage asked for in
- * every event there is one for each token. In valid JSON nothing else than a member of the document can end like this.
- */
-function usageTail(event: Buffer): { choice: number; tokens: Usage; without: Buffer } | undefined {
-  const at = event.lastIndexOf(TAIL_NEEDLE);
-  if (at === -1 || event.length - at > MAX_TAIL_BYTES) return undefined;
-  const tail = event.toString('latin1', at);
-  if (!TAIL.test(tail)) return undefined;
-  const choice = CHOICE.exec(event.toString('latin1', 0, Math.min(at, MAX_HEAD_BYTES)))?.[1];
-  const input = /"prompt_tokens":(\d+)/.exec(tail)?.[1];
-  const output = /"completion_tokens":(\d+)/.exec(tail)?.[1];
-  if (choice === undefined || input === undefined || output === undefined) return undefined;
-  const after = at + tail.indexOf('}') + 1;
-  return {
-    choice: Number(choice),
-    tokens: { input: Number(input), output: Number(output) },
-    without: Buffer.concat([event.subarray(0, at), event.subarray(after)]),
-  };
 }
 
 /** Puts `crystal_kv` behind the last member of the usage. */

@@ -1,5 +1,6 @@
 import type { UsageSource } from '../observe/outcomes.ts';
 import type { RequestRecord } from '../observe/record.ts';
+import { plainUsage, RunningTokens } from './running-tokens.ts';
 import { BYTES_PER_TOKEN, createTextEstimate } from './text-estimate.ts';
 import type { Usage } from './tokens.ts';
 
@@ -23,7 +24,7 @@ export class Meter {
   readonly #estimates: Estimates;
   readonly #text = createTextEstimate();
   /** What each choice said it has so far. */
-  readonly #soFar = new Map<number, Usage>();
+  readonly #soFar = new Map<number, RunningTokens>();
   #unread = 0;
   #began = false;
   #final = false;
@@ -51,7 +52,24 @@ export class Meter {
 
   /** What a choice of a stream took so far. */
   saidSoFar(choice: number, usage: Usage): void {
-    this.#soFar.set(choice, usage);
+    const running = this.#soFar.get(choice);
+    if (running === undefined) this.#soFar.set(choice, new RunningTokens(usage));
+    else running.said(usage);
+  }
+
+  /**
+   * The same, as it stands in an event: `event` from `start` to `end` is the member with its usage, of plain numbers. False:
+   * it does not tell the tokens.
+   */
+  showedSoFar(choice: number, event: Buffer, start: number, end: number): boolean {
+    const running = this.#soFar.get(choice);
+    if (running !== undefined) {
+      running.showed(event, start, end);
+      return true;
+    }
+    const usage = plainUsage(event.toString('latin1', start, end));
+    if (usage !== undefined) this.#soFar.set(choice, new RunningTokens(usage));
+    return usage !== undefined;
   }
 
   /** Later ones hold what earlier ones left out: the messages API tells input first and output last. */
@@ -72,7 +90,7 @@ export class Meter {
       return;
     }
     if (!this.#began && !left) return;
-    const said = [...this.#soFar.values()];
+    const said = [...this.#soFar.values()].map((running) => running.usage());
     this.source = said.length > 0 ? 'reported' : 'estimated';
     const prompts = said.map(({ input }) => input);
     tokens.input = said.length === 0 || batch ? Math.max(prompt, ...prompts) : Math.max(...prompts);
