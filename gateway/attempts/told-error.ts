@@ -43,11 +43,12 @@ export function createErrorWatch(form: StreamForm): ErrorWatch {
     see(chunk) {
       if (first === 'open') {
         beginning += chunk.toString('latin1', 0, MAX_BYTES);
-        if (!DATA.test(beginning) && beginning.length < MAX_BYTES) return;
-        first = EVENT.test(beginning) ? 'error' : 'good';
+        const data = DATA.exec(beginning);
+        if (data === null && beginning.length < MAX_BYTES) return;
+        const end = data === null ? beginning.length : data.index + data[0].length;
+        first = EVENT.test(beginning.slice(0, end)) ? 'error' : 'good';
         if (first === 'error') tell(beginning, true);
         beginning = '';
-        return;
       }
       if (told !== undefined || !(chunk.includes(ERROR) || (form === 'responses' && chunk.includes(FAILED)))) return;
       const text = chunk.toString('latin1');

@@ -143,7 +143,6 @@ export function createDownstream(
       if (head.eventStream) {
         if (!early) writer = createBodyWriter(response);
         cutter = createCutter(mode === 'events' ? 'event' : 'line');
-        response.flushHeaders();
       }
     },
     write(chunk) {

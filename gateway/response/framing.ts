@@ -14,10 +14,11 @@ export interface BodyWriter {
 }
 
 /**
- * To be made when the head of `response` has been written. Node sends a chunk as four buffers, and gathers what is written in
+ * To be made when the head of `response` has been written; it is sent at once. Node sends a chunk as four buffers, and gathers what is written in
  * one turn of the event loop. A stream has a chunk for each token, gathered already: here it is one buffer, written at once.
  */
 export function createBodyWriter(response: ServerResponse): BodyWriter {
+  response.flushHeaders();
   // HTTP/1.0 has no chunks.
   if (!response.chunkedEncoding) {
     return { write: (bytes) => response.write(bytes), end: (last) => void response.end(last) };
