@@ -10,6 +10,7 @@ import { exposureProblem, keysSchema, LOOPBACK } from './keys/config.ts';
 import { limitsSchema } from './limits/config.ts';
 import { redisSchema } from './redis.ts';
 import { corsSchema } from './response/cors.ts';
+import { thinkingSchema } from './thinking/config.ts';
 import { tlsSchema } from './tls.ts';
 import { compatSchema, usageSchema } from './usage/config.ts';
 
@@ -38,6 +39,7 @@ const options = z.strictObject({
   limits: limitsSchema.meta(FIXED),
   usage: usageSchema.meta(FIXED),
   compat: compatSchema.meta(FIXED),
+  thinking: thinkingSchema,
   tls: tlsSchema,
   cors: corsSchema.meta(FIXED),
   allow_unauthenticated: z

@@ -18,6 +18,7 @@ import { readUploadHead } from './request/upload-head.ts';
 import { type UpstreamRequest, upstreamRequest } from './request/upstream-request.ts';
 import { createDownstream } from './response/downstream.ts';
 import type { Route } from './routes.ts';
+import type { Thinking } from './thinking/thinking.ts';
 import type { Metering } from './usage/metering.ts';
 
 export interface ForwardDeps {
@@ -30,6 +31,7 @@ export interface ForwardDeps {
   /** Undefined: nobody has limits. */
   limits: KeyLimits | undefined;
   metering: Metering;
+  thinking: Thinking;
   /** Bytes. */
   bodyLimit: number;
   bodyMemory: BodyMemory;
@@ -65,7 +67,8 @@ export function forward(route: Route, deps: ForwardDeps): Handler {
     // The client left while it was asked where its response is, or what its limits are.
     if (response.closed) return closed();
     response.once('close', closed);
-    const downstream = createDownstream(request, response, route.form, ownHeaders(record), shaper);
+    const guard = deps.thinking.guardFor(route, record, sent);
+    const downstream = createDownstream(request, response, route.form, ownHeaders(record), shaper, guard);
     const totalMs = deps.totalMs();
     const deadline = performance.now() + totalMs;
     const timer = setTimeout(() => record.stop.abort('total_timeout' satisfies StopReason), totalMs);
@@ -85,6 +88,7 @@ export function forward(route: Route, deps: ForwardDeps): Handler {
     } finally {
       clearTimeout(timer);
       clearInterval(pings);
+      if (guard?.ended !== undefined) deps.metrics.thinkingStopped.inc({ reason: guard.ended });
     }
   };
 }

@@ -26,6 +26,7 @@ import { openApiDocument } from './openapi/document.ts';
 import { openRedis } from './redis.ts';
 import { createBodyMemory } from './request/body-memory.ts';
 import { createInflight, type Inflight } from './request/inflight.ts';
+import { createThinking } from './thinking/thinking.ts';
 import { createUi, type Ui } from './ui/ui.ts';
 import { createMetering } from './usage/metering.ts';
 import { createModelNames } from './usage/model-names.ts';
@@ -141,6 +142,7 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
       budget: createRetryBudget(() => config().retries),
     }),
     stick: createStick(fleet, responseIds),
+    thinking: createThinking(() => config().thinking),
     cors: start.cors,
     isLocal:
       keyring === undefined && LOOPBACK.test(start.host)

@@ -62,6 +62,7 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
     let settled = false;
 
     const settle = (end: RelayEnd) => {
+      if (settled) return;
       settled = true;
       signal.removeEventListener('abort', onAbort);
       response.off('drain', onDrain);
@@ -95,6 +96,9 @@ export function relay(options: RelayOptions): Promise<RelayEnd> {
       gathered = undefined;
       options.onData(bytes);
       if (!write(bytes)) controller?.pause();
+      if (!downstream.over) return;
+      settle({ kind: 'ended' });
+      controller?.abort(new Error('enough'));
     };
     const markFirstByte = () => {
       if (!firstByte) options.onFirstByte();

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { whole } from '../../common/bounds.ts';
 import { PROFILE_NAME, PROFILE_NAME_RULE } from '../../common/profile-name.ts';
 import { MODES } from '../../common/protocol.ts';
+import { MAX_THINKING } from '../thinking/config.ts';
 
 export const KEY_NAME = /^[A-Za-z0-9._-]{1,64}$/;
 export const KEY_NAME_RULE = 'must be 1 to 64 of A-Z a-z 0-9 . _ -';
@@ -37,6 +38,9 @@ export const grantsShape = {
   budget_tokens_max: whole(1, 2 ** 31 - 1)
     .optional()
     .describe('Highest crystal_kv.budget_tokens that the key may ask for (1 to 2147483647)'),
+  max_thinking_tokens: MAX_THINKING.optional().describe(
+    'Most tokens that a stream may think before it is ended (1 to 10000000)',
+  ),
 };
 
 /** A virtual key as it is stored: everything but the key. */

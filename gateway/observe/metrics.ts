@@ -5,6 +5,7 @@ import type { Fleet } from '../fleet/fleet.ts';
 import { OPERATIONS } from '../limits/resilient.ts';
 import { ON_FAILURE } from '../redis.ts';
 import { ROUTES } from '../routes.ts';
+import { THINKING_ENDS } from '../thinking/last-events.ts';
 import { ABORT_STAGES, BROKEN_ENDS, REPORT_OUTCOMES, SHED_REASONS, USAGE_SOURCES } from './outcomes.ts';
 import { registering } from './registering.ts';
 
@@ -54,6 +55,11 @@ export function createMetrics(registry: Registry) {
       'crystalkv_gateway_broken_streams_total',
       'Responses that broke off after they had begun, by what the client got: an error event, a reset, or a response that was already complete',
       ['route', 'end'],
+    ),
+    thinkingStopped: counter(
+      'crystalkv_gateway_thinking_stopped_total',
+      'Streams that were ended because they thought too long (thinking_limit) or repeated themselves (thinking_loop)',
+      ['reason'],
     ),
     queueSeconds: histogram(
       'crystalkv_gateway_queue_seconds',
@@ -132,6 +138,7 @@ export function createMetrics(registry: Registry) {
   for (const stage of ABORT_STAGES) metrics.clientAborts.inc({ stage }, 0);
   for (const reason of DENIED_REASONS) metrics.retriesDenied.inc({ reason }, 0);
   for (const reason of SHED_REASONS) metrics.shed.inc({ reason }, 0);
+  for (const reason of THINKING_ENDS) metrics.thinkingStopped.inc({ reason }, 0);
   for (const source of USAGE_SOURCES) metrics.usage.inc({ source }, 0);
   for (const outcome of REPORT_OUTCOMES) metrics.cacheReports.inc({ outcome }, 0);
   for (const { path } of ROUTES) {

@@ -30,6 +30,8 @@ export interface Content {
   output: WantedOutput | undefined;
   /** Where in a stream the client is to see its usage: it sees what it asked for, not what the gateway did. */
   usageShown: UsageShown;
+  /** The cache profile that holds for it; undefined: the policy service's default. */
+  profile: string | undefined;
   /** The client asks what became of the cache. */
   report: boolean;
   /** It asks for an event stream. */
@@ -50,6 +52,7 @@ const UNREAD = {
   previousResponse: undefined,
   output: undefined,
   usageShown: 'always',
+  profile: undefined,
   report: false,
   stream: false,
 } as const;
@@ -166,6 +169,7 @@ function rewritten(
     prefixHash: conversationOf(json, request.headers, fleet),
     output: wantedOutput(json, route.path),
     usageShown: forced.shown,
+    profile: option.profile,
     report: option.report === true,
     stream: json.stream,
     previousResponse: route.sticky === 'makes' ? json.text('previous_response_id') : undefined,

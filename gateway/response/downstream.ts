@@ -3,6 +3,7 @@ import type { GatewayError } from '../errors.ts';
 import { type ResponseHead, withLength } from '../headers.ts';
 import type { BrokenEnd } from '../observe/outcomes.ts';
 import type { StreamForm } from '../routes.ts';
+import type { ThinkingGuard } from '../thinking/guard.ts';
 import { type Cutter, createCutter } from './cutter.ts';
 import { errorEvent } from './error-event.ts';
 import { type BodyWriter, createBodyWriter } from './framing.ts';
@@ -30,6 +31,8 @@ export interface Downstream {
    * to be no stream is then told as an event.
    */
   ping(): void;
+  /** It has ended before the backend's response did, of which nothing more is wanted. */
+  readonly over: boolean;
   /** The status of an error that was told as an event because of a ping. */
   readonly toldStatus: number | undefined;
   /** Status and headers, at once for an event stream. */
@@ -45,13 +48,14 @@ export interface Downstream {
   fail(error: GatewayError): BrokenEnd;
 }
 
-/** `own` are the gateway's headers, names and values in turn; without a `shaper` every byte stays. */
+/** `own` are the gateway's headers, names and values in turn; without a `shaper` every byte stays, and a `guard` ends streams. */
 export function createDownstream(
   request: IncomingMessage,
   response: ServerResponse,
   form: StreamForm,
   own: readonly string[],
   shaper?: Shaper,
+  guard?: ThinkingGuard,
 ): Downstream {
   /** Of an event stream. */
   let cutter: Cutter | undefined;
@@ -64,6 +68,7 @@ export function createDownstream(
   /** A ping has sent status and headers. */
   let early = false;
   let toldStatus: number | undefined;
+  let over = false;
   /** Something is owed by the shaper; the response may have ended meanwhile. */
   let waiting: 'open' | 'ended' | undefined;
 
@@ -80,7 +85,14 @@ export function createDownstream(
     return bytes.length === 0 || writer.write(bytes);
   };
   const pass = (chunk: Buffer): boolean => {
-    const bytes = cutter === undefined ? chunk : cutter.push(chunk);
+    const cut = cutter === undefined ? chunk : cutter.push(chunk);
+    const { bytes, end } = cutter === undefined || guard === undefined ? { bytes: cut } : guard.see(cut);
+    if (end !== undefined) {
+      send(shaper === undefined ? bytes : shaper.push(bytes));
+      writer.end(end);
+      over = true;
+      return true;
+    }
     const sent = send(shaper === undefined ? bytes : shaper.push(bytes));
     const owed = shaper?.owed();
     if (owed === undefined) return sent;
@@ -128,6 +140,9 @@ export function createDownstream(
       }
       if (cutter !== undefined) send(PING);
     },
+    get over() {
+      return over;
+    },
     get toldStatus() {
       return toldStatus;
     },
@@ -142,7 +157,7 @@ export function createDownstream(
       if (!early) response.writeHead(status, [...head.headers, ...own]);
       if (head.eventStream) {
         if (!early) writer = createBodyWriter(response);
-        cutter = createCutter(mode === 'events' ? 'event' : 'line');
+        cutter = createCutter(mode === 'events' || guard !== undefined ? 'event' : 'line');
       }
     },
     write(chunk) {
@@ -161,6 +176,7 @@ export function createDownstream(
       return send(Buffer.concat(chunks));
     },
     end() {
+      if (over) return 'ended';
       if (whole !== undefined) {
         finishWhole(whole);
         return 'ended';
