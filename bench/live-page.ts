@@ -26,7 +26,7 @@ are right, and writes nothing.`,
     const asked = preset.examples[example === undefined ? preset.first : wholeNumber('example', example, 0, 99)]!;
     const cache = {
       profile: profile ?? preset.profile,
-      budget_tokens: budget === undefined ? preset.budgetTokens : wholeNumber('budget', budget, 1, 1_000_000),
+      budget_tokens: budget === undefined ? asked.budgetTokens : wholeNumber('budget', budget, 1, 1_000_000),
     };
     const count = wholeNumber('runs', runs, 1, 10_000);
     let [full, managed, same] = [0, 0, 0];

@@ -8,8 +8,7 @@ export interface Preset {
   model: string;
   first: number;
   profile: string;
-  budgetTokens: number;
-  examples: (Pick<Program, 'messages' | 'answer'> & { title: string })[];
+  examples: (Pick<Program, 'messages' | 'answer'> & { title: string; budgetTokens: number })[];
 }
 
 const FILE = fileURLToPath(new URL('../gateway/ui/page/examples.json', import.meta.url));

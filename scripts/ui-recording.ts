@@ -40,8 +40,9 @@ Fails, and writes nothing, when the two answers differ.`,
     },
   },
   async run({ url }) {
-    const { first, profile, budgetTokens, examples } = presetOf('english');
+    const { first, profile, examples } = presetOf('english');
     const example = examples[first]!;
+    const { budgetTokens } = example;
     const stop = new AbortController();
     const runs = [
       { title: 'everything kept', cache: { mode: 'off' } },

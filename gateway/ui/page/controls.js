@@ -9,6 +9,7 @@ const NO_BUDGET = 1_056;
  * @property {string} title
  * @property {{ role: string, content: string }[]} messages
  * @property {string} [answer] the right one
+ * @property {number} budgetTokens that keep its answer
  * @property {string} [help]
  */
 
@@ -19,7 +20,6 @@ const NO_BUDGET = 1_056;
  * @property {string} model part of its name; empty: any other
  * @property {number} first the example
  * @property {string} profile
- * @property {number} budgetTokens
  * @property {Example[]} examples
  */
 
@@ -90,7 +90,6 @@ export class Controls {
       ...this.#preset.examples.map(({ title }, index) => element('option', { value: String(index) }, title)),
     );
     byId('example', HTMLSelectElement).value = String(this.#preset.first);
-    byId('budget', HTMLInputElement).value = String(this.#preset.budgetTokens);
     this.#takeExample();
   }
 
@@ -99,6 +98,8 @@ export class Controls {
     if (example === undefined) return;
     byId('prompt', HTMLTextAreaElement).value = example.messages.at(-1)?.content ?? '';
     setText(byId('prompt-help'), example.help ?? '');
+    byId('budget', HTMLInputElement).value = String(example.budgetTokens);
+    this.#explain();
   }
 
   #toggleChoices() {
