@@ -72,7 +72,7 @@ Fails, and writes nothing, when the two answers differ.`,
     if (full !== managed || facts === undefined) throw new Error(`not the same answers: ${full} and ${managed}`);
     const { blockSize, bytesPerBlock } = facts;
     const recording = {
-      source: `A recording: SmolLM2-135M, a small language model, reasons about a ${example.title.toLowerCase()}.`,
+      source: `A recording: SmolLM2-135M reasons about a ${example.title.toLowerCase()}.`,
       ...{ question: example.messages.at(-1)?.content, expected: example.answer, blockSize, bytesPerBlock },
       runs: runs.map(({ recorded: { id: _, frames, ...recorded } }) => ({ ...recorded, frames: thinned(frames) })),
     };

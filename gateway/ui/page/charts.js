@@ -64,7 +64,7 @@ export class MemoryChart {
     const values = (/** @type {UPlot} */ _, /** @type {number[]} */ splits) =>
       splits.map((size) => (size === 0 ? '0' : `${size} ${this.#unit}`));
     const options = {
-      padding: [8, 8, 0, 0],
+      padding: [8, 14, 0, 0],
       scales: {
         x: { time: false },
         y: {
@@ -75,8 +75,8 @@ export class MemoryChart {
         },
       },
       axes: [
-        { ...axis(''), size: 26, space: 70, values: tokensWritten },
-        { ...axis(''), size: 66, space: 44, values },
+        { ...axis(''), size: 26, space: 70 },
+        { ...axis(''), size: 66, space: 26, values },
       ],
       series: [
         {},
@@ -190,14 +190,6 @@ export class EngineChart {
         : `${Math.round(last.used)} % of the pool in use, ${Math.round(this.rate)} tokens a second`;
     this.#place.setAttribute('aria-label', `The engine in the last minute: ${words}`);
   }
-}
-
-/**
- * @param {UPlot} _
- * @param {number[]} splits
- */
-function tokensWritten(_, splits) {
-  return splits.map((tokens, index) => (index === splits.length - 1 ? `${tokens} tokens` : String(tokens)));
 }
 
 /**
