@@ -13,7 +13,8 @@ import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from .masses import RowSelection, block_masses, log_codes, select_rows
-from .worker_io import Masses, WorkerCommands
+from .shadow_marks import ShadowMarks
+from .worker_io import MarkedReads, Masses, WorkerCommands
 
 logger = logging.getLogger("vllm.crystal_kv")
 
@@ -50,6 +51,18 @@ class PendingMasses:
     codes: torch.Tensor | None
     rows: RowSelection | None
     copied: torch.cuda.Event | None = None
+    #: Requests of which tokens are marked, and float64 [requests, 2] of what their queries give to these.
+    marked: tuple[list[str], torch.Tensor | None] = ([], None)
+
+    def reads(self) -> dict[str, MarkedReads]:
+        """After `resolve`."""
+        names, figures = self.marked
+        if figures is None:
+            return {}
+        return {
+            name: MarkedReads(missed, int(regretted))
+            for name, (missed, regretted) in zip(names, figures.tolist(), strict=True)
+        }
 
     def resolve(self) -> Masses:
         """Waits for the copy, not for the device. [head groups, blocks] cut into the rows of the requests."""
@@ -104,8 +117,11 @@ class MassRecorder:
     def record_layer(self, layer: str, recorded: RecordedLayer) -> None:
         self._layers[layer] = recorded
 
-    def finish(self) -> PendingMasses:
-        """Ends the step. All layers are measured at once: in small batches the number of operations is what costs."""
+    def finish(self, marks: ShadowMarks | None = None) -> PendingMasses:
+        """Ends the step. marks: what shadow plans marked; None: nothing.
+
+        All layers are measured at once: in small batches the number of operations is what costs.
+        """
         commands, rows, recorded = self._commands, self._rows, self._layers
         self._commands = self._row_ids = self._rows = None
         self._layers = {}
@@ -124,19 +140,30 @@ class MassRecorder:
         places = [first[layer] + head for layer, head in commands.head_groups]
         if places != list(range(len(codes))):
             codes = codes[places]
+        names: list[str] = []
+        figures: torch.Tensor | None = None
+        if marks is not None:
+            queries = {layer: of.query for layer, of in recorded.items()}
+            names, figures = marks.reads(rows, queries, commands.head_groups)
         if codes.device.type == "cpu":
-            return PendingMasses(codes, rows)
-        host = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)
-        host.copy_(codes, non_blocking=True)
+            return PendingMasses(codes, rows, marked=(names, figures))
+        host = _on_host(codes)
+        figures = None if figures is None else _on_host(figures)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
-        return PendingMasses(host, rows, copied)
+        return PendingMasses(host, rows, copied, (names, figures))
 
     def _complain(self, layer: str) -> None:
         """Once: the service can do without masses, and clients cannot do without the engine."""
         if not self._complained:
             self._complained = True
             logger.error("crystal-kv: attention of layer %s was not computed: nothing is measured", layer)
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that is on its way."""
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
 
 
 #: There is one worker in a process.

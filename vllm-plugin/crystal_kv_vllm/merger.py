@@ -5,18 +5,13 @@ from itertools import zip_longest
 
 import torch
 
-from .cache_stack import CacheStack, read_blocks, write_blocks
-from .gen import policy_pb2 as pb
+from .cache_stack import CacheStack, write_blocks
 from .keep_rule import KeepRule
+from .merge_candidates import MergeCandidates, kernel_blocks
 from .merged_positions import MergedPositions
 from .slot_statistics import SlotStatistics
-from .token_figures import MergedTokens
 from .token_selection import select_tokens
-from .worker_io import MergeCommand, TableEntry
-
-#: Numbers that are copied of the keys at once, of as many layers as that allows: 16 MB of them on a CPU, else 128 MB.
-#: About ten copies are alive at the same time.
-MAX_COPIED_CPU, MAX_COPIED = 1 << 22, 1 << 25
+from .worker_io import MergeCommand
 
 
 class Merger:
@@ -40,65 +35,43 @@ class Merger:
         """
         for (stack, known), slots in zip_longest(self._parts, statistics):
             split = command.block_size // stack.block_size
-            into, given, beside = (_kernel_blocks(it, split) for it in (command.into, command.from_, command.beside))
+            into, given, beside = (kernel_blocks(it, split) for it in (command.into, command.from_, command.beside))
             entries = [*into, *given, *beside]
-            positions = known.of(request_id, [entry.index for entry in entries])
-            blocks = torch.tensor([entry.block for entry in entries], device=stack.keys.device)
-            room = len(into) * stack.block_size
-            kept = _merge_stack(stack, slots, blocks, positions, len(into) + len(given), room, command.rule)
+            candidates = MergeCandidates(
+                stack,
+                slots,
+                torch.tensor([entry.block for entry in entries], device=stack.keys.device),
+                known.of(request_id, [entry.index for entry in entries]),
+                (len(into) + len(given)) * stack.block_size,
+            )
+            kept = _merge_stack(candidates, len(into), command.rule)
             known.merge(
                 request_id,
                 [entry.index for entry in into],
                 [entry.index for entry in given],
-                positions.gather(1, kept),
+                candidates.positions.gather(1, kept),
             )
 
+    def positions(self, request_id: str, stack: int, blocks: Sequence[int]) -> torch.Tensor:
+        """Of the tokens in some of a request's blocks: int32 [head groups of the stack, tokens].
 
-def _merge_stack(
-    stack: CacheStack,
-    slots: SlotStatistics | None,
-    blocks: torch.Tensor,
-    positions: torch.Tensor,
-    candidates: int,
-    room: int,
-    rule: KeepRule,
-) -> torch.Tensor:
-    """Returns the candidates that are kept, as `select_tokens`.
+        stack: by its number; blocks: logical ones of the attention kernel.
+        """
+        return self._parts[stack][1].of(request_id, blocks)
 
-    blocks: int64, the candidates' come first, and of these the ones that stay. positions: [head groups, tokens].
-    candidates: in blocks; room: in tokens.
-    """
-    heads, size = stack.kv_heads, stack.block_size
-    numbers = heads * stack.keys.shape[4] * len(blocks) * size
-    step = max(1, (MAX_COPIED_CPU if blocks.device.type == "cpu" else MAX_COPIED) // numbers)
+
+def _merge_stack(candidates: MergeCandidates, room: int, rule: KeepRule) -> torch.Tensor:
+    """Returns the candidates that are kept, as `select_tokens`. room: in blocks, the first ones."""
+    stack, slots = candidates.stack, candidates.statistics
+    into = candidates.blocks[:room]
     kept = []
-    for first in range(0, len(stack.layers), step):
-        layers = slice(first, first + step)
-        groups = slice(first * heads, (first + step) * heads)
-        keys, values = stack.keys[layers], stack.values[layers]
-        own = blocks[:candidates]
-        some_keys = read_blocks(keys, blocks if pb.STATISTIC_DISTINCT_KEYS in rule.statistics else own)
-        some_values = read_blocks(values, blocks if pb.STATISTIC_DISTINCT_VALUES in rule.statistics else own)
-        rows = None if slots is None else slots.read(layers, own)
-        tokens = MergedTokens(
-            candidates=candidates * size,
-            head_groups=torch.arange(some_keys.shape[0], device=blocks.device) + (stack.first + first) * heads,
-            positions=positions[groups],
-            keys=some_keys,
-            values=some_values,
-            rotation=stack.rotation,
-            kept={} if slots is None or rows is None else slots.figures(rows),
-        )
-        chosen = select_tokens(rule, tokens, room)
-        into = blocks[: room // size]
-        for cache, old in ((keys, some_keys), (values, some_values)):
-            write_blocks(cache, into, old.gather(1, chosen[:, :, None].expand(-1, -1, old.shape[2])))
+    for layers in candidates.parts():
+        tokens = candidates.read(layers, rule)
+        rows = candidates.rows(layers)
+        chosen = select_tokens(rule, tokens, room * stack.block_size)
+        for cache, old in ((stack.keys, tokens.keys), (stack.values, tokens.values)):
+            write_blocks(cache[layers], into, old.gather(1, chosen[:, :, None].expand(-1, -1, old.shape[2])))
         if slots is not None and rows is not None:
             slots.write(layers, into, rows.gather(2, chosen.expand(len(rows), -1, -1)))
         kept.append(chosen)
     return torch.cat(kept)
-
-
-def _kernel_blocks(entries: Sequence[TableEntry], split: int) -> list[TableEntry]:
-    """Blocks of the scheduler, each split into as many of the attention kernel."""
-    return [TableEntry(it.index * split + i, it.block * split + i) for it in entries for i in range(split)]

@@ -1,9 +1,10 @@
 """Applies plans between two steps. Nothing in a plan is trusted; what was refused is counted by reason."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from .block_changes import BlockChanges
-from .evict import Protection, Rejected, check_evictions, check_merge, evictable_range
+from .evict import Block, Protection, Rejected, check_evictions, check_merge, evictable_range
 from .gen import policy_pb2 as pb
 from .keep_rule import read_keep_rule
 from .live_requests import LiveRequests
@@ -59,6 +60,12 @@ class PlanApplier:
         self._changes.evict(tracked, check.allowed)
         merged = [merge for merge in plan.merges if self._merge(tracked, merge, evictable, check.rejected)]
         evicted = sorted([*check.allowed, *(block for merge in merged for block in getattr(merge, "from"))])
+        if evicted:
+            # marks say what a whole cache would have lost
+            tracked.shadow = None
+        shadow_evicted = []
+        if plan.HasField("shadow"):
+            shadow_evicted = self._shadow(tracked, plan.shadow, probe_row, evictable, check.rejected)
         tracked.release_thinking = tracked.release_thinking or plan.release_thinking
         self.evicted_blocks += len(evicted)
         for reason, blocks in check.rejected.items():
@@ -70,6 +77,7 @@ class PlanApplier:
             rejected=[pb.RejectedBlocks(reason=reason, blocks=blocks) for reason, blocks in check.rejected.items()],
             probe=self._probes.start(tracked) if plan.probe else pb.PROBE_ANSWER_UNSPECIFIED,
             merged=[_without_rule(merge) for merge in merged],
+            shadow_evicted=shadow_evicted,
         )
 
     def _merge(
@@ -94,10 +102,57 @@ class PlanApplier:
         self.merges += 1
         return True
 
+    def _shadow(
+        self,
+        tracked: TrackedRequest,
+        plan: pb.ShadowPlan,
+        probe_row: Sequence[Block],
+        evictable: tuple[int, int],
+        rejected: Rejected,
+    ) -> list[int]:
+        """Has marked what the plan would let go. Returns the blocks that would become holes, ascending."""
+        row = self._changes.row(tracked)
+        begin = plan.begin or tracked.shadow_gone is None
+        gone: set[int] = set() if begin else set(tracked.shadow_gone or ())
+        check = check_evictions(plan.evict, row, probe_row, evictable)
+        for reason, blocks in check.rejected.items():
+            rejected.setdefault(reason, []).extend(blocks)
+        evicted = [block for block in check.allowed if block not in gone]
+        _reject_gone(check.allowed, gone, rejected)
+        fresh = list(evicted)
+        gone.update(evicted)
+        merges = []
+        for merge in plan.merges:
+            into, from_ = list(merge.into), list(getattr(merge, "from"))
+            rule = read_keep_rule(merge, kept=self._queries.statistics)
+            against = check_merge(into, from_, row, evictable)
+            _reject_gone([*into, *from_], gone, against)
+            if rule is None:
+                against = {pb.REJECT_UNKNOWN_RULE: sorted([*into, *from_])}
+            for reason, blocks in against.items():
+                rejected.setdefault(reason, []).extend(blocks)
+            if rule is None or against:
+                continue
+            merges.append(self._changes.merge_command(tracked, into, from_, rule, gone))
+            fresh.extend(from_)
+            gone.update(from_)
+        tracked.shadow = (tracked.epoch, gone)
+        self._changes.shadow(tracked, begin=begin, evict=evicted, merges=merges, read_share=plan.read_share)
+        return sorted(fresh)
+
     def _refuse(self, plan: pb.RequestPlan, reason: "pb.Reject.ValueType") -> pb.RequestAck:
-        asked = len(plan.evict) + sum(len(getattr(merge, "from")) for merge in plan.merges)
+        asked = sum(
+            len(part.evict) + sum(len(getattr(merge, "from")) for merge in part.merges) for part in (plan, plan.shadow)
+        )
         self.rejected[REJECTS[reason]] += max(1, asked)
         return pb.RequestAck(handle=plan.handle, epoch=plan.epoch, rejected=[pb.RejectedBlocks(reason=reason)])
+
+
+def _reject_gone(blocks: Sequence[int], gone: set[int], rejected: Rejected) -> None:
+    """Of these, those that would be holes."""
+    of_these = [block for block in blocks if block in gone]
+    if of_these:
+        rejected.setdefault(pb.REJECT_NOT_RESIDENT, []).extend(of_these)
 
 
 def _without_rule(merge: pb.Merge) -> pb.Merge:

@@ -65,6 +65,8 @@ class PolicySession:
         with self.lock:
             self._plans = []
             self._reporter.detach()
+            for tracked in self._live.requests:
+                tracked.shadow = None
             self._plan_came.notify_all()
 
     def await_plan(self) -> bool:

@@ -5,12 +5,13 @@ measurements that is what changes a decision, the filling of a block and its lea
 every step is reported, since a plan answers each.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .gen import policy_pb2 as pb
 from .outbox import Outbox
 from .tracked_request import TrackedRequest
+from .worker_io import MarkedReads, Masses
 
 #: Below gRPC's 4 MiB by a margin: a step with more mass bytes is split.
 MAX_MASS_BYTES = 3 << 20
@@ -118,9 +119,17 @@ class Reporter:
         self._flush_acks()
 
     def step(
-        self, step: int, pool: pb.PoolState, computed: Sequence[ComputedRequest], masses: dict[str, bytes]
+        self,
+        step: int,
+        pool: pb.PoolState,
+        computed: Sequence[ComputedRequest],
+        masses: Masses,
+        reads: Mapping[str, MarkedReads],
     ) -> None:
-        """Reports a computed step. Entries of another epoch than the request's own are left out."""
+        """Reports a computed step. Entries of another epoch than the request's own are left out.
+
+        reads: of the measured requests of which tokens are marked.
+        """
         self._reported_step = step
         if not self.attached:
             return
@@ -152,6 +161,7 @@ class Reporter:
                     phase=phase,
                     segment_starts=tracked.segment_starts,
                     masses=codes,
+                    shadow=_shadow_reads(reads.get(tracked.request_id)) if tracked.shadow_gone is not None else None,
                 )
             )
             tracked.segment_starts = []
@@ -179,3 +189,9 @@ class Reporter:
     def _put(self, message: pb.AttachRequest) -> None:
         if self._outbox is not None:
             self._outbox.put(message)
+
+
+def _shadow_reads(reads: MarkedReads | None) -> pb.ShadowReads | None:
+    if reads is None:
+        return None
+    return pb.ShadowReads(missed_mass=reads.missed_mass, regretted_tokens=reads.regretted_tokens)

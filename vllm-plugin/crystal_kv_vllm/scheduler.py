@@ -15,7 +15,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from .scheduler_hooks import SchedulerHooks
 from .startup import start_plugin
-from .worker_io import commands_of, masses_of
+from .worker_io import commands_of, masses_of, reads_of
 
 
 class SchedulerMixin:
@@ -54,7 +54,7 @@ class SchedulerMixin:
             )
             commands = commands_of(scheduler_output)
             step = 0 if commands is None else commands.step
-            hooks.after_update(step, masses_of(model_runner_output), outputs)
+            hooks.after_update(step, masses_of(model_runner_output), reads_of(model_runner_output), outputs)
         return outputs
 
     def add_request(self, request: Request) -> None:

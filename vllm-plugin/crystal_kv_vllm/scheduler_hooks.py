@@ -19,7 +19,7 @@ from .query_plan import QueryPlan
 from .reporter import ComputedRequest, Reporter
 from .running_probes import ProbeOptions, RunningProbes, SchedulerPart
 from .tracked_request import TrackedRequest
-from .worker_io import Masses, WorkerCommands, attach_commands
+from .worker_io import MarkedReads, Masses, WorkerCommands, attach_commands
 
 _FINISHES = {
     RequestStatus.FINISHED_STOPPED: pb.FINISH_REASON_STOP,
@@ -111,13 +111,15 @@ class SchedulerHooks:
                 self._computed[self.step] = self._record_computed(output.num_scheduled_tokens, commands)
                 if commands.measure:
                     commands.head_groups = self.options.head_groups.select(self.reporter.head_groups)
-        if commands.holes or commands.merges or commands.step:
+        if commands.holes or commands.merges or commands.shadow or commands.step:
             attach_commands(output, commands)
 
     def before_update(self) -> None:
         self._updating = True
 
-    def after_update(self, step: int, masses: Masses, outputs: dict[int, EngineCoreOutputs]) -> None:
+    def after_update(
+        self, step: int, masses: Masses, reads: dict[str, MarkedReads], outputs: dict[int, EngineCoreOutputs]
+    ) -> None:
         """Reports a computed step, then the requests that ended with it; removes probes from vLLM's outputs."""
         self._updating = False
         self.probes.hide(outputs)
@@ -126,7 +128,7 @@ class SchedulerHooks:
             entry.tracked.scan(self.options.markers)
         if step > 0:
             self.measured_rows += len(masses)
-            self.reporter.step(step, self._pool_state(), computed, masses)
+            self.reporter.step(step, self._pool_state(), computed, masses, reads)
         self._report_ended()
         self._drop_orphans()
 

@@ -142,7 +142,7 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, gro
     capabilities = [pb.CAPABILITY_EVICT, pb.CAPABILITY_SHADOW]
     statistics = []
     if merges_keys_of(config.model_config):
-        capabilities.append(pb.CAPABILITY_MERGE)
+        capabilities += [pb.CAPABILITY_MERGE, pb.CAPABILITY_SHADOW_MERGE]
         statistics = sorted(KEPT_STATISTICS | COMPUTED_STATISTICS)
     if config.cache_config.enable_prefix_caching and markers.end_of_thinking:
         capabilities.append(pb.CAPABILITY_PROBE)

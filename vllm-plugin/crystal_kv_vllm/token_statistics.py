@@ -16,7 +16,7 @@ from .followed_request import FollowedRequest, Resident
 from .kept_statistics import CountedQueries, KeptStatistics
 from .query_rings import QueryRings
 from .slot_statistics import WINDOW_HALF, QuerySpan, SlotStatistics
-from .worker_io import MergeCommand
+from .worker_io import MergeCommand, TableEntry
 
 #: Scores that are held at once, of as many layers as that allows: 16 MB of them on a CPU, else 256 MB.
 MAX_SCORES_CPU, MAX_SCORES = 1 << 22, 1 << 26
@@ -69,8 +69,12 @@ class TokenStatistics:
 
         Blocks that it got while its queries did not count may hold those of other tokens: these begin at 0.
         """
+        return self.of_blocks(request_id, (*command.into, *command.from_))
+
+    def of_blocks(self, request_id: str, blocks: Iterable[TableEntry]) -> list[SlotStatistics]:
+        """The same for some of its blocks, none of which is of its prompt."""
         if self._slots:
-            entries = [(entry.index, entry.block) for entry in (*command.into, *command.from_)]
+            entries = [(entry.index, entry.block) for entry in blocks]
             request = self._followed.get(request_id)
             self._clear([block for _, block in entries] if request is None else request.learn(entries))
         return self._slots

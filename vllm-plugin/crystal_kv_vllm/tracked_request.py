@@ -34,6 +34,8 @@ class TrackedRequest:
     scanned: int = 0
     #: What it thinks is of no use to anyone once it has ended.
     release_thinking: bool = False
+    #: Epoch of the shadow plans, and the blocks that would be holes by them; None: there were none.
+    shadow: tuple[int, set[int]] | None = None
     #: What the policy service was last told of its epoch, phase and blocks; None: nothing yet.
     reported_state: tuple[int, ...] | None = None
     #: Its next length at which blocks come into use, fill up or leave the protected window, as told last.
@@ -64,6 +66,11 @@ class TrackedRequest:
         """Tokens that are in the cache for certain: those of steps in flight are not yet."""
         # what was in flight when the request was preempted is counted until it arrives, and means nothing any more
         return max(0, self.request.num_computed_tokens - self.request.num_in_flight_tokens)
+
+    @property
+    def shadow_gone(self) -> set[int] | None:
+        """The blocks that would be holes by the shadow plans of this epoch; None: there were none."""
+        return self.shadow[1] if self.shadow is not None and self.shadow[0] == self.epoch else None
 
     @property
     def generated(self) -> int:

@@ -15,8 +15,9 @@ from .mass_recorder import PendingMasses, mass_recorder
 from .merger import Merger
 from .query_recorder import query_recorder
 from .settings import read_settings
+from .shadow_marks import ShadowMarks
 from .token_statistics import TokenStatistics
-from .worker_io import WorkerCommands, attach_masses, commands_of
+from .worker_io import ShadowCommand, WorkerCommands, attach_masses, commands_of
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as BaseWorker
@@ -34,7 +35,7 @@ class OutputWithMasses(AsyncModelRunnerOutput):
     def get_output(self) -> ModelRunnerOutput:
         output = self._output.get_output()
         if output is not EMPTY_MODEL_RUNNER_OUTPUT:
-            attach_masses(output, self._masses.resolve())
+            attach_masses(output, self._masses.resolve(), self._masses.reads())
         return output
 
 
@@ -43,6 +44,7 @@ class CrystalWorker(BaseWorker):
 
     #: What works on the caches; made when it is first needed, since the caches are not there before.
     _merger: Merger | None = None
+    _marks: ShadowMarks | None = None
     _statistics: TokenStatistics | None = None
 
     def execute_model(self, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
@@ -53,6 +55,8 @@ class CrystalWorker(BaseWorker):
             self._statistics.forget(gone)
         if self._merger is not None:
             self._merger.forget(gone)
+        if self._marks is not None:
+            self._marks.forget(gone)
         if commands is not None:
             self._change(commands, gone)
             # all ranks punch holes, one measures: vLLM takes rank 0's output
@@ -62,35 +66,52 @@ class CrystalWorker(BaseWorker):
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
         output = super().sample_tokens(*args, **kwargs)
-        masses = mass_recorder.finish()
+        masses = mass_recorder.finish(self._marks)
         if masses.codes is None:
             return output
         if isinstance(output, AsyncModelRunnerOutput):
             return OutputWithMasses(output, masses)
         if output is not None and output is not EMPTY_MODEL_RUNNER_OUTPUT:
-            attach_masses(output, masses.resolve())
+            attach_masses(output, masses.resolve(), masses.reads())
         return output
 
     def _change(self, commands: WorkerCommands, gone: set[str]) -> None:
         """Before anything is computed: the blocks that are given up may belong to another request already."""
         merges = {name: of for name, of in commands.merges.items() if name not in gone}
         holes = {name: indices for name, indices in commands.holes.items() if name not in gone}
+        # one rank measures
+        shadow = {name: of for name, of in commands.shadow.items() if name not in gone and self.rank == 0}
         query_recorder.end()
         statistics = self._kept_statistics(commands)
         if statistics is not None:
-            statistics.settle({*merges, *holes})
+            statistics.settle({*merges, *holes, *shadow})
+        if merges or shadow:
+            self._merger = self._merger or Merger(self._stacks)
         for name, commanded in merges.items():
-            if self._merger is None:
-                self._merger = Merger(self._stacks)
+            assert self._merger is not None
             for merge in commanded:
                 self._merger.merge(name, merge, () if statistics is None else statistics.of_merge(name, merge))
         if holes:
             self._punch(holes)
         if statistics is not None:
             statistics.punch(holes)
+        self._mark(shadow, {*merges, *holes}, statistics)
+        if statistics is not None:
             step = statistics.follow(commands.queries)
             if step is not None:
                 query_recorder.begin(step, self._row_ids)
+
+    def _mark(
+        self, shadow: dict[str, list[ShadowCommand]], changed: set[str], statistics: TokenStatistics | None
+    ) -> None:
+        """changed: requests that really lose tokens; nothing is marked of them any more."""
+        if self._marks is not None:
+            self._marks.forget(changed)
+        for name, commanded in shadow.items():
+            assert self._merger is not None
+            self._marks = self._marks or ShadowMarks(self._stacks, self._merger)
+            for command in commanded:
+                self._marks.mark(name, command, () if statistics is None else statistics.of_blocks(name, command.row))
 
     def _kept_statistics(self, commands: WorkerCommands) -> TokenStatistics | None:
         if self._statistics is None and commands.kept is not None:

@@ -16,6 +16,7 @@ from .kept_statistics import CountedQueries, KeptStatistics
 
 _COMMANDS = "crystal_kv_commands"
 _MASSES = "crystal_kv_masses"
+_READS = "crystal_kv_reads"
 
 #: Log codes by request id: head group by head group, one byte for each resident block in logical order.
 Masses = dict[str, bytes]
@@ -43,6 +44,34 @@ class MergeCommand:
     rule: KeepRule
 
 
+@dataclass(frozen=True)
+class ShadowCommand:
+    """Marks the tokens that a request would lose; carries nothing out."""
+
+    #: What was marked before is forgotten first.
+    begin: bool
+    #: Logical blocks; they lose the tokens that they would hold by now.
+    evict: list[int]
+    #: After the evictions, in this order.
+    merges: list[MergeCommand]
+    #: The request's full output blocks, in which all tokens that its blocks would hold are.
+    row: list[TableEntry]
+    #: Its logical blocks that are really holes.
+    holes: list[int]
+    #: Tokens in a block of the scheduler.
+    block_size: int
+    #: See ShadowReads.regretted_tokens in the contract.
+    read_share: float
+
+
+@dataclass(frozen=True)
+class MarkedReads:
+    """What the measured query of a request gives to tokens that are marked; see ShadowReads in the contract."""
+
+    missed_mass: float
+    regretted_tokens: int
+
+
 @dataclass
 class WorkerCommands:
     """What the workers have to do beside computing."""
@@ -52,6 +81,8 @@ class WorkerCommands:
     holes: dict[str, list[int]] = field(default_factory=dict)
     #: Merges by request id, in the order in which they are to be done; before anything is computed.
     merges: dict[str, list[MergeCommand]] = field(default_factory=dict)
+    #: Shadow plans by request id, in the order in which they came; after merges and holes.
+    shadow: dict[str, list[ShadowCommand]] = field(default_factory=dict)
     #: Statistics of tokens to keep; None: none.
     kept: KeptStatistics | None = None
     #: The queries of this step that count in them, by request id.
@@ -70,9 +101,15 @@ def commands_of(output: SchedulerOutput) -> WorkerCommands | None:
     return getattr(output, _COMMANDS, None)
 
 
-def attach_masses(output: Any, masses: Masses) -> None:
+def attach_masses(output: Any, masses: Masses, reads: dict[str, MarkedReads]) -> None:
     setattr(output, _MASSES, masses)
+    setattr(output, _READS, reads)
 
 
 def masses_of(output: Any) -> Masses:
     return getattr(output, _MASSES, {})
+
+
+def reads_of(output: Any) -> dict[str, MarkedReads]:
+    """Of the measured requests of which tokens are marked."""
+    return getattr(output, _READS, {})

@@ -283,17 +283,17 @@ class TestReporter:
 
     def test_an_ack_waits_for_the_steps_that_ran_with_the_blocks(self) -> None:
         reporter, box = self.attached()
-        reporter.step(4, pb.PoolState(), [], {})
+        reporter.step(4, pb.PoolState(), [], {}, {})
         reporter.ack(1, 6, [])
         assert received(box)[-1].WhichOneof("message") == "step"
-        reporter.step(5, pb.PoolState(), [], {})
+        reporter.step(5, pb.PoolState(), [], {}, {})
         assert [message.WhichOneof("message") for message in received(box)[-2:]] == ["step", "ack"]
 
     def test_a_large_step_is_split(self) -> None:
         reporter, box = self.attached()
         requests = [tracked(str(i)) for i in range(3)]
         masses = {str(i): bytes(MAX_MASS_BYTES // 2 + 1) for i in range(3)}
-        reporter.step(1, pb.PoolState(), [ComputedRequest(one, 0, 8) for one in requests], masses)
+        reporter.step(1, pb.PoolState(), [ComputedRequest(one, 0, 8) for one in requests], masses, {})
         steps = [message.step for message in received(box)[1:]]
         assert [(len(step.requests), step.more) for step in steps] == [(1, True), (1, True), (1, False)]
         assert all(message.ByteSize() < 4 << 20 for message in received(box))
@@ -303,12 +303,12 @@ class TestReporter:
         reporter.configure(pb.Configure(measure_every=2), box, [])
         one, pool = tracked(prompt=1), pb.PoolState(free_blocks=9)
         for step, tokens in enumerate(range(8, 21), 1):
-            reporter.step(step, pool, [ComputedRequest(one, 0, tokens)], {"r": b"x"} if tokens == 15 else {})
+            reporter.step(step, pool, [ComputedRequest(one, 0, tokens)], {"r": b"x"} if tokens == 15 else {}, {})
         told = [message.step for message in received(box) if message.HasField("step")]
         # a block begins at 9, 13 and 17, is full at 8, 12, 16 and 20, and leaves the newest tokens at 10, 14 and 18
         assert [step.requests[0].computed_tokens for step in told] == [8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 20]
-        reporter.step(20, pb.PoolState(free_blocks=8), [], {})
-        reporter.step(21, pb.PoolState(free_blocks=8), [], {})
+        reporter.step(20, pb.PoolState(free_blocks=8), [], {}, {})
+        reporter.step(21, pb.PoolState(free_blocks=8), [], {}, {})
         assert [message.step.step for message in received(box)][-1] == 20
 
     def test_a_step_of_an_earlier_epoch_is_not_reported(self) -> None:
@@ -316,7 +316,7 @@ class TestReporter:
         one = tracked()
         entry = ComputedRequest(one, 0, 8)
         one.request.num_preemptions = 1
-        reporter.step(1, pb.PoolState(), [entry], {"r": b"x"})
+        reporter.step(1, pb.PoolState(), [entry], {"r": b"x"}, {})
         assert not received(box)[-1].step.requests
 
 
