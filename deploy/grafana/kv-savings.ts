@@ -22,6 +22,11 @@ const lengthRatio = (by: string[]): Query => {
     ratio(grown(of('crystalkv_finished_tokens_total'), by), grown(of('crystalkv_finished_requests_total'), by));
   return ratio(mean(enforced), mean(whole));
 };
+/** Of what shadowed requests would have lost, the share that was read later. */
+const regret = (judged: 'tokens' | 'blocks'): Query => {
+  const of = (metric: string) => sumBy(BY, withModel(perSecond(ofEngines(metric, { judged }))));
+  return ratio(of('crystalkv_shadow_regretted_blocks_total'), of('crystalkv_shadow_evicted_blocks_total'));
+};
 const peakShare = (by: string[]): Query =>
   ratio(grown(enforced('crystalkv_peak_blocks_total'), by), grown(enforced('crystalkv_full_peak_blocks_total'), by));
 
@@ -128,7 +133,7 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Requests by mode',
           description:
-            'enforce: blocks are evicted; shadow, canary: evictions are only counted, which gives regret; off: nothing is decided.',
+            'enforce: blocks are evicted or merged; shadow, canary: what that would cost is only measured; off: nothing is decided.',
           unit: Short,
           stack: true,
           queries: [[sumBy(['profile', 'mode'], now('crystalkv_requests')), '{{profile}}, {{mode}}']],
@@ -141,29 +146,37 @@ export const kvSavings: DashboardSpec = {
         chart({
           title: 'Regret',
           description:
-            'Of the blocks that shadowed requests would have lost, the share that a later measured step read. Exact, because their caches are complete.',
+            'Of the tokens that merges would have let go in shadowed requests, the share that a later measured step read, each head group by itself. Exact, because their caches are complete.',
+          columns: 4,
+          unit: PercentUnit,
+          badFrom: 0.015,
+          queries: [[regret('tokens'), LINE]],
+        }),
+        chart({
+          title: 'Regret of whole blocks',
+          description:
+            'The same for blocks that would have been evicted. A block counts when some head group reads it, so this is much higher. Merges are judged this way where the engine cannot mark tokens.',
+          columns: 4,
           unit: PercentUnit,
           max: 1,
           badFrom: 0.3,
-          queries: [
-            [
-              ratio(rated('crystalkv_shadow_regretted_blocks_total'), rated('crystalkv_shadow_evicted_blocks_total')),
-              LINE,
-            ],
-          ],
+          queries: [[regret('blocks'), LINE]],
         }),
         chart({
           title: 'Missed mass',
           description:
-            'Mean share of attention on blocks that would have been gone, over the measured steps of shadowed requests.',
+            'Mean share of attention on what would have been gone, tokens or whole blocks, over the measured steps of shadowed requests.',
+          columns: 4,
           unit: PercentUnit,
           max: 1,
+          badFrom: 0.1,
           queries: [[ratio(rated('crystalkv_shadow_missed_mass_total'), rated('crystalkv_shadow_steps_total')), LINE]],
         }),
         chart({
           title: 'Length ratio',
           description:
             'Mean tokens of answers with evictions divided by those with a full cache, within one time range before each point. Known only when both kinds of requests have finished.',
+          columns: 4,
           unit: Short,
           badFrom: 1.3,
           queries: [[lengthRatio(BY), LINE]],

@@ -73,11 +73,17 @@ export function ofEngineBy<L extends string>(label: L, values: readonly string[]
   return { owner: 'engine', labels: ['engine', label], series };
 }
 
-/** One series for each phase in which requests lose blocks, for the requests that share their other labels. */
-export const ofRequestPhase: Ownership<'request', keyof RequestLabels | 'phase'> = {
+/** What shadow mode goes by: the tokens that an engine marked, or the masses of whole blocks. */
+export const JUDGED = ['tokens', 'blocks'] as const;
+
+/** One series for each phase in which requests lose blocks, and each way to judge it. Only for shadowed requests. */
+export const ofShadowed: Ownership<'request', keyof RequestLabels | 'phase' | 'judged'> = {
   owner: 'request',
-  labels: ['engine', 'profile', 'policy', 'mode', 'phase'],
-  series: (request) => LOSING_PHASES.map((phase) => ({ ...request, phase })),
+  labels: ['engine', 'profile', 'policy', 'mode', 'phase', 'judged'],
+  series: (request) =>
+    request.mode === 'shadow' || request.mode === 'canary'
+      ? LOSING_PHASES.flatMap((phase) => JUDGED.map((judged) => ({ ...request, phase, judged })))
+      : [],
 };
 
 /** One series for the requests that share their labels. */

@@ -1,7 +1,7 @@
 import type { Hello } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { RequestState } from '../request/request-state.ts';
 import type { ShadowFinding } from '../request/shadow.ts';
-import type { RequestLabels } from './counter.ts';
+import type { JUDGED, RequestLabels } from './counter.ts';
 import { type BadMessageReason, type PlanOutcome, type ProbeOutcome, phaseLabel } from './labels.ts';
 import type { Metrics } from './metrics.ts';
 
@@ -14,7 +14,10 @@ export function createEngineCounts(metrics: Metrics, { engineId: engine, bytesPe
     return { engine, profile: profile.name, policy: policyName, mode: modeLabel };
   };
 
-  const labelsInPhase = (request: RequestState) => ({ ...labelsOf(request), phase: phaseLabel(request.phase) });
+  const shadowLabelsOf = (request: RequestState) => {
+    const judged: (typeof JUDGED)[number] = request.marksTokens ? 'tokens' : 'blocks';
+    return { ...labelsOf(request), phase: phaseLabel(request.phase), judged };
+  };
 
   return {
     dropped: (reason: BadMessageReason) => metrics.badMessages.inc({ reason }),
@@ -32,13 +35,14 @@ export function createEngineCounts(metrics: Metrics, { engineId: engine, bytesPe
     measured(request: RequestState, shadow: ShadowFinding | undefined): void {
       metrics.measuredSteps.inc({ engine });
       if (shadow === undefined) return;
-      const labels = labelsInPhase(request);
+      const labels = shadowLabelsOf(request);
       metrics.shadowSteps.inc(labels);
       metrics.shadowRegretted.inc(labels, shadow.regretted);
       metrics.shadowMissedMass.inc(labels, shadow.missedMass);
     },
 
-    shadowEvicted: (request: RequestState, blocks: number) => metrics.shadowEvicted.inc(labelsInPhase(request), blocks),
+    shadowEvicted: (request: RequestState, blocks: number) =>
+      metrics.shadowEvicted.inc(shadowLabelsOf(request), blocks),
 
     evicted(request: RequestState, blocks: number): void {
       const { profile, policyName: policy, phase } = request;

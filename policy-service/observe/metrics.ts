@@ -7,8 +7,8 @@ import {
   ofEngine,
   ofEngineBy,
   ofRequest,
-  ofRequestPhase,
   ofService,
+  ofShadowed,
 } from './counter.ts';
 import { BAD_MESSAGE_REASONS, PLAN_OUTCOMES, PROBE_OUTCOMES } from './labels.ts';
 import { createRatio } from './ratio.ts';
@@ -16,11 +16,6 @@ import { createStateMetrics, type EngineReading } from './state-metrics.ts';
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
-/** Requests in mode `shadow`, and canaries. */
-const ofShadowed: typeof ofRequestPhase = {
-  ...ofRequestPhase,
-  series: (request) => (request.mode === 'shadow' || request.mode === 'canary' ? ofRequestPhase.series(request) : []),
-};
 /** Requests that lose blocks. */
 const ofEvicted: Ownership<'request', 'engine' | 'profile' | 'policy' | 'phase'> = {
   owner: 'request',

@@ -1,9 +1,9 @@
 import { type Counter, Gauge, type Registry } from 'prom-client';
-import { ofRequestPhase, type RequestLabels } from './counter.ts';
+import { ofShadowed, type RequestLabels } from './counter.ts';
 
-type RequestCounter = Counter<keyof RequestLabels | 'phase'>;
+type RequestCounter = Counter<keyof RequestLabels | 'phase' | 'judged'>;
 
-/** A gauge of one counter over another, both per request labels and phase. Has no value where the lower one is 0. */
+/** A gauge of one counter over another, both with the labels of shadowed requests. Has no value where the lower one is 0. */
 export function createRatio(
   registry: Registry,
   { name, help, above, below }: { name: string; help: string; above: RequestCounter; below: RequestCounter },
@@ -11,7 +11,7 @@ export function createRatio(
   new Gauge({
     name: `crystalkv_${name}`,
     help,
-    labelNames: ofRequestPhase.labels,
+    labelNames: ofShadowed.labels,
     registers: [registry],
     async collect() {
       const parts = new Map((await above.get()).values.map(({ labels, value }) => [keyOf(labels), value]));
@@ -24,5 +24,5 @@ export function createRatio(
 
 /** No label holds a newline. */
 function keyOf(labels: Partial<Record<string, string | number>>): string {
-  return ofRequestPhase.labels.map((label) => labels[label]).join('\n');
+  return ofShadowed.labels.map((label) => labels[label]).join('\n');
 }

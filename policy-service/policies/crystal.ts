@@ -1,5 +1,6 @@
 import { h2oNorm } from './h2o-norm.ts';
 import { halves, type KeepStage, type KeepStages } from './keep.ts';
+import { FARTHEST_KEYS } from './keydiff.ts';
 import type { PolicyDefinition, PolicyParameters } from './policy.ts';
 
 /**
@@ -29,6 +30,8 @@ export const crystal: PolicyDefinition = {
   needsProbe: true,
   comparison: { weight: 'value' },
   keep: stages,
+  // of the rules that need no statistics, this one was measured to lose least
+  keepUnmeasured: FARTHEST_KEYS,
   create: (parameters) => {
     const { answerWeight, segments: thins, recurrence } = parameters;
     const history = h2oNorm.create(parameters);

@@ -117,5 +117,10 @@ export interface PolicyDefinition {
    * knows blocks alone, and cannot merge.
    */
   keep: ((parameters: PolicyParameters, probed: boolean) => KeepStages) | undefined;
+  /**
+   * The same for engines that keep no statistics of tokens: by what is in the cache alone. Left out: whole blocks are
+   * evicted there.
+   */
+  keepUnmeasured?: KeepStages;
   create(parameters: PolicyParameters): Policy;
 }

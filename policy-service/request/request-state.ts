@@ -197,8 +197,8 @@ export class RequestState implements Member, RequestFacts {
   #followableStages({ merge, parameters }: Profile, probed: boolean): KeepStages | undefined {
     const { statistics } = this.start;
     if (!merge || statistics === undefined) return undefined;
-    const stages = this.definition.keep?.(parameters, probed);
-    return stages !== undefined && canFollow(stages, statistics) ? stages : undefined;
+    const { keep, keepUnmeasured } = this.definition;
+    return [keep?.(parameters, probed), keepUnmeasured].find((one) => one !== undefined && canFollow(one, statistics));
   }
 
   get isAnswering(): boolean {

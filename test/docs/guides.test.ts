@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { parse } from 'yaml';
 import { loadSection } from '../../common/config.ts';
+import { kvSavings } from '../../deploy/grafana/kv-savings.ts';
 import { policyServiceSchema, settingsOf } from '../../policy-service/config.ts';
 import { profilesSchema } from '../../policy-service/request/profiles.ts';
 import { ROOT } from '../../scripts/processes.ts';
@@ -23,6 +24,26 @@ test('the rollout guide names metrics, rules and alerts that exist', () => {
   const alerts = [...rollout.matchAll(/`(CrystalKv\w+)`/g)].map(([, name]) => name as string);
   assert.ok(alerts.length >= 5);
   for (const name of alerts) assert.ok(rules.includes(`alert: ${name}\n`), name);
+});
+
+test('the rollout guide, the alerts and the panels have the same thresholds', () => {
+  const [, tokens, blocks] =
+    /`profile:crystalkv_regret:ratio_rate1h` \| below ([\d.]+) for `judged="tokens"`, ([\d.]+) for/.exec(rollout) ?? [];
+  const [, mass] = /`profile:crystalkv_missed_mass:mean_rate1h` \| below ([\d.]+) /.exec(rollout) ?? [];
+  const alerts = read('deploy/prometheus/rules/alerts.yml');
+  assert.ok(alerts.includes(`crystalkv_regret:ratio_rate1h{judged="tokens"} > ${tokens}\n`));
+  assert.ok(alerts.includes(`crystalkv_regret:ratio_rate1h{judged="blocks"} > ${blocks}\n`));
+  assert.ok(alerts.includes(`crystalkv_missed_mass:mean_rate1h > ${mass}\n`));
+  const costs = kvSavings.rows.find(({ title }) => title === 'What it costs')?.panels.map((panel) => panel.build());
+  for (const [title, threshold] of [
+    ['Regret', tokens],
+    ['Regret of whole blocks', blocks],
+    ['Missed mass', mass],
+  ]) {
+    const panel = costs?.find((one) => one.title === title);
+    const red = panel?.fieldConfig?.defaults.thresholds?.steps.find(({ color }) => color === 'red');
+    assert.equal(red?.value, Number(threshold), title);
+  }
 });
 
 test('every stage of the rollout guide is a configuration that the policy service takes', () => {

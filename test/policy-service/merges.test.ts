@@ -182,11 +182,19 @@ suite('merges of an attached engine', () => {
     );
   });
 
-  test('are evictions of whole blocks where the engine does not keep what the rule needs', async () => {
+  test('go by the keys alone where the engine does not keep what the rule needs', async () => {
     engine = another();
-    await greet({ statistics: ALL.filter((statistic) => statistic !== Statistic.STATISTIC_PEAK), endOfThinking: [] });
+    await greet({ statistics: ALL.filter((one) => one >= Statistic.STATISTIC_DISTINCT_KEYS), endOfThinking: [] });
     engine.start(started(1, asked('probing')));
-    await engine.receive('configure');
+    const [request] = (await engine.step(1, [row(1, 128)])).requests;
+    const term = { statistic: Statistic.STATISTIC_KEY_DIFFERENCE, weight: 1, scale: 0, pool: 0 };
+    assert.deepEqual(request?.merges[0]?.rule?.stages, [{ share: 1, terms: [term], sampled: false }]);
+  });
+
+  test('are evictions of whole blocks where the engine can follow no rule of the policy', async () => {
+    engine = another();
+    await greet({ statistics: [Statistic.STATISTIC_POSITION], endOfThinking: [] });
+    engine.start(started(1, asked('probing')));
     const [request] = (await engine.step(1, [row(1, 128)])).requests;
     assert.deepEqual([request?.evict.length, request?.merges], [1, []]);
   });

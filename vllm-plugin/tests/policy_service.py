@@ -28,6 +28,10 @@ class PolicyService:
     def address(self) -> str:
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self._metrics_port}"
+
     def start(self) -> None:
         self._processes.start(
             "policy-service",

@@ -11,7 +11,7 @@ from engine import BLOCK_SIZE, LOCKSTEP, RunningEngine
 from policy_service import NODE, PolicyService
 from ports import free_port
 from processes import Processes
-from scrape import metric
+from scrape import metric, samples
 from waiting import PATIENCE_S
 
 pytestmark = pytest.mark.vllm
@@ -51,7 +51,9 @@ class Services:
     def __init__(self, model: str, processes: Processes) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.policy_address = PolicyService(processes, PROFILES).address
+        policy = PolicyService(processes, PROFILES)
+        self.policy_address = policy.address
+        self.metrics_url = policy.metrics_url
         processes.start(
             "engine",
             [str(NODE), "engine/main.ts"],
@@ -159,3 +161,29 @@ def test_both_engines_generate_the_same_tokens(
     # every difference has to be explained before this number may fall
     assert same == PROGRAMS, report
     assert mine == other, report
+
+
+def test_both_engines_find_the_same_cost_in_shadow_mode(services: Services, engine: RunningEngine) -> None:
+    options: dict[str, str | int] = {
+        "crystalkv_profile": "answer_first",
+        "crystalkv_budget_tokens": BUDGET_TOKENS,
+        "crystalkv_mode": "shadow",
+    }
+    prompts = [engine.program(seed, LINES) for seed in range(WAVE)]
+    before = counted(engine), services.counted()
+    assert ask_vllm(engine, prompts, options) == ask_embedded(services.url, prompts, options)
+    assert counted(engine).evicted == before[0].evicted
+    assert services.counted().evicted == before[1].evicted
+    found: dict[str, dict[str, float]] = {}
+    for sample in samples(services.metrics_url):
+        if sample.name.startswith("crystalkv_shadow_") and sample.labels["mode"] == "shadow":
+            of = found.setdefault(sample.labels["engine"], {})
+            of[sample.name] = of.get(sample.name, 0) + sample.value
+    one, other = found.values()
+    sys.stdout.write(f"{found}\n")
+    for name in ("evicted_blocks", "steps"):
+        assert one[f"crystalkv_shadow_{name}_total"] == other[f"crystalkv_shadow_{name}_total"] > WAVE
+    for name, tolerance in (("missed_mass", 0.01), ("regretted_blocks", 0.05)):
+        mine, theirs = (of[f"crystalkv_shadow_{name}_total"] for of in (one, other))
+        assert mine == pytest.approx(theirs, rel=tolerance)
+        assert mine > 0
