@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
+import { pino } from 'pino';
 import { STATISTICS } from '../../common/protocol.ts';
-import type { PolicyServer } from '../../policy-service/rpc/server.ts';
+import { createServer, type PolicyServer } from '../../policy-service/rpc/server.ts';
 import {
   Capability,
   Mode,
@@ -16,10 +17,11 @@ import {
   masses,
   metric,
   row,
-  type ScriptedEngine,
+  ScriptedEngine,
   scriptedEngines,
   started,
   startService,
+  testConfig,
 } from './scripted-engine.ts';
 
 const CAPABILITIES = [
@@ -183,6 +185,27 @@ suite('merges of requests in shadow mode', () => {
       assert.equal(await metric(server, 'crystalkv_shadow_regretted_blocks_total', { engine: engineId }), 1);
       assert.equal((await stateOf('request-1')).shadow?.byToken, false);
       engine.close();
+    }
+  });
+
+  test('that an engine cannot mark are said once in the log', async () => {
+    const lines: { msg: string; engine: string; profile: string }[] = [];
+    const logger = pino({ level: 'warn' }, { write: (line: string) => lines.push(JSON.parse(line)) });
+    const said = await createServer({ config: testConfig({ default_profile: 'merging' }, profiles), logger });
+    const older = new ScriptedEngine(said.address);
+    try {
+      await older.greet({ engineId: 'older', capabilities: CAPABILITIES.slice(0, 3) });
+      for (const handle of [1, 2]) older.start(started(handle, asked('merging')));
+      older.start(started(3, asked('evicting')));
+      await older.step(1, [row(1, 128)]);
+      assert.deepEqual(
+        lines.map(({ engine: name, profile }) => [name, profile]),
+        [['older', 'merging']],
+      );
+      assert.match(lines[0]!.msg, /cannot mark what merges would let go/);
+    } finally {
+      older.close();
+      await said.close();
     }
   });
 
