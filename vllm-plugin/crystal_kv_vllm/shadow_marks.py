@@ -84,7 +84,7 @@ class ShadowMarks:
         marked.block_size = command.block_size
         for number, stack in enumerate(self.stacks):
             split = command.block_size // stack.block_size
-            slots = (max(entry.index for entry in command.row) + 1) * command.block_size
+            slots = max((entry.index + 1 for entry in command.row), default=0) * command.block_size
             for kind in (marked.marks, marked.regretted):
                 kind[number] = _widened(kind[number], slots)
             places = self._places[number]

@@ -142,6 +142,18 @@ def test_an_eviction_takes_what_the_block_would_hold_and_marks_can_begin_anew() 
     assert worker.marked() == [set(range(7 * SIZE, 8 * SIZE))] * (LAYERS * HEADS)
 
 
+def test_a_plan_may_mark_nothing_of_a_request_without_full_blocks() -> None:
+    worker = Worker.make("in one", hole=False)
+    worker.marks.mark("a", ShadowCommand(True, [], [], [], [], SIZE, read_share=0.1), worker.statistics)
+    assert worker.marked() == [set()] * (LAYERS * HEADS)
+    rows = select_rows([(0, "a")], torch.tensor([[60]]), torch.tensor([2]), torch.tensor([0, 1]), SIZE // SPLIT)
+    assert rows is not None
+    queries = {str(layer): torch.randn(1, HEADS, GROUP, WIDTH) for layer in range(LAYERS)}
+    _, figures = worker.marks.reads(rows, queries, [("0", 0)])
+    assert figures is not None
+    assert figures.tolist() == [[0, 0]]
+
+
 @pytest.mark.parametrize(("softcap", "sinks"), [(0.0, False), (4.0, True)])
 @pytest.mark.parametrize("layout", ["in one", "one by one"])
 @pytest.mark.parametrize("hole", [False, True])
