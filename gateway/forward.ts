@@ -7,9 +7,9 @@ import type { KeyLimits } from './limits/key-limits.ts';
 import type { Metrics } from './observe/metrics.ts';
 import type { StopReason } from './observe/outcomes.ts';
 import { ownHeaders } from './observe/record.ts';
-import { announcedLength, readBody } from './request/body.ts';
+import { announcedLength, dropRest, readBody } from './request/body.ts';
 import type { BodyMemory } from './request/body-memory.ts';
-import { type ContentDeps, readJson } from './request/content.ts';
+import { type ContentDeps, readJson, usesModel } from './request/content.ts';
 import type { Exchange, Handler } from './request/exchange.ts';
 import { HeldBody } from './request/held-body.ts';
 import type { Inflight } from './request/inflight.ts';
@@ -52,11 +52,17 @@ export function forward(route: Route, deps: ForwardDeps): Handler {
       deps.metrics.shed.inc({ reason: 'event_loop' });
       throw new GatewayError('overloaded', { headers: { 'retry-after': '1' } });
     }
+    // Who may not go on is not read on either.
+    record.stop.signal.addEventListener('abort', () => request.complete || dropRest(request), { once: true });
     // Answered before its end, which may be far: the connection is to be of use afterwards.
     if (route.body === 'upload') response.once('finish', () => request.resume());
     const sent = await sentFor(route, exchange, deps);
-    // The client left; its exchange has ended already.
-    if (sent === undefined) return;
+    if (sent === undefined) {
+      const { aborted, reason } = record.stop.signal as { aborted: boolean; reason: StopReason };
+      // The client left; its exchange has ended already.
+      if (!aborted || reason === 'client_left' || response.closed) return;
+      throw stopAnswer(reason);
+    }
     const only = route.sticky === undefined ? undefined : await deps.stick(route, exchange, sent);
     const settle = await deps.limits?.enter(record, sent);
     const { shaper, end } = deps.metering.open(route, record, sent);
@@ -114,21 +120,28 @@ async function sentFor(route: Route, exchange: Exchange, deps: ForwardDeps): Pro
 /** Undefined: the client left before the end of its body, or of what has to be known of it. */
 async function bodyOf(
   route: Route,
-  { request, response, record: { key } }: Exchange,
-  { bodyLimit, bodyMemory, metrics, request: { fleet } }: ForwardDeps,
+  { request, response, record }: Exchange,
+  { bodyLimit, bodyMemory, limits, metrics, request: { fleet } }: ForwardDeps,
 ): Promise<HeldBody | Upload | null | undefined> {
   if (route.method === 'GET') return null;
   /** Many clients ask before they send megabytes. */
+  const asks = request.headers.expect !== undefined;
   const letCome = () => {
-    if (request.headers.expect !== undefined) response.writeContinue();
+    if (asks) response.writeContinue();
   };
-  if (route.body !== 'upload') {
-    return await readBody(request, bodyLimit, bodyMemory, letCome).catch((error: unknown) => {
-      if (error instanceof GatewayError && error.code === 'bodies_full') metrics.shed.inc({ reason: 'body_bytes' });
-      throw error;
-    });
+  if (asks && limits !== undefined && usesModel(route)) {
+    await limits.look(record);
+    if (response.closed) return undefined;
   }
-  const looksAtModel = fleet.modelsDiffer || fleet.aliases.size > 0 || key?.models !== undefined;
+  if (route.body !== 'upload') {
+    return await readBody(request, bodyLimit, bodyMemory, { onWanted: letCome, signal: record.stop.signal }).catch(
+      (error: unknown) => {
+        if (error instanceof GatewayError && error.code === 'bodies_full') metrics.shed.inc({ reason: 'body_bytes' });
+        throw error;
+      },
+    );
+  }
+  const looksAtModel = fleet.modelsDiffer || fleet.aliases.size > 0 || record.key?.models !== undefined;
   announcedLength(request, bodyLimit);
   letCome();
   if (!looksAtModel) return openUpload(request, bodyLimit);

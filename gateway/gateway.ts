@@ -3,6 +3,7 @@ import { listen } from '../common/http.ts';
 import { logReload, takeOver } from '../common/reload.ts';
 import { within } from '../common/time.ts';
 import { type GatewayConfig, gatewaySchema } from './config.ts';
+import { readPolicyCa } from './fleet/policy-ca.ts';
 import { answerClientErrors } from './response/client-errors.ts';
 import { allowHalfClosed } from './response/half-closed.ts';
 import { readTls, reloadTls, type TlsFiles } from './tls.ts';
@@ -38,6 +39,7 @@ const FLUSH_MS = 1_000;
 export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): Promise<Gateway> {
   const { logger } = deps;
   const tls = readTls(initial.tls);
+  if (initial.policy_ca !== undefined) readPolicyCa(initial.policy_ca);
   let config = initial;
   const parts = await wire(() => config, deps);
   const { fleet, inflight } = parts;

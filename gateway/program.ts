@@ -4,7 +4,9 @@ import { collectProcessMetrics } from '../common/process-metrics.ts';
 import type { Program, Running } from '../common/program.ts';
 import { logRefusedReload } from '../common/reload.ts';
 import { type GatewayConfig, gatewaySchema, type ProfilesConfig, profilesSchema } from './config.ts';
+import { readPolicyCa } from './fleet/policy-ca.ts';
 import { createGateway } from './gateway.ts';
+import { checkKeysFile } from './keys/file-store.ts';
 import { openTracing } from './observe/open-tracing.ts';
 import { readTls } from './tls.ts';
 import { startWorkers } from './workers/parent.ts';
@@ -30,7 +32,11 @@ export function gatewayProgram(): Program<Config> {
     },
     flags: { workers: 'CRYSTALKV_GATEWAY_WORKERS' },
     stopWhen: worker?.stopped,
-    check: ({ gateway }) => void readTls(gateway.tls),
+    check({ gateway: { tls, keys, policy_ca } }) {
+      readTls(tls);
+      if (keys.store === 'file') checkKeysFile(keys.file);
+      if (policy_ca !== undefined) readPolicyCa(policy_ca);
+    },
     start: (config) =>
       config.gateway.workers > 1 && cluster.isPrimary ? startParent(config) : startGateway(config, worker),
   };

@@ -90,11 +90,6 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
           redis?.close();
           throw error;
         });
-  const limits =
-    keyring === undefined
-      ? undefined
-      : await openLimits({ config: start.limits, redis, onFailure: start.redis.on_failure, registry, logger });
-
   const fleet = createFleet(start, {
     times: start.timeouts,
     policy: { token: start.policy_token, caFile: start.policy_ca },
@@ -104,6 +99,10 @@ export async function wire(config: () => GatewayConfig, deps: GatewayDeps): Prom
     onGone: ({ url }) => series.forget(url),
     onDns: (name, result) => metrics.dnsLookups.inc({ name, result }),
   });
+  const limits =
+    keyring === undefined
+      ? undefined
+      : await openLimits({ config: start.limits, redis, onFailure: start.redis.on_failure, fleet, registry, logger });
   const admission = createAdmission(fleet, () => config().admission, metrics);
   const shedder = createLoadShedder(() => config().admission.event_loop_delay_ms);
   const bodyMemory = createBodyMemory(() => Math.max(config().admission.body_bytes, start.body_limit_bytes));

@@ -29,16 +29,28 @@ interface Asked {
 
 /**
  * `/v1/models` of all backends as one list, of the models that the caller's key is for. A fleet of one without aliases
- * answers a key that is for all models itself, to the byte (`single`). A backend that hangs holds up nobody for long. When
+ * answers a key that is for all models itself, to the byte (`single`), unless it hangs. A backend that hangs holds up nobody for long. When
  * no backend gives a list, the answer of the first that answered at all is passed on.
  */
 export function listModels(single: Handler, { fleet, inflight }: ListModelsDeps): Handler {
   return async function answerModels(exchange) {
     const { request, response, record } = exchange;
-    if (!fleet.looksAtModels && record.key?.models === undefined) return await single(exchange);
     record.route = '/v1/models';
     if (inflight.draining) throw stopAnswer('draining');
     record.stage = 'waiting';
+    if (!fleet.looksAtModels && record.key?.models === undefined) {
+      const asked = fleet.all.map((backend) => ask(backend));
+      const all = Promise.all(asked.map(({ done }) => done));
+      await within(all, PATIENCE_MS);
+      if (listsOf(asked).length === 0) await within(all, LIST_MS - 2 * PATIENCE_MS);
+      if (response.destroyed) return;
+      const lists = listsOf(asked);
+      // It is there: its own answer is passed on, to the byte.
+      if (asked.length === 0 || asked.some(({ answer }) => answer !== undefined)) return await single(exchange);
+      if (lists.length === 0) throw failureAnswer('first_byte_timeout');
+      sendJson(exchange, 200, JSON.stringify(mergeModels(lists, fleet.aliases, () => true)));
+      return;
+    }
     const keyed = record.key !== undefined;
     const headers = upstreamHeaders(request.rawHeaders, record.requestId, keyed);
     const asked = fleet.all.map((backend) => ask(backend, backend.withCredential(headers)));
@@ -61,7 +73,7 @@ export function listModels(single: Handler, { fleet, inflight }: ListModelsDeps)
   };
 }
 
-function ask(backend: Backend, headers: string[]): Asked {
+function ask(backend: Backend, headers?: string[]): Asked {
   const asked = { backend, answer: undefined as OwnAnswer | undefined };
   const done = ownGet(backend, '/v1/models', LIST_MS, headers).then((answer) => {
     asked.answer = answer;

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { type ClientReadableStream, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import {
   type EngineState,
@@ -8,6 +7,7 @@ import {
   type RequestState,
   type WatchResponse,
 } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { readPolicyCa } from './policy-ca.ts';
 
 export interface PolicyPeerOptions {
   /** host:port. */
@@ -33,7 +33,7 @@ export class PolicyPeer {
 
   constructor({ address, token, caFile }: PolicyPeerOptions) {
     this.address = address;
-    const channel = caFile === undefined ? credentials.createInsecure() : credentials.createSsl(readFileSync(caFile));
+    const channel = caFile === undefined ? credentials.createInsecure() : credentials.createSsl(readPolicyCa(caFile));
     this.#client = new KvPolicyClient(address, channel, { 'grpc.max_receive_message_length': MAX_BYTES });
     if (token !== undefined) this.#metadata.set('authorization', `Bearer ${token}`);
   }

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { open, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { pause } from '../../common/time.ts';
 import { type KeyEntry, KeyError, readEntries } from './entry.ts';
@@ -53,14 +54,31 @@ async function markOf(path: string): Promise<string> {
   }
 }
 
-async function read(path: string): Promise<KeyEntry[]> {
-  let text: string;
+/** Throws KeyError where a gateway could not start with this file. */
+export function checkKeysFile(path: string): void {
   try {
-    text = await readFile(path, 'utf8');
+    entriesIn(readFileSync(path, 'utf8'), path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw new KeyError(`cannot read the keys in ${path}: ${(error as Error).message}`);
+    refuse(path, error);
   }
+}
+
+async function read(path: string): Promise<KeyEntry[]> {
+  try {
+    return entriesIn(await readFile(path, 'utf8'), path);
+  } catch (error) {
+    return refuse(path, error);
+  }
+}
+
+/** A file that is not there holds no keys. */
+function refuse(path: string, error: unknown): [] {
+  if (error instanceof KeyError) throw error;
+  if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+  throw new KeyError(`cannot read the keys in ${path}: ${(error as Error).message}`);
+}
+
+function entriesIn(text: string, path: string): KeyEntry[] {
   let content: unknown;
   try {
     content = JSON.parse(text);

@@ -10,8 +10,10 @@ export const limitsSchema = z
         'Most tokens reserved for a prompt with images or audio; the estimate is a quarter of its bytes (0 to 10000000)',
       ),
     reserve_output: whole(0, 10_000_000)
-      .default(1_024)
-      .describe('Tokens reserved for the output of a request that sets no limit (0 to 10000000)'),
+      .optional()
+      .describe(
+        "Tokens reserved for the output of a request that sets no limit (0 to 10000000; default: the length of its model, which the server's list of models tells, else 1024)",
+      ),
   })
   .prefault({});
 export type LimitsConfig = z.output<typeof limitsSchema>;

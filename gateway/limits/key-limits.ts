@@ -7,6 +7,7 @@ import { BYTES_PER_TOKEN } from '../usage/text-estimate.ts';
 import type { LimitsConfig } from './config.ts';
 import { limitHeaders, retryHeaders } from './headers.ts';
 import type { Counts, LimitName, Limits } from './limiter.ts';
+import type { ModelLengths } from './model-lengths.ts';
 import type { ResilientLimiter } from './resilient.ts';
 
 /** Lets a request with a key pass when its limits have room. */
@@ -16,6 +17,8 @@ export interface KeyLimits {
    * closed and the tokens on the record are all.
    */
   enter(record: RequestRecord, sent: UpstreamRequest): Promise<() => void>;
+  /** Before the body of a request has come: throws the same where no request of its key would pass now. */
+  look(record: RequestRecord): Promise<void>;
   /** Resolves when all that ended has been counted, or could not be. */
   close(): Promise<void>;
 }
@@ -23,24 +26,30 @@ export interface KeyLimits {
 export interface KeyLimitsDeps {
   limiter: ResilientLimiter;
   config: LimitsConfig;
+  lengths: ModelLengths;
   onLimited: (key: string, limit: LimitName) => void;
   /** How much of a limit a key has used, from 0; above 1 when tokens passed it. */
   onUsed: (key: string, limit: LimitName, share: number) => void;
 }
 
 const NOTHING = () => {};
+/** Reserved for output without a limit of a model whose length nobody tells. */
+const UNKNOWN_OUTPUT = 1_024;
 
-export function createKeyLimits({ limiter, config, onLimited, onUsed }: KeyLimitsDeps): KeyLimits {
+export function createKeyLimits({ limiter, config, lengths, onLimited, onUsed }: KeyLimitsDeps): KeyLimits {
   const settling = new Set<Promise<void>>();
   return {
     async enter(record, sent) {
       const { key } = record;
       const limits = key === undefined || !sent.costs ? undefined : limitsOf(key);
       if (key === undefined || limits === undefined) return NOTHING;
-      const lease = { key: key.id, id: `${record.requestId}.${nextLease()}`, reserve: reserveOf(sent, config) };
+      const lease = {
+        key: key.id,
+        id: `${record.requestId}.${nextLease()}`,
+        reserve: await reserveOf(sent, config, lengths),
+      };
       const admission = await limiter.admit(lease, limits);
-      if (admission.kind === 'unavailable')
-        throw new GatewayError('limits_unavailable', { headers: { 'retry-after': '1' } });
+      if (admission.kind === 'unavailable') throw unavailable();
       record.answerHeaders.push(...limitHeaders(limits, admission.counts));
       for (const [limit, share] of usedShares(limits, admission.counts)) onUsed(key.name, limit, share);
       if (admission.kind === 'refused') {
@@ -52,6 +61,17 @@ export function createKeyLimits({ limiter, config, onLimited, onUsed }: KeyLimit
         settling.add(settled);
         void settled.then(() => settling.delete(settled));
       };
+    },
+    async look(record) {
+      const { key } = record;
+      const limits = key === undefined ? undefined : limitsOf(key);
+      if (key === undefined || limits === undefined) return;
+      const admission = await limiter.look(key.id, limits);
+      if (admission.kind === 'unavailable') throw unavailable();
+      if (admission.kind === 'admitted') return;
+      record.answerHeaders.push(...limitHeaders(limits, admission.counts));
+      onLimited(key.name, admission.limit);
+      throw refusal(key, admission.limit, admission.retryMs);
     },
     async close() {
       await Promise.all(settling);
@@ -98,11 +118,16 @@ export function promptEstimate({ body, output }: UpstreamRequest, config: Limits
   return MEDIA.some((needle) => beginning?.includes(needle)) ? config.reserve_prompt_max : tokens;
 }
 
-/** Tokens that a request may take: its prompt by its bytes, and all the output that it asks for. */
-function reserveOf(sent: UpstreamRequest, config: LimitsConfig): number {
+/**
+ * Tokens that a request may take: its prompt by its bytes, and all the output that it asks for. Without a limit a server
+ * goes on until its model's length is full.
+ */
+async function reserveOf(sent: UpstreamRequest, config: LimitsConfig, lengths: ModelLengths): Promise<number> {
   const { output } = sent;
-  const most = output === undefined ? 0 : (output.most ?? config.reserve_output) * output.choices;
-  return promptEstimate(sent, config) + most;
+  const prompt = promptEstimate(sent, config);
+  if (output === undefined) return prompt;
+  const unlimited = async () => config.reserve_output ?? (await lengths.of(sent.model)) ?? UNKNOWN_OUTPUT;
+  return prompt + (output.most ?? (await unlimited())) * output.choices;
 }
 
 const RESERVED = 'including those reserved by running requests';
@@ -112,6 +137,10 @@ const MESSAGES: Readonly<Record<LimitName, (limit: number | undefined) => string
   tokens_per_minute: (limit) => `${limit} tokens per minute, ${RESERVED}`,
   tokens_per_day: (limit) => `${limit} tokens per day (UTC), ${RESERVED}`,
 };
+
+function unavailable(): GatewayError {
+  return new GatewayError('limits_unavailable', { headers: { 'retry-after': '1' } });
+}
 
 function refusal(key: KeyEntry, limit: LimitName, retryMs: number): GatewayError {
   return new GatewayError(limit === 'tokens_per_day' ? 'quota_used' : 'rate_limited', {

@@ -45,6 +45,8 @@ export type Verdict =
 export interface Limiter {
   /** Asks and, when there is room, counts the request and reserves its tokens. */
   admit(lease: Lease, limits: Limits): Promise<Verdict>;
+  /** Whether a request would be admitted now. Counts and reserves nothing. */
+  look(key: string, limits: Limits): Promise<Verdict>;
   /** The request has ended, and took that many tokens. */
   settle(lease: Lease, tokens: number): Promise<void>;
   /** Tokens of requests that were admitted elsewhere. */

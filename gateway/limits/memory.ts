@@ -132,6 +132,13 @@ export function createMemoryLimiter(windows: Windows = WINDOWS, now: () => numbe
       state.reserved += its;
       return { kind: 'admitted', counts: countsOf(state, at) };
     },
+    async look(key, limits) {
+      const at = now();
+      const state = stateOf(key, at);
+      const refused = refusal(state, limits, at);
+      const counts = countsOf(state, at);
+      return refused === undefined ? { kind: 'admitted', counts } : { kind: 'refused', ...refused, counts };
+    },
     async settle({ key, id }, tokens) {
       const state = states.get(key);
       const reserve = state?.running.get(id);

@@ -1,10 +1,12 @@
 import type { Registry } from 'prom-client';
 import type { Logger } from '../../common/logger.ts';
+import type { Fleet } from '../fleet/fleet.ts';
 import { createLimitMetrics, createRedisMetrics, exposeRedisState } from '../observe/metrics.ts';
 import type { RedisConfig, RedisLink } from '../redis.ts';
 import type { LimitsConfig } from './config.ts';
 import { createKeyLimits, type KeyLimits } from './key-limits.ts';
 import { createMemoryLimiter } from './memory.ts';
+import { createModelLengths } from './model-lengths.ts';
 import { createRedisLimiter } from './redis.ts';
 import { createResilientLimiter, type ResilientLimiter } from './resilient.ts';
 
@@ -13,6 +15,7 @@ export interface OpenLimitsDeps {
   /** Undefined: counters are in memory. The caller closes it. */
   redis: RedisLink | undefined;
   onFailure: RedisConfig['on_failure'];
+  fleet: Pick<Fleet, 'all'>;
   registry: Registry;
   logger: Logger;
 }
@@ -23,6 +26,7 @@ export async function openLimits(deps: OpenLimitsDeps): Promise<KeyLimits> {
   return createKeyLimits({
     limiter: deps.redis === undefined ? alone() : await shared(deps.redis, deps),
     config: deps.config,
+    lengths: createModelLengths(deps.fleet),
     onLimited: (key, limit) => limited.inc({ key, limit }),
     onUsed: (key, limit, share) => {
       limited.inc({ key, limit }, 0);

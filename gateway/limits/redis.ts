@@ -57,6 +57,11 @@ export function createRedisLimiter(
       const wanted = [requestsPerMinute, tokensPerMinute, concurrentRequests, tokensPerDay];
       return verdictOf(await run('admit', key, id, reservedBy({ reserve }), ...wanted.map((limit) => limit ?? '')));
     },
+    async look(key, limits) {
+      const { requestsPerMinute, tokensPerMinute, concurrentRequests, tokensPerDay } = limits;
+      const wanted = [requestsPerMinute, tokensPerMinute, concurrentRequests, tokensPerDay];
+      return verdictOf(await run('look', key, '', 0, ...wanted.map((limit) => limit ?? '')));
+    },
     async settle({ key, id, reserve }, tokens) {
       await run('settle', key, id, reservedBy({ reserve }), tokens);
     },

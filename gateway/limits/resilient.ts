@@ -5,7 +5,7 @@ import { type Lease, type Limiter, type Limits, RENEW_MS, type Verdict } from '.
 const PROBE_MS = 500;
 
 /** What Redis is asked for; a metric label. */
-export const OPERATIONS = ['admit', 'settle', 'renew', 'charge'] as const;
+export const OPERATIONS = ['admit', 'look', 'settle', 'renew', 'charge'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 
 /** What became of a request at the limits. */
@@ -17,6 +17,8 @@ export interface ResilientLimiter {
   readonly healthy: boolean;
   /** `unavailable` only with `on_failure: deny`. Never rejects. */
   admit(lease: Lease, limits: Limits): Promise<LimitDecision>;
+  /** As `admit`, but counts nothing. Never rejects. */
+  look(key: string, limits: Limits): Promise<LimitDecision>;
   /** Never rejects, and need not be waited for. */
   settle(lease: Lease, tokens: number): Promise<void>;
   close(): void;
@@ -110,6 +112,16 @@ export function createResilientLimiter(deps: ResilientDeps): ResilientLimiter {
       }
       deps.onFallback(deps.onFailure);
       return deps.onFailure === 'deny' ? { kind: 'unavailable' } : await local.admit(lease, limits);
+    },
+    async look(key, limits) {
+      if (healthy) {
+        try {
+          return await shared.look(key, limits);
+        } catch (error) {
+          failed('look', error);
+        }
+      }
+      return deps.onFailure === 'deny' ? { kind: 'unavailable' } : await local.look(key, limits);
     },
     async settle(lease, tokens) {
       if (!running.delete(lease.id)) {

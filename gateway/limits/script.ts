@@ -8,6 +8,7 @@
  * ARGV: operation, time (empty: Redis' own clock, so that gateways need not agree), slice, slices, day, lease lengths in
  * milliseconds, and then by operation
  *   admit: lease, tokens to reserve, and the limits (requests, tokens, concurrent, tokens a day; empty: none)
+ *   look: the same, and nothing is counted or reserved
  *   settle: lease, tokens that it had reserved, tokens that it took
  *   charge: tokens
  * Gives limit (0: admitted, else the place in LIMIT_NAMES from 1), retry_ms, and the members of Counts in their order.
@@ -130,6 +131,7 @@ if tokensPerMinute and total(tokens) + state.reserved >= tokensPerMinute then
   local wait = untilAtMost(tokens, tokensPerMinute - 1)
   return answer(3, wait == 0 and retryRunning or wait)
 end
+if ARGV[1] == 'look' then return answer(0, 0) end
 local reserve = tonumber(ARGV[8])
 add('r', requests, 1)
 state.reserved = state.reserved + reserve

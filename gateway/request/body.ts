@@ -16,17 +16,19 @@ const EMPTY = Buffer.alloc(0);
 /**
  * The whole body as it came; undefined when the client left before its end. Throws `body_too_large` as soon as the
  * length is known to be above `limit` bytes, announced or not, and `bodies_full` when `memory` has no room for it, which
- * counts what has come and not what was announced. `onWanted` is called when nothing speaks against it.
+ * counts what has come and not what was announced. `onWanted` is called when nothing speaks against it; with `signal` the
+ * gateway ends it, which gives undefined too.
  */
 export async function readBody(
   request: IncomingMessage,
   limit: number,
   memory: BodyMemory,
-  onWanted: () => void = () => {},
+  { onWanted, signal }: { onWanted?: () => void; signal?: AbortSignal } = {},
 ): Promise<HeldBody | undefined> {
   announcedLength(request, limit);
   if (!memory.hasRoom(Number(request.headers['content-length'] ?? 0))) throw noRoom(request);
-  onWanted();
+  if (signal?.aborted || request.destroyed) return undefined;
+  onWanted?.();
   return await new Promise((resolve, reject) => {
     const announced = request.headers['content-length'];
     const gathered = new Gathering(announced === undefined ? limit : Number(announced));
@@ -34,6 +36,7 @@ export async function readBody(
       request.off('data', onData);
       request.off('end', onEnd);
       request.off('close', onClose);
+      signal?.removeEventListener('abort', onClose);
     };
     const give = () => {
       memory.give(gathered.length);
@@ -59,6 +62,7 @@ export async function readBody(
       give();
       resolve(undefined);
     };
+    signal?.addEventListener('abort', onClose);
     request.on('data', onData);
     request.on('end', onEnd);
     request.on('close', onClose);

@@ -95,7 +95,10 @@ export function createAttachedEngine(deps: SessionDeps, negotiated: NegotiatedHe
     if (lastStep !== undefined && step <= lastStep) return 'step_out_of_order';
     if (openStep !== undefined && step < openStep) return 'step_out_of_order';
     openStep = step;
-    if (state !== undefined) pool = state;
+    if (state !== undefined) {
+      if (state.totalBlocks > hello.poolBlocks || state.freeBlocks > state.totalBlocks) return 'beyond_pool';
+      pool = state;
+    }
     for (const row of rows) count(reader.stepped(row));
     if (more) return undefined;
     lastStep = step;

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { RequestListener } from 'node:http';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import OpenAI from 'openai';
@@ -34,6 +37,70 @@ async function fleet(t: TestContext, key: TestKey, redis: Record<string, unknown
   });
   return { upstream, gateways: started.map(({ gateway }) => gateway), log: started[0]!.log };
 }
+
+/** What a client is told that asks before it sends its body. */
+async function asked(port: number, secret: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1');
+  socket.write(
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer ${secret}\r\n` +
+      'expect: 100-continue\r\ncontent-length: 50000000\r\n\r\n',
+  );
+  const [bytes] = (await once(socket, 'data')) as [Buffer];
+  socket.destroy();
+  return bytes.toString('latin1', 0, 12);
+}
+
+describe('a client that asks before it sends its body', () => {
+  for (const [where, skip] of [
+    ['in memory', false],
+    ['in Redis', NO_REDIS],
+  ] as const) {
+    it(`is told of its limits first, ${where}`, { skip }, async (t) => {
+      const key = newKey('limited', { requests_per_minute: 2 });
+      const redis = where === 'in Redis' ? { url: (await startRedis(t)).url, ...PATIENT } : {};
+      const { gateways, upstream } = await fleet(t, key, redis, 1);
+      const { port } = gateways[0]!;
+      // To ask is no request.
+      for (let i = 0; i < 4; i++) assert.equal(await asked(port, key.secret), 'HTTP/1.1 100');
+      for (let i = 0; i < 2; i++) assert.equal((await chat(gateways[0]!, BODY, bearer(key))).status, 200);
+      assert.equal(await asked(port, key.secret), 'HTTP/1.1 429');
+      assert.equal(upstream.received.length, 2);
+    });
+  }
+});
+
+describe('a request that sets no limit on its output', () => {
+  const LISTED = { object: 'list', data: [{ id: 'm', object: 'model', max_model_len: 5000 }] };
+
+  /** Limits of a key with one request running: what is left of the day. */
+  async function left(t: TestContext, config: object, listed: object | undefined) {
+    const key = newKey('limited', { tokens_per_day: 100_000 });
+    const { gateway, upstream } = await setupKeyed(t, hang, [key], config as Record<string, unknown>);
+    const [serve] = upstream.server.listeners('request') as RequestListener[];
+    upstream.server.removeAllListeners('request').on('request', (request, response) => {
+      if (request.url === '/v1/models' && listed !== undefined) response.end(JSON.stringify(listed));
+      else serve!(request, response);
+    });
+    const abort = new AbortController();
+    t.after(() => abort.abort());
+    chat(gateway, BODY, { ...bearer(key), signal: abort.signal }).catch(() => {});
+    const used = 'crystalkv_gateway_limit_used_ratio{key="limited",limit="tokens_per_day"}';
+    await until(() => upstream.received.length === 1, 'it runs');
+    return Math.round(((await metric(gateway, used)) ?? 0) * 100_000);
+  }
+
+  it('reserves the length of its model, as servers would go on to there', async (t) => {
+    const reserved = await left(t, {}, LISTED);
+    assert.ok(reserved >= 5000 && reserved < 5100, `${reserved}`);
+  });
+
+  it('reserves what is configured, and a thousand where nobody tells the length', async (t) => {
+    const configured = await left(t, { limits: { reserve_output: 300 } }, LISTED);
+    assert.ok(configured >= 300 && configured < 400, `${configured}`);
+    const unknown = await left(t, {}, undefined);
+    assert.ok(unknown >= 1024 && unknown < 1124, `${unknown}`);
+  });
+});
 
 describe('limits of a key', () => {
   it('requests in a minute: a 429 with Retry-After and the headers that clients of OpenAI read', async (t) => {

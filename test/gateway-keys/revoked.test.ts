@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { connect } from 'node:net';
 import { describe, it } from 'node:test';
 import { chat, type ErrorAnswer, metricReaches } from '../gateway/harness.ts';
 import { hang, hangAfter } from '../gateway/upstream.ts';
@@ -33,6 +34,35 @@ describe('a key that is revoked while its requests run', () => {
     assert.equal(response.status, 401);
     assert.equal(((await response.json()) as ErrorAnswer).error.message, 'the API key has been revoked');
   });
+
+  for (const path of ['/v1/chat/completions', '/v1/audio/transcriptions']) {
+    it(`ends what is still being uploaded to ${path}`, async (t) => {
+      const key = newKey('revoked');
+      const { gateway, store } = await setupKeyed(t, hang, [key]);
+      const socket = connect(gateway.port, '127.0.0.1');
+      t.after(() => socket.destroy());
+      let answer = '';
+      let closed = false;
+      socket
+        .on('data', (bytes: Buffer) => {
+          answer += bytes.toString();
+        })
+        .on('error', () => {})
+        .on('close', () => {
+          closed = true;
+        });
+      socket.write(
+        `POST ${path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer ${key.secret}\r\n` +
+          'content-type: multipart/form-data; boundary=b\r\ncontent-length: 100000\r\n\r\n{',
+      );
+      const more = setInterval(() => socket.write('x'), 100);
+      t.after(() => clearInterval(more));
+      await metricReaches(gateway, 'crystalkv_gateway_inflight', 1);
+      await store.remove(key.entry.id);
+      await until(() => answer.startsWith('HTTP/1.1 401'), 'the key is refused');
+      await until(() => closed, 'the connection is closed');
+    });
+  }
 
   it('ends the streams of the live page', async (t) => {
     const key = newKey('revoked');

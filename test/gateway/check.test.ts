@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
+import { startGateway } from './harness.ts';
 import { run } from './program.ts';
 import { createUpstream, json } from './upstream.ts';
 
@@ -69,4 +70,37 @@ describe('--check', () => {
       assert.doesNotMatch(output, /is valid/);
     });
   }
+
+  for (const [what, keys] of [
+    ['keys that are no JSON', '{'],
+    ['a key with an option that there is not', '{"keys": [{"id": "000000000000", "bogus": 1}]}'],
+  ] as const) {
+    it(`refuses ${what}, as the start does`, async (t) => {
+      const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-check-'));
+      t.after(() => rmSync(folder, { recursive: true, force: true }));
+      const file = join(folder, 'keys.json');
+      writeFileSync(file, keys);
+      const text = `gateway: { port: 0, keys: { store: file, file: ${file} }, backends: [{ url: "http://127.0.0.1:1" }] }`;
+      const { code, output } = await check(t, text);
+      assert.equal(code, 2);
+      assert.match(output, /keys\.json/);
+      await assert.rejects(
+        startGateway({ keys: { store: 'file', file }, backends: ['http://127.0.0.1:1'] }),
+        /keys\.json/,
+      );
+    });
+  }
+
+  it('refuses an authority of the policy services that is none, as the start does', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'crystal-kv-check-'));
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    const file = join(folder, 'ca.pem');
+    for (const content of [undefined, 'no certificate']) {
+      if (content !== undefined) writeFileSync(file, content);
+      const { code, output } = await check(t, `gateway: { policy_ca: ${file} }`);
+      assert.equal(code, 2);
+      assert.match(output, /policy_ca: cannot use .*ca\.pem/);
+      await assert.rejects(startGateway({ policy_ca: file }), /policy_ca/);
+    }
+  });
 });

@@ -242,4 +242,19 @@ describe('/v1/models', () => {
     const { gateway } = await setup(t, json(text));
     assert.equal(await (await fetch(`${gateway.url}/v1/models`)).text(), text);
   });
+
+  it('of one backend that hangs is what it said before, soon', async (t) => {
+    const text = '{"object":"list","data":[{"id":"m","object":"model"}]}';
+    const { gateway, upstream } = await setup(t, json(text));
+    upstream.models = ['m'];
+    assert.equal(await (await fetch(`${gateway.url}/v1/models`)).text(), text);
+    upstream.server.removeAllListeners('request').on('request', () => {});
+    const started = performance.now();
+    const answer = (await (await fetch(`${gateway.url}/v1/models`)).json()) as { data: { id: string }[] };
+    assert.deepEqual(
+      answer.data.map(({ id }) => id),
+      ['m'],
+    );
+    assert.ok(performance.now() - started < 4_000);
+  });
 });

@@ -159,6 +159,19 @@ suite('the stream of an attached engine', () => {
     assert.equal(await metric(server, 'crystalkv_bad_messages_total', { reason: 'internal_error' }), 0);
   });
 
+  test('that says its pool is larger than it said first, or freer than it is large, is not believed', async () => {
+    engine = another();
+    await engine.greet({ engineId: 'boasting' });
+    engine.start(started(1));
+    const before = Number(await metric(server, 'crystalkv_bad_messages_total', { reason: 'beyond_pool' }));
+    for (const [step, pool] of [{ totalBlocks: 101 }, { freeBlocks: 101 }, { totalBlocks: 4_000_000_000 }].entries()) {
+      const state = { freeBlocks: 50, totalBlocks: 100, waiting: 0, running: 1, preemptions: 0n, ...pool };
+      engine.send({ $case: 'step', value: { step: BigInt(step + 1), pool: state, requests: [], more: false } });
+    }
+    await engine.step(10, [row(1, 20)]);
+    assert.equal(await metric(server, 'crystalkv_bad_messages_total', { reason: 'beyond_pool' }), before + 3);
+  });
+
   test('has parts of an older step than the one that it has begun dropped', async () => {
     engine = another();
     await engine.greet({ engineId: 'back' });
