@@ -22,7 +22,10 @@ const profileSchema = z
     /** This share of the requests that would be enforced runs in shadow mode instead, chosen by their ids. */
     canary_share: share.default(0),
     half_life_tokens: z.number().positive().max(1e9).default(400),
-    /** Which attention on a block is a hit: a share of a head group's attention, or its top-p nucleus. */
+    /**
+     * Which attention on a block is a hit: a share of a head group's attention, or its top-p nucleus. Tokens that merges
+     * would have let go are read at the same share; a tenth where the rule is the nucleus.
+     */
     hits: z
       .strictObject({ rule: z.enum(HIT_RULES), share: z.number().gt(0).max(1) })
       .default({ rule: 'mass', share: 0.1 }),
