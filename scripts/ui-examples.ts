@@ -9,7 +9,7 @@ const HELP =
   'A program: "L9 yew 4 oak" means yew = 4 + oak, modulo 10; the questions at the end ask for values. ' +
   'The model works it out line by line, and must find values again that it wrote long ago.';
 
-/** Lines, form and seed of each program, and the budget that keeps its answer right: `npm run bench:page` measures it. */
+/** Lines, form and seed of each program, and a budget that is meant to keep its answer: `npm run bench:page` measures it. */
 const PROGRAMS: readonly { title: string; lines: number; form: Form; seed: number; budgetTokens: number }[] = [
   { title: '12 lines', lines: 12, form: 'plain', seed: 1, budgetTokens: 96 },
   { title: '24 lines, thinking aloud', lines: 24, form: 'verbose', seed: 5, budgetTokens: 320 },

@@ -9,7 +9,7 @@ const NO_BUDGET = 1_056;
  * @property {string} title
  * @property {{ role: string, content: string }[]} messages
  * @property {string} [answer] the right one
- * @property {number} budgetTokens that keep its answer
+ * @property {number} budgetTokens meant to keep its answer
  * @property {string} [help]
  */
 
