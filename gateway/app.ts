@@ -9,6 +9,7 @@ import { type ForwardDeps, forward } from './forward.ts';
 import { hotRoutes, isHot } from './hot-routes.ts';
 import { authenticate, mayRead, refuseKey } from './keys/authenticate.ts';
 import type { Keyring } from './keys/keyring.ts';
+import { MODEL_PATH } from './request/content.ts';
 import { createExchanges, type ExchangeDeps, type Guarded } from './request/exchange.ts';
 import { answerErrors, answerNotFound, otherMethods } from './response/answers.ts';
 import { type CorsConfig, cors } from './response/cors.ts';
@@ -54,7 +55,8 @@ export function createApp(deps: AppDeps): RequestListener {
     const single = forward(route, deps);
     const handler = path === '/v1/models' ? listModels(single, deps) : single;
     const guards = [authenticate(path, keyring)];
-    routes.add(method, path, { guards, handler });
+    // Names of models have slashes, which not every client encodes.
+    routes.add(method, path === MODEL_PATH ? path.replace(':', '*') : path, { guards, handler });
     if (isHot(route)) hot.set(path, { guards: [addCors, ...guards], handler });
   }
   deps.ui?.mountApi(routes, (path) => authenticate(path, keyring));

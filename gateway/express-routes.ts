@@ -24,7 +24,7 @@ export function expressRoutes(app: Express, open: OpenExchange, first: Guard, on
   const exchangeOf = (request: Request, response: Response): Exchange => {
     const exchange = opened.get(response) ?? open(request, response, request.path);
     opened.set(response, exchange);
-    return { ...exchange, params: request.params };
+    return { ...exchange, params: paramsOf(request) };
   };
   const on =
     (route: Guarded): RequestHandler =>
@@ -48,4 +48,9 @@ export function expressRoutes(app: Express, open: OpenExchange, first: Guard, on
       );
     },
   };
+}
+
+/** Of several segments Express gives a list. */
+function paramsOf({ params }: Request): Record<string, string> {
+  return Object.fromEntries(Object.entries(params).map(([name, value]) => [name, [value].flat().join('/')]));
 }

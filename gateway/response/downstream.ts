@@ -15,6 +15,14 @@ import type { Shaper } from './shaper.ts';
 const MAX_WHOLE_BYTES = 32 * 1024 * 1024;
 
 const PING = Buffer.from(': ping\n\n');
+/** What is in the last event of a stream, beside those of completions, which have `[DONE]`. */
+const LAST: Readonly<Record<StreamForm, readonly Buffer[]>> = {
+  chat: [],
+  responses: ['response.completed', 'response.failed', 'response.incomplete', 'event: error'].map((text) =>
+    Buffer.from(text),
+  ),
+  messages: ['message_stop', 'event: error'].map((text) => Buffer.from(text)),
+};
 const PING_HEAD = [
   'content-type',
   'text/event-stream; charset=utf-8',
@@ -40,7 +48,7 @@ export interface Downstream {
   /** False: the client is slow, wait for 'drain'. */
   write(chunk: Buffer): boolean;
   /**
-   * The backend's response has ended. `cut`: it was a stream of completions without `[DONE]`, and its framing cannot
+   * The backend's response has ended. `cut`: it was a stream without the last event of its API, and its framing cannot
    * tell an end from a broken connection; then nothing was ended, `fail` is to follow.
    */
   end(): 'ended' | 'cut';
@@ -62,6 +70,8 @@ export function createDownstream(
   let writer: BodyWriter = response;
   const tail = createSentTail();
   let framed = true;
+  /** Of a stream that is not framed: its last event was sent. */
+  let complete = false;
   let mode: ReturnType<Shaper['start']> = 'pass';
   /** The body of a response that is changed as a whole, and its head, which waits for the length. */
   let whole: { status: number; head: ResponseHead; chunks: Buffer[]; length: number } | undefined;
@@ -82,6 +92,7 @@ export function createDownstream(
 
   const send = (bytes: Buffer): boolean => {
     if (cutter !== undefined) tail.note(bytes);
+    if (!framed && !complete) complete = LAST[form].some((needle) => bytes.includes(needle));
     return bytes.length === 0 || writer.write(bytes);
   };
   const pass = (chunk: Buffer): boolean => {
@@ -185,9 +196,9 @@ export function createDownstream(
         waiting = 'ended';
         return 'ended';
       }
-      if (cutter !== undefined && !framed && form === 'chat') {
+      if (cutter !== undefined && !framed) {
         sendLast(cutter.lines());
-        if (!tail.done()) return 'cut';
+        if (!(form === 'chat' ? tail.done() : complete)) return 'cut';
       }
       finish();
       return 'ended';

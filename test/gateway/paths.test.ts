@@ -19,7 +19,6 @@ const CLOSED = [
   '/v1/load_lora_adapter',
   '/v1/unload_lora_adapter',
   '/docs',
-  '/',
   '/V1/models',
   '/v1/models/',
   '//v1/models',
@@ -41,6 +40,19 @@ describe('checklist 11: paths and methods', () => {
       );
     });
   }
+
+  it('a model with a slash in its name is found, encoded or not, and nothing is reached through it', async (t) => {
+    const { gateway, upstream } = await setup(t, json('{}'));
+    for (const name of ['org/name', 'org%2Fname']) {
+      assert.equal((await fetch(`${gateway.url}/v1/models/${name}`)).status, 200);
+      assert.equal(upstream.received.at(-1)?.url, `/v1/models/${name}`);
+    }
+    const client = await rawClient(gateway.port);
+    client.write('GET /v1/models/a/../../sleep HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n');
+    await until(() => client.closed(), 'the answer is complete');
+    assert.match(client.text(), /^HTTP\/1\.1 404 /);
+    assert.equal(upstream.received.length, 2);
+  });
 
   it('development paths and everything unknown are 404 in OpenAI’s shape', async (t) => {
     const { gateway, upstream } = await setup(t, json('{}'));

@@ -157,6 +157,25 @@ describe('checklist 7: a backend that breaks off in mid-stream', () => {
     });
   }
 
+  for (const [path, first, last] of [
+    ['/v1/responses', 'response.created', 'response.completed'],
+    ['/v1/messages', 'message_start', 'message_stop'],
+  ] as const) {
+    it(`one of ${path} is broken without ${last}, and whole with it`, async (t) => {
+      for (const whole of [false, true]) {
+        const events = [first, ...(whole ? [last] : [])].map((name) => `event: ${name}\ndata: {"type":"${name}"}\n\n`);
+        const upstream = await createRawUpstream(
+          `HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n${events.join('')}`,
+        );
+        const { gateway } = await startGateway({ backends: [upstream.url] });
+        t.after(() => Promise.all([gateway.close(), upstream.close()]));
+        const text = await (await post(gateway, path, { stream: true })).text();
+        assert.ok(text.startsWith(events.join('')));
+        assert.equal(count(text, 'event: error'), whole ? 0 : 1);
+      }
+    });
+  }
+
   it('a backend that stops sending is cut after idle_ms', async (t) => {
     const { gateway, upstream } = await setup(t, hangAfter([EVENTS[0]!]), { timeouts: { idle_ms: 100 } });
     const text = await (await chat(gateway)).text();
