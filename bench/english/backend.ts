@@ -80,7 +80,7 @@ async function startEmbedded({ folder, maxTokens, longest, candidates }: Started
   const blockSize = 16;
   const engine = {
     ...engineConfig(blockSize, poolBlocks(longest, blockSize)),
-    ...{ model: folder, served_model_name: 'english', weights: 'int8', segment_markers: ['\n'] },
+    ...{ model: folder, served_model_name: 'english', weights: 'int8', segment_markers: ['\n'], end_of_thinking: ['\n</think>\n\n', '</think>'] },
   };
   const cluster = await startCluster({
     config: { ...serviceConfig(candidates), engine, gateway: { log_level: 'warn' } },

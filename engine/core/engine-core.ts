@@ -61,6 +61,7 @@ export class EngineCore {
       live: this.#live,
       scheduler: this.#scheduler,
       reporter: this.#reporter,
+      model,
     });
     const source = {
       ...{ layers, kvHeads },
@@ -75,6 +76,7 @@ export class EngineCore {
       merge: (blocks, rule) => model.merge(blocks, rule),
       canFollow: (rule) => model.canFollow(rule),
       held: (sequence) => (this.#reporter.wantsHeld ? heldTokens(sequence, this.pool, source) : undefined),
+      ask: (...asked) => model.ask(...asked),
       shadowCache: () => model.shadowCache(),
     });
   }
@@ -182,6 +184,7 @@ export class EngineCore {
       logits: samples,
       measure: samples && this.#reporter.wantsMasses(sequence, this.#totals.step),
       counts: countedQueries(sequence, this.#options.blockSize),
+      queries: sequence.fork === undefined ? undefined : sequence.queries,
       shadow: sequence.shadow,
     };
   }

@@ -11,7 +11,9 @@ import type {
 } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { MergeBlocks } from '../model/cache-layout.ts';
+import type { StepModel } from '../model/llama.ts';
 import type { ShadowCache } from '../model/shadow-cache.ts';
+import { askAgain } from './ask.ts';
 import type { BlockPool } from './block-pool.ts';
 import { evict, type Rejected, reject, release } from './evict.ts';
 import { blocksOf, objections } from './merge.ts';
@@ -30,6 +32,7 @@ export interface PlanTarget {
   merge(blocks: MergeBlocks, rule: KeepRule | undefined): void;
   /** Whether the model can follow the rule of a merge. */
   canFollow(rule: KeepRule): boolean;
+  ask: StepModel['ask'];
   /** What a sequence has in memory; undefined: nobody asked, or it cannot be told. */
   held(sequence: Sequence): HeldTokens | undefined;
   /** For a sequence of which nothing is marked yet. */
@@ -84,10 +87,10 @@ export class PlanApplier {
   }
 
   #shadow(sequence: Sequence, plan: ShadowPlan, rejected: Rejected): number[] {
-    const { options, pool, shadowCache, canFollow } = this.#target;
+    const { options, pool, shadowCache, canFollow, ask } = this.#target;
     const { protection } = options;
     const follows = (rule: KeepRule | undefined) => rule === undefined || canFollow(rule);
-    return shadow(sequence, plan, { pool, protection, shadowCache, canFollow: follows }, rejected);
+    return shadow(sequence, plan, { pool, protection, shadowCache, canFollow: follows, ask }, rejected);
   }
 
   /** @returns whether it was carried out; if not, `rejected` says why */
@@ -97,6 +100,7 @@ export class PlanApplier {
     if (merge.rule !== undefined && !this.#target.canFollow(merge.rule)) against.set('unknown_rule', [...merge.from]);
     for (const [reason, blocks] of against) for (const block of blocks) reject(rejected, reason, block);
     if (against.size > 0) return false;
+    askAgain(sequence, merge, pool, this.#target);
     this.#target.merge(blocksOf(sequence, merge, pool), merge.rule);
     release(sequence, merge.from, pool);
     this.merges += 1;

@@ -1,5 +1,6 @@
 import type { EndReason } from '../../common/protocol.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type { StepModel } from '../model/llama.ts';
 import type { BlockPool } from './block-pool.ts';
 import type { LiveSequences } from './live-sequences.ts';
 import type { CoreOptions } from './options.ts';
@@ -14,6 +15,7 @@ export interface ProbeParts {
   live: LiveSequences;
   scheduler: Scheduler;
   reporter: Reporter;
+  model: Pick<StepModel, 'answerQueries'>;
 }
 
 /** The answer probes of an engine, from start to end, and what they cost. */
@@ -30,7 +32,7 @@ export class Probes {
 
   /** Starts an answer probe of a request, which runs from the next step on, or says why not. */
   start(parent: Sequence): ProbeAnswer {
-    const { options, pool, live, scheduler, reporter } = this.#parts;
+    const { options, pool, live, scheduler, reporter, model } = this.#parts;
     const suffix = options.endOfThinking[0];
     const tokens = reporter.probeTokens;
     if (suffix === undefined || tokens === 0 || parent.phase !== 'thinking' || parent.generated === 0) {
@@ -43,6 +45,7 @@ export class Probes {
     const probe = forkForProbe(live.newHandle(), parent, shared * pool.blockSize, suffix, tokens);
     if (!scheduler.startProbe(probe, parent.blocks.slice(0, shared), longest)) return ProbeAnswer.PROBE_ANSWER_NO_ROOM;
     parent.probe = probe;
+    probe.queries = model.answerQueries(parent.tokenIds.length, shared * pool.blockSize);
     live.add(probe);
     this.started += 1;
     reporter.started(probe);
@@ -57,7 +60,11 @@ export class Probes {
 
   /** Ends a probe whose blocks are freed by the caller. */
   forget(probe: Sequence, reason: EndReason): void {
-    if (probe.fork !== undefined) probe.fork.parent.probe = undefined;
+    if (probe.fork !== undefined) {
+      const { parent } = probe.fork;
+      parent.probe = undefined;
+      if (reason === 'stop' || reason === 'length') parent.queries = probe.queries;
+    }
     this.#parts.live.delete(probe);
     this.tokens += probe.computedInAll;
     this.#parts.reporter.finished(probe, reason);

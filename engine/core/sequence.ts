@@ -1,4 +1,5 @@
 import type { RequestPhase } from '../../common/protocol.ts';
+import type { AnswerQueries } from '../model/answer-queries.ts';
 import type { ShadowCache } from '../model/shadow-cache.ts';
 import type { GenerateRequest } from '../types.ts';
 import { NULL_BLOCK } from './block-pool.ts';
@@ -36,6 +37,8 @@ export class Sequence {
   segmentStarts: number[] = [];
   /** The answer probe of this sequence that is running. */
   probe: Sequence | undefined;
+  /** Of a probe, its own; of a request, those of its newest probe that came to its end. undefined: there are none. */
+  queries: AnswerQueries | undefined;
   /** What shadow plans would have let go; undefined: there were none in this epoch. */
   shadow: ShadowCache | undefined;
   /** Prompt blocks already offered to the prefix cache in this epoch. */
@@ -73,6 +76,8 @@ export class Sequence {
     this.blocks = [];
     this.computed = 0;
     this.shadow = undefined;
+    // what a new cache holds was not asked for yet
+    if (this.queries !== undefined) this.queries.askedUpTo = 0;
     this.epoch += 1;
   }
 }

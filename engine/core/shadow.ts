@@ -1,6 +1,8 @@
 import type { Merge, ShadowPlan } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { MergeBlocks } from '../model/cache-layout.ts';
+import type { StepModel } from '../model/llama.ts';
 import type { ShadowCache } from '../model/shadow-cache.ts';
+import { askAgain } from './ask.ts';
 import type { BlockPool } from './block-pool.ts';
 import { checkEvictions, type Protection, type Rejected, reject } from './evict.ts';
 import { blocksOf, objections } from './merge.ts';
@@ -12,6 +14,7 @@ export interface ShadowTarget {
   shadowCache(): ShadowCache;
   /** Whether the model can follow the rule of a merge. */
   canFollow(rule: Merge['rule']): boolean;
+  ask: StepModel['ask'];
 }
 
 /**
@@ -37,6 +40,7 @@ export function shadow(sequence: Sequence, plan: ShadowPlan, target: ShadowTarge
     if (!target.canFollow(merge.rule)) against.set('unknown_rule', [...merge.from]);
     for (const [reason, blocks] of against) for (const block of blocks) reject(rejected, reason, block);
     if (against.size > 0) continue;
+    askAgain(sequence, merge, pool, target);
     cache.merge(held(blocksOf(sequence, merge, pool), cache), merge.rule);
     evicted.push(...merge.from);
   }

@@ -45,6 +45,22 @@ export interface Kernels {
     mean: number,
     most: number,
   ): void;
+  weigh(
+    q: number,
+    beside: number,
+    row: number,
+    keys: number,
+    keyCache: number,
+    blockStride: number,
+    headStride: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    blockSize: number,
+    scores: number,
+    mean: number,
+    most: number,
+  ): void;
   logCodes(out: number, masses: number, count: number): void;
   plainKeys(
     out: number,

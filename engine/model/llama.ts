@@ -1,5 +1,7 @@
-import type { KeepRule, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { type KeepRule, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { Arena, type Kernels, loadKernels } from '../kernels/kernels.ts';
+import { AnswerQueries } from './answer-queries.ts';
+import { Asker } from './ask.ts';
 import type { MergeBlocks } from './cache-layout.ts';
 import type { ModelConfig } from './config.ts';
 import { MATRICES, type Matrices, paddedRows, type WeightFormat } from './matrix.ts';
@@ -22,6 +24,8 @@ export interface Chunk {
   measure: boolean;
   /** Which queries count in the statistics of the tokens that they read; undefined: none. */
   counts?: CountedChunk | undefined;
+  /** Takes the queries that count, to ask them again; undefined: nobody will. */
+  queries?: AnswerQueries | undefined;
   /** What shadow plans marked: what the measured token gives to it is added up. */
   shadow?: ShadowCache | undefined;
 }
@@ -62,6 +66,13 @@ export interface StepModel {
   canFollow(rule: KeepRule): boolean;
   /** The statistics of each token that are kept from now on; undefined: none. */
   keepStatistics(options: StatisticsOptions | undefined): void;
+  /** For the queries of a probe, whose first own token is at `start` and which shares so many tokens with its request. undefined: nobody wants to know what answers read. */
+  answerQueries(start: number, sharedTokens: number): AnswerQueries | undefined;
+  /**
+   * Asks the queries of a probe again, as if its answer began after `tokens` tokens: what they would give to the tokens in the
+   * logical blocks from `from` on counts as what an answer reads. `blocks` is the request's table.
+   */
+  ask(queries: AnswerQueries, blocks: readonly number[], tokens: number, from: number): void;
   /** For a sequence of which nothing is marked yet. Merges choose as `merge` does. */
   shadowCache(): ShadowCache;
 }
@@ -81,6 +92,7 @@ export class LlamaModel implements StepModel {
   readonly #matrices: Matrices;
   readonly #merger: BlockMerger;
   readonly #statistics: TokenStatistics;
+  readonly #asker: Asker;
   readonly #maxTokens: number;
   /** Byte offsets of keys and values; layer l starts at l * layerBytes, block b at b * headBytes * kvHeads within it. */
   readonly #keys: number;
@@ -178,6 +190,9 @@ export class LlamaModel implements StepModel {
     this.#kernels = loadKernels(this.#arena);
     this.#statistics = new TokenStatistics(this.#arena, this.#kernels, layout, addresses);
     this.#merger = new BlockMerger(this.#arena, this.#kernels, layout, this.#statistics, room);
+    const { qkv: query, normed: beside, positions, rows, scores, mean, most } = this.#buffer;
+    const askRoom = { query, beside, positions, rows, scores, mean, most };
+    this.#asker = new Asker(this.#arena, this.#kernels, layout, heads, this.#statistics, askRoom);
     this.#fillRotations();
   }
 
@@ -191,6 +206,15 @@ export class LlamaModel implements StepModel {
 
   keepStatistics(options: StatisticsOptions | undefined): void {
     this.#statistics.keep(options);
+  }
+
+  answerQueries(start: number, sharedTokens: number): AnswerQueries | undefined {
+    if (!this.#statistics.keeps(Statistic.STATISTIC_ANSWER)) return undefined;
+    return new AnswerQueries(this.config, start, sharedTokens);
+  }
+
+  ask(queries: AnswerQueries, blocks: readonly number[], tokens: number, from: number): void {
+    this.#asker.ask(queries, blocks, tokens, from);
   }
 
   shadowCache(): ShadowCache {
@@ -294,6 +318,7 @@ export class LlamaModel implements StepModel {
     this.#multiply(b.qkv, b.normed, w.qkv, n, qkvRows, hidden);
     k.rope(b.qkv, n, heads + kvHeads, headDim, qkvRows * 4, b.positions, b.cos, b.sin);
     for (const row of rows) this.#store(layer, row, qkvRows * 4);
+    for (const row of rows) this.#keepQueries(layer, row, qkvRows);
     for (let i = 0; i < rows.length; i++) this.#attend(layer, rows[i]!, qkvRows * 4, measured[i]);
     this.#multiply(b.normed, b.mixed, w.o, n, hidden, heads * headDim);
     k.add(b.hidden, b.normed, n * hidden);
@@ -323,6 +348,17 @@ export class LlamaModel implements StepModel {
         const head = at + h * this.#headBytes;
         this.#kernels.storeKv(this.#keys + head, this.#values + head, key, value, offset, this.blockSize, headDim);
       }
+    }
+  }
+
+  #keepQueries(layer: number, { chunk: { queries, position }, count, token }: Row, qkvRows: number): void {
+    if (queries === undefined) return;
+    const { heads, kvHeads, headDim } = this.config;
+    const qkv = this.#arena.floats(this.#buffer.qkv, this.#maxTokens * qkvRows);
+    for (let j = Math.max(0, queries.start - position); j < count; j++) {
+      const at = (token + j) * qkvRows;
+      const key = at + heads * headDim;
+      queries.add(layer, qkv.subarray(at, key), qkv.subarray(key, key + kvHeads * headDim));
     }
   }
 

@@ -127,6 +127,23 @@ export class TokenStatistics {
     }
   }
 
+  /** As `note`, of a probe's query that is asked again: it says what an answer reads, and nothing else. */
+  asked(
+    layer: number,
+    { row, from, to }: Omit<CountedQuery, 'position' | 'probe'>,
+    most: number,
+    blocks: number,
+  ): void {
+    if (!this.#kept.has('answer')) return;
+    const { kvHeads, blockSize } = this.#layout;
+    const headBytes = blockSize * 4;
+    const answer = this.#addresses.answer + this.#slot(layer, 0, 0) * 4;
+    for (let head = 0; head < kvHeads; head++) {
+      const place = [row, from, to, head * headBytes, kvHeads * headBytes, blockSize] as const;
+      this.#kernels.noteProbe(most + head * blocks * headBytes, ...place, 0, answer);
+    }
+  }
+
   /** [blockSize] A statistic of the tokens in a block; a copy. */
   read(statistic: Statistic, layer: number, block: number, head: number): Float32Array {
     const { blockSize } = this.#layout;

@@ -72,6 +72,13 @@ export class ScriptedModel implements StepModel {
     );
   }
 
+  /** Nobody asks what its answers read. */
+  answerQueries(): undefined {}
+
+  ask(): void {
+    throw new Error('there are no queries to ask again');
+  }
+
   merge({ into, from, beside }: MergeBlocks): void {
     this.merged.push({ into, from, beside });
     const named = [...into, ...from, ...beside];

@@ -146,6 +146,61 @@ suite('statistics of tokens', () => {
     }
   });
 
+  suite('queries of a probe that are asked again', () => {
+    const shared = Math.floor(TOKENS / BLOCK);
+    const first = Math.floor(PROMPT / BLOCK);
+    /** Runs a probe that says tokens 0 to 19 after `TOKENS` tokens. */
+    const probed = () => {
+      const opened = open();
+      const { model, blocks, feed } = opened;
+      feed(0, TOKENS);
+      const queries = model.answerQueries(TOKENS, shared * BLOCK)!;
+      const fork = [...blocks.slice(0, shared), 3, 4, 5];
+      const counts = { position: TOKENS, from: first, to: shared, probe: true };
+      const probe = [...tokenIds.slice(shared * BLOCK, TOKENS), ...tokenIds.slice(0, 20)];
+      probe.forEach((id, i) => {
+        const chunk = { tokenIds: [id], position: shared * BLOCK + i, blocks: fork, logits: false, measure: false };
+        model.forward([{ ...chunk, counts, queries }]);
+      });
+      assert.equal(queries.count, 20);
+      return { ...opened, queries };
+    };
+    const ANSWER = Statistic.STATISTIC_ANSWER;
+
+    test('give what they gave, as long as nothing has changed', () => {
+      const { model, blocks, read, queries } = probed();
+      const once = read(ANSWER, shared * BLOCK);
+      model.keepStatistics(undefined);
+      model.keepStatistics({ statistics: new Set([ANSWER]), ...HALF_LIVES });
+      assert.ok([...read(ANSWER, shared * BLOCK).values()].every((value) => value === 0));
+      model.ask(queries, blocks, TOKENS, first);
+      assertClose(read(ANSWER, shared * BLOCK), once, 1e-5);
+    });
+
+    test('read of later tokens what a later probe with the same words reads, where words alone make the queries', () => {
+      const { model, blocks, feed, read, queries } = probed();
+      const end = TOKENS + 35;
+      feed(TOKENS, end);
+      model.keepStatistics(undefined);
+      model.keepStatistics({ statistics: new Set([ANSWER]), ...HALF_LIVES });
+      model.ask(queries, blocks, end, first);
+      assert.equal(queries.askedUpTo, end);
+      const full = Math.floor(end / BLOCK);
+      const asked = read(ANSWER, full * BLOCK);
+      model.keepStatistics(undefined);
+      model.keepStatistics({ statistics: new Set([ANSWER]), ...HALF_LIVES });
+      const fork = [...blocks.slice(0, full), 3, 4, 5];
+      const counts = { position: end, from: first, to: full, probe: true };
+      const chunk = { blocks: fork, logits: false, measure: false, counts };
+      const words = [...tokenIds.slice(full * BLOCK, end), ...tokenIds.slice(0, 20)];
+      words.forEach((id, i) => model.forward([{ ...chunk, tokenIds: [id], position: full * BLOCK + i }]));
+      const firstLayer = (figures: Figures) => new Map([...figures].filter(([key]) => key.startsWith('0 ')));
+      const later = firstLayer(read(ANSWER, full * BLOCK));
+      assert.ok([...later].some(([key, value]) => Number(key.split(' ')[2]) >= TOKENS && value > 0.001));
+      assertClose(firstLayer(asked), later, 1e-4);
+    });
+  });
+
   test('move with their tokens when blocks are merged, and go on counting', () => {
     const { model, feed, read, blocks } = open();
     feed(0, PROMPT);

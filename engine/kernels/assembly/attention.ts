@@ -69,7 +69,7 @@ export function attention(
         scoreBlock(s, q, keyCache + id * blockStride + headOffset, headDim, blockSize, scale);
         s += (<usize>blockSize) << 2;
       }
-      softmax(scores, keys, blocks * blockSize);
+      softmax(scores, keys, blocks * blockSize, -f32.MAX_VALUE);
       if (masses != 0) addMasses(mass, scores, blocks, blockSize, <f32>1 / <f32>group);
       if (mean != 0) {
         const at = (<usize>(kv * blocks * blockSize)) << 2;
@@ -78,6 +78,35 @@ export function attention(
       mix(out, scores, row, keys, valueCache + headOffset, blockStride, headDim, blockSize);
       q += vectorBytes;
       out += vectorBytes;
+    }
+  }
+}
+
+/**
+ * What one query token would give to each token of `row`, without computing what it reads. Parameters are those of `attention`.
+ *
+ * @param beside [heads] for each query head, the logarithm of the sum of the exponentials of its scores of keys outside `row`
+ */
+export function weigh(
+  q: usize, beside: usize, row: usize, keys: i32, keyCache: usize, blockStride: usize, headStride: usize,
+  heads: i32, kvHeads: i32, headDim: i32, blockSize: i32, scores: usize, mean: usize, most: usize,
+): void {
+  const blocks = (keys + blockSize - 1) / blockSize;
+  const group = heads / kvHeads;
+  const scale = <f32>1 / sqrt<f32>(<f32>headDim);
+  for (let kv = 0; kv < kvHeads; kv++) {
+    const at = (<usize>(kv * blocks * blockSize)) << 2;
+    for (let g = 0; g < group; g++) {
+      let s = scores;
+      for (let b = 0; b < blocks; b++) {
+        const id = <usize>load<i32>(row + ((<usize>b) << 2));
+        scoreBlock(s, q, keyCache + id * blockStride + <usize>kv * headStride, headDim, blockSize, scale);
+        s += (<usize>blockSize) << 2;
+      }
+      softmax(scores, keys, blocks * blockSize, load<f32>(beside));
+      addQueryHead(mean + at, most + at, scores, blocks * blockSize, <f32>1 / <f32>group, g == 0);
+      q += (<usize>headDim) << 2;
+      beside += 4;
     }
   }
 }
@@ -120,18 +149,21 @@ function scoreBlock(scores: usize, q: usize, block: usize, headDim: i32, blockSi
   }
 }
 
-/** Softmax over the first `keys` of `padded` scores (a multiple of 8); the padding becomes 0. */
+/**
+ * Softmax over the first `keys` of `padded` scores (a multiple of 8); the padding becomes 0. `beside` is a score that takes its
+ * part of the attention without a key; -f32.MAX_VALUE: there is none.
+ */
 // @ts-ignore: decorator
 @inline
-function softmax(scores: usize, keys: i32, padded: i32): void {
+function softmax(scores: usize, keys: i32, padded: i32, beside: f32): void {
   const end = scores + ((<usize>padded) << 2);
   for (let p = scores + ((<usize>keys) << 2); p < end; p += 4) store<f32>(p, -f32.MAX_VALUE);
   let m = f32x4.splat(-f32.MAX_VALUE);
   for (let p = scores; p < end; p += 16) m = f32x4.max(m, v128.load(p));
-  const highest = f32x4.splat(max<f32>(
+  const highest = f32x4.splat(max<f32>(beside, max<f32>(
     max<f32>(f32x4.extract_lane(m, 0), f32x4.extract_lane(m, 1)),
     max<f32>(f32x4.extract_lane(m, 2), f32x4.extract_lane(m, 3)),
-  ));
+  )));
   let total = f32x4.splat(0);
   for (let p = scores; p < end; p += 16) {
     const e = exp4(f32x4.sub(v128.load(p), highest));
@@ -139,8 +171,9 @@ function softmax(scores: usize, keys: i32, padded: i32): void {
     total = f32x4.add(total, e);
   }
   // exp4 clamps, so a padded key got exp(-80), about 2e-35: nothing beside the sum, which holds at least one 1
+  const other = f32x4.extract_lane(exp4(f32x4.sub(f32x4.splat(beside), highest)), 0);
   const inverse = f32x4.splat(<f32>1 / (f32x4.extract_lane(total, 0) + f32x4.extract_lane(total, 1)
-    + f32x4.extract_lane(total, 2) + f32x4.extract_lane(total, 3)));
+    + f32x4.extract_lane(total, 2) + f32x4.extract_lane(total, 3) + other));
   for (let p = scores; p < end; p += 16) v128.store(p, f32x4.mul(v128.load(p), inverse));
 }
 

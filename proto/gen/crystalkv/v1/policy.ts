@@ -95,7 +95,13 @@ export const Statistic = {
    * probes count: their m can raise it, but they do not age it.
    */
   STATISTIC_PEAK: 3,
-  /** STATISTIC_ANSWER - As PEAK, but only queries of answer probes can raise it. */
+  /**
+   * STATISTIC_ANSWER - As PEAK, but only queries of answer probes can raise it. Those of the newest probe that came to its end (its answer or
+   * its length) are asked again before each merge by this statistic that could let a token go which they did not see: as
+   * if the probe began after the request's newest token. Queries and keys of the probe's own tokens turn by the rotation of
+   * the difference, so what they give each other stays as it was. So one probe judges tokens that come after it, without
+   * another token being computed.
+   */
   STATISTIC_ANSWER: 4,
   /** STATISTIC_WINDOW - Sum of p over the newest queries: those since the second-to-last position that is a multiple of 64. */
   STATISTIC_WINDOW: 5,
