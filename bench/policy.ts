@@ -93,6 +93,7 @@ async function measure(policy: string, { seed, report }: BenchRun): Promise<void
       layers: 16,
       headGroups: GROUPS,
       endOfThinking: [],
+      probeSuffixTokens: 0,
       segmentMarkerTokenIds: [],
       capabilities: [Capability.CAPABILITY_EVICT],
       sinkTokens: 16,

@@ -83,6 +83,7 @@ async function scrapePolicyService() {
       layers: 1,
       headGroups: 1,
       endOfThinking: [],
+      probeSuffixTokens: 0,
       segmentMarkerTokenIds: [],
       capabilities: [Capability.CAPABILITY_EVICT],
       sinkTokens: 16,

@@ -26,6 +26,13 @@ export const EngineConfig = z.strictObject({
   sink_tokens: integer(0, 4096).default(4).describe('first tokens of a sequence, never evicted'),
   recent_tokens: integer(0, 4096).default(64).describe('newest tokens of a sequence, never evicted'),
   end_of_thinking: z.array(z.string().min(1)).default(['</think>']).describe('texts that end the thinking phase'),
+  probe_suffix: z
+    .string()
+    .min(1)
+    .optional()
+    .describe(
+      'text with which a probe ends the thinking, such as the sentence and line ends after which the model answers; default: the first of end_of_thinking',
+    ),
   segment_markers: z.array(z.string().min(1)).default([';']).describe('tokens after which a reasoning step begins'),
   engine_id: z.string().min(1).max(128).default('embedded').describe('name of this engine at the policy service'),
   policy_address: z

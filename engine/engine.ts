@@ -145,11 +145,20 @@ function coreOptions(config: EngineConfig, model: ModelConfig, encode: Encode): 
     maxModelLength,
     protection: { sinkTokens: config.sink_tokens, recentTokens: config.recent_tokens },
     endOfThinking: config.end_of_thinking.map(encode),
+    probeSuffix: suffixOf(config, encode),
     segmentMarkers: config.segment_markers.map(encode).flatMap((ids) => (ids.length === 1 ? ids : [])),
     enabled: config.enabled,
     lockstepTimeoutMs: config.lockstep ? config.lockstep_timeout_ms : undefined,
     managed: config.policy_address !== '' && config.enabled,
   };
+}
+
+/** A tokenizer may cut line ends in another way when nothing comes after them: hence the letter. */
+function suffixOf({ probe_suffix: text, end_of_thinking: ends }: EngineConfig, encode: Encode) {
+  const letter = text === undefined ? [] : encode('A');
+  if (text !== undefined && letter.length === 1) return encode(`${text}A`).slice(0, -1);
+  const suffix = text ?? ends[0];
+  return suffix === undefined ? undefined : encode(suffix);
 }
 
 function helloOf(config: EngineConfig, model: ModelConfig, options: CoreOptions, bytesPerBlock: number) {
@@ -165,6 +174,7 @@ function helloOf(config: EngineConfig, model: ModelConfig, options: CoreOptions,
     layers: model.layers,
     headGroups: model.layers * model.kvHeads,
     endOfThinking: options.endOfThinking.map((ids) => ({ tokenIds: [...ids] })),
+    probeSuffixTokens: options.probeSuffix?.length ?? 0,
     segmentMarkerTokenIds: [...options.segmentMarkers],
     capabilities: [
       Capability.CAPABILITY_EVICT,

@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url';
-import { makeStory } from '../model/english/story.ts';
+import { makeStory, STOP_THINKING } from '../model/english/story.ts';
 import type { Message } from '../model/program.ts';
 import { makeProgram } from '../model/task.ts';
 import { outputOf, startChild } from './child.ts';
@@ -34,6 +34,7 @@ export const RUN_MODELS = {
       // a token takes 46 KB: 380 MB for eight long thoughts
       CRYSTALKV_ENGINE_POOL_BLOCKS: '512',
       CRYSTALKV_ENGINE_SEGMENT_MARKERS: '["\\n"]',
+      CRYSTALKV_ENGINE_PROBE_SUFFIX: STOP_THINKING,
     },
     folder: makeEnglish,
     task: 'work through a story',

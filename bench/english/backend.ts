@@ -1,6 +1,6 @@
 import { englishFolder } from '../../model/english/folder.ts';
 import { judge } from '../../model/english/judge.ts';
-import type { Story } from '../../model/english/story.ts';
+import { STOP_THINKING, type Story } from '../../model/english/story.ts';
 import { startCluster } from '../../scripts/cluster.ts';
 import type { Answer } from '../ask.ts';
 import { type BackendName, CONCURRENCY, engineConfig, serviceConfig } from '../eval/backend.ts';
@@ -54,6 +54,7 @@ async function startVllm({ folder, tokens, maxTokens, longest, candidates }: Sta
     python: vllmPython(),
     model: folder,
     tokenizer: true,
+    probeSuffix: STOP_THINKING,
     poolBlocks: poolBlocks(longest, blockSize),
     maxModelLen: longest,
     core: undefined,
@@ -80,7 +81,7 @@ async function startEmbedded({ folder, maxTokens, longest, candidates }: Started
   const blockSize = 16;
   const engine = {
     ...engineConfig(blockSize, poolBlocks(longest, blockSize)),
-    ...{ model: folder, served_model_name: 'english', weights: 'int8', segment_markers: ['\n'], end_of_thinking: ['\n</think>\n\n', '</think>'] },
+    ...{ model: folder, served_model_name: 'english', weights: 'int8', segment_markers: ['\n'], probe_suffix: STOP_THINKING },
   };
   const cluster = await startCluster({
     config: { ...serviceConfig(candidates), engine, gateway: { log_level: 'warn' } },

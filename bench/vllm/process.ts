@@ -87,6 +87,8 @@ export interface VllmOptions {
   model: string;
   /** The folder holds a tokenizer: without one the plugin knows no end of thinking, and does not probe. */
   tokenizer: boolean;
+  /** With what its probes end the thinking; left out: its first end of thinking. */
+  probeSuffix?: string;
   /** KV blocks of the pool. */
   poolBlocks: number;
   maxModelLen: number;
@@ -169,7 +171,7 @@ export async function startVllm(options: VllmOptions): Promise<Vllm> {
   };
 }
 
-function environment({ plugin, name, core }: VllmOptions): NodeJS.ProcessEnv {
+function environment({ plugin, name, core, probeSuffix }: VllmOptions): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([key]) => !key.startsWith('CRYSTALKV_') && !key.startsWith('VLLM_'));
   return {
     ...Object.fromEntries(kept),
@@ -186,6 +188,7 @@ function environment({ plugin, name, core }: VllmOptions): NodeJS.ProcessEnv {
           CRYSTALKV_METRICS_PORT: `${plugin.metricsPort}`,
           CRYSTALKV_ENGINE_ID: name,
           CRYSTALKV_STRICT: '1',
+          ...(probeSuffix === undefined ? {} : { CRYSTALKV_PROBE_SUFFIX: probeSuffix }),
           ...(plugin.lockstep === true ? { CRYSTALKV_LOCKSTEP: '1', CRYSTALKV_LOCKSTEP_TIMEOUT_MS: '10000' } : {}),
         }),
   };

@@ -13,6 +13,8 @@ export interface CoreOptions {
   protection: Protection;
   /** Token sequences that end the thinking phase. */
   endOfThinking: readonly (readonly number[])[];
+  /** What a probe appends to end the thinking; undefined: there are no probes. */
+  probeSuffix: readonly number[] | undefined;
   /** Tokens after which a new reasoning step begins. */
   segmentMarkers: readonly number[];
   /** Whether evictions may be applied at all. */

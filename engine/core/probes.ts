@@ -33,7 +33,7 @@ export class Probes {
   /** Starts an answer probe of a request, which runs from the next step on, or says why not. */
   start(parent: Sequence): ProbeAnswer {
     const { options, pool, live, scheduler, reporter, model } = this.#parts;
-    const suffix = options.endOfThinking[0];
+    const suffix = options.probeSuffix;
     const tokens = reporter.probeTokens;
     if (suffix === undefined || tokens === 0 || parent.phase !== 'thinking' || parent.generated === 0) {
       return ProbeAnswer.PROBE_ANSWER_UNSUPPORTED;
@@ -61,9 +61,11 @@ export class Probes {
   /** Ends a probe whose blocks are freed by the caller. */
   forget(probe: Sequence, reason: EndReason): void {
     if (probe.fork !== undefined) {
-      const { parent } = probe.fork;
+      const { parent, sharedTokens } = probe.fork;
       parent.probe = undefined;
-      if (reason === 'stop' || reason === 'length') parent.queries = probe.queries;
+      // a parent that was preempted has begun another cache
+      const asked = probe.queries !== undefined && probe.queries.count > 0;
+      if (asked && parent.computed >= sharedTokens) parent.queries = probe.queries;
     }
     this.#parts.live.delete(probe);
     this.tokens += probe.computedInAll;

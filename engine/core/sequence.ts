@@ -37,7 +37,7 @@ export class Sequence {
   segmentStarts: number[] = [];
   /** The answer probe of this sequence that is running. */
   probe: Sequence | undefined;
-  /** Of a probe, its own; of a request, those of its newest probe that came to its end. undefined: there are none. */
+  /** Of a probe, its own; of a request, those of its newest probe in this epoch. undefined: there are none. */
   queries: AnswerQueries | undefined;
   /** What shadow plans would have let go; undefined: there were none in this epoch. */
   shadow: ShadowCache | undefined;
@@ -76,8 +76,7 @@ export class Sequence {
     this.blocks = [];
     this.computed = 0;
     this.shadow = undefined;
-    // what a new cache holds was not asked for yet
-    if (this.queries !== undefined) this.queries.askedUpTo = 0;
+    this.queries = undefined;
     this.epoch += 1;
   }
 }

@@ -30,6 +30,12 @@ export interface Story {
 export const THINK_END = '\n</think>\n\n';
 
 /**
+ * With this the model takes its thinking as done, whatever is missing. After `THINK_END` alone it goes on thinking: it never
+ * saw that before everyone was counted.
+ */
+export const STOP_THINKING = `\nThat was everyone.${THINK_END}`;
+
+/**
  * Draws a story and writes it down with its reasoning and answer.
  *
  * @param random a stream, or a seed to start one.

@@ -42,7 +42,8 @@ export function negotiate(hello: Hello): NegotiatedHello | Refusal {
     canProbe: hello.capabilities.includes(Capability.CAPABILITY_PROBE) && hello.endOfThinking.length > 0,
     statistics: hello.capabilities.includes(Capability.CAPABILITY_MERGE) ? new Set(hello.statistics) : undefined,
     marksMerges: hello.capabilities.includes(Capability.CAPABILITY_SHADOW_MERGE),
-    probeSuffixTokens: hello.endOfThinking.reduce((most, { tokenIds }) => Math.max(most, tokenIds.length), 0),
+    probeSuffixTokens:
+      hello.probeSuffixTokens || hello.endOfThinking.reduce((most, { tokenIds }) => Math.max(most, tokenIds.length), 0),
   };
 }
 

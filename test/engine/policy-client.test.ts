@@ -28,6 +28,7 @@ const HELLO: Hello = {
   layers: 1,
   headGroups: 1,
   endOfThinking: [],
+  probeSuffixTokens: 0,
   segmentMarkerTokenIds: [],
   capabilities: [],
   sinkTokens: 0,

@@ -127,6 +127,7 @@ export function coreOptions(change: Partial<CoreOptions> = {}): CoreOptions {
     maxModelLength: 256,
     protection: { sinkTokens: 4, recentTokens: 8 },
     endOfThinking: [[END_OF_THINKING]],
+    probeSuffix: [END_OF_THINKING],
     segmentMarkers: [],
     enabled: true,
     lockstepTimeoutMs: undefined,

@@ -70,6 +70,7 @@ export function hello(changes: Partial<Hello> = {}): Hello {
     layers: 1,
     headGroups: GROUPS,
     endOfThinking: [{ tokenIds: [7] }],
+    probeSuffixTokens: 0,
     segmentMarkerTokenIds: [],
     capabilities: [Capability.CAPABILITY_EVICT, Capability.CAPABILITY_PROBE],
     sinkTokens: 0,

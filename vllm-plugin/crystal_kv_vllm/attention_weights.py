@@ -34,24 +34,38 @@ def attention_weights(
     visible: torch.Tensor,
     counted: slice,
     scoring: Scoring,
+    beside: torch.Tensor | None = None,
 ) -> Weights:
     """The weights of the tokens in `counted`, among all that a query sees.
 
     queries: [head groups, queries, query heads of a group, head size]; keys: [head groups, tokens, head size];
-    visible: bool [queries, tokens].
+    visible: bool [queries, tokens]; beside: what it sees beside these keys, as `log_sum` gives it.
     """
-    groups, count, heads, _ = queries.shape
-    scores = torch.bmm(queries.flatten(1, 2).float(), keys.float().transpose(1, 2)).mul_(scoring.scale)
-    if scoring.softcap:
-        scores.div_(scoring.softcap).tanh_().mul_(scoring.softcap)
-    scores = scores.view(groups, count, heads, -1).masked_fill_(~visible[None, :, None], float("-inf"))
+    scores = _scores(queries, keys, visible, scoring)
     highest = scores.amax(-1, keepdim=True)
+    if beside is not None:
+        highest = torch.maximum(highest, beside[..., None])
     if scoring.sinks is not None:
         sinks = scoring.sinks.float()[:, None, :, None]
         highest = torch.maximum(highest, sinks)
     weights = scores.sub_(highest).exp_()
     total = weights.sum(-1, keepdim=True)
+    if beside is not None:
+        total = total + (beside[..., None] - highest).exp()
     if scoring.sinks is not None:
         total = total + (sinks - highest).exp()
     weights = weights[..., counted] / total
     return Weights(weights.mean(2), weights.amax(2))
+
+
+def log_sum(queries: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    """Logarithm of the sum of the exponentials of the scores: [head groups, queries, query heads of a group]."""
+    return _scores(queries, keys, visible, scoring).logsumexp(-1)
+
+
+def _scores(queries: torch.Tensor, keys: torch.Tensor, visible: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    groups, count, heads, _ = queries.shape
+    scores = torch.bmm(queries.flatten(1, 2).float(), keys.float().transpose(1, 2)).mul_(scoring.scale)
+    if scoring.softcap:
+        scores.div_(scoring.softcap).tanh_().mul_(scoring.softcap)
+    return scores.view(groups, count, heads, -1).masked_fill_(~visible[None, :, None], float("-inf"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .answer_queries import AnswerQueries
 from .kept_statistics import CountedQueries
 
 
@@ -38,6 +39,10 @@ class FollowedRequest:
     counted: int = 0
     #: Half window of the newest of them.
     window: int = -1
+    #: Tokens in its cache, as far as its queries tell.
+    tokens: int = 0
+    #: Of an answer probe, its own; of a request, those of its newest probe.
+    answers: AnswerQueries | None = None
     #: Its cache is gone.
     gone: bool = False
 
@@ -64,6 +69,7 @@ class FollowedRequest:
     def wait(self, positions: Sequence[int]) -> None:
         """Queries at these positions are about to be computed."""
         self.waiting.extend(positions)
+        self.tokens = max(self.tokens, positions[-1] + 1)
         if self.parent is not None:
             self.parent_queries.extend([self.parent.computed] * len(positions))
 

@@ -12,8 +12,10 @@ from .settings import Settings
 class OutputMarkers:
     """Token ids that structure an output."""
 
-    #: Sequences that end the thinking phase; the first is what a probe appends.
+    #: Sequences that end the thinking phase.
     end_of_thinking: tuple[tuple[int, ...], ...] = ()
+    #: What a probe appends to end the thinking; empty: there are no probes.
+    probe_suffix: tuple[int, ...] = ()
     #: Tokens after which a new reasoning step begins.
     segments: frozenset[int] = frozenset()
 
@@ -44,7 +46,11 @@ def read_output_markers(config: Any, settings: Settings) -> OutputMarkers:
         ends.append(tuple(natural))
     else:
         ends += [(single[text],) for text in settings.end_of_thinking if text in single]
-    return OutputMarkers(tuple(ends), frozenset(single[text] for text in settings.segment_markers if text in single))
+    suffix = ends[0] if ends else ()
+    if ends and settings.probe_suffix is not None and tokenizer is not None:
+        suffix = _encode_before_text(tokenizer, settings.probe_suffix)
+    segments = frozenset(single[text] for text in settings.segment_markers if text in single)
+    return OutputMarkers(tuple(ends), suffix, segments)
 
 
 def _tokenizer(config: Any) -> Any:
@@ -60,6 +66,13 @@ def _single_tokens(tokenizer: Any, texts: tuple[str, ...]) -> dict[str, int]:
     unknown = getattr(tokenizer, "unk_token_id", None)
     encoded = {text: tokenizer.encode(text, add_special_tokens=False) for text in texts}
     return {text: ids[0] for text, ids in encoded.items() if len(ids) == 1 and ids[0] != unknown}
+
+
+def _encode_before_text(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """A tokenizer may cut line ends in another way when nothing comes after them: hence the letter."""
+    letter = tokenizer.encode("A", add_special_tokens=False)
+    ids = tokenizer.encode(f"{text}A", add_special_tokens=False)
+    return tuple(ids[:-1] if len(letter) == 1 else tokenizer.encode(text, add_special_tokens=False))
 
 
 def _ends_with(tokens: Sequence[int], length: int, end: Sequence[int]) -> bool:

@@ -26,3 +26,10 @@ class Rotation:
             a, b = rotated[..., ::2], rotated[..., 1::2]
             plain = torch.stack([a * cos + b * sin, b * cos - a * sin], -1).flatten(-2)
         return torch.cat([plain, rest], -1)
+
+    def turn(self, vectors: torch.Tensor, positions: int) -> torch.Tensor:
+        """Rotated vectors [..., head size] as they are so many positions later."""
+        cos, sin = self.cos_sin[positions].to(vectors.dtype).chunk(2)
+        # a turn forward is the undoing of a turn back
+        back = Rotation(torch.cat([cos, -sin])[None], self.halves)
+        return back.undo(vectors, torch.zeros(vectors.shape[:-1], dtype=torch.long, device=vectors.device))

@@ -50,8 +50,7 @@ class SchedulerHooks:
 
     def __init__(self, scheduler: SchedulerPart, manager: CrystalManager, options: HookOptions) -> None:
         lockstep_timeout = options.lockstep_timeout
-        ends = options.markers.end_of_thinking
-        suffix = ends[0] if ends and options.prefix_caching else None
+        suffix = (options.markers.probe_suffix or None) if options.prefix_caching else None
         self.options = options
         self.manager = manager
         self.reporter = Reporter(

@@ -47,6 +47,10 @@ class Settings:
         "JSON list of texts that end thinking, if they are one token of the model's; "
         "vLLM's reasoning parser, where configured, comes first.",
     ] = ("</think>",)
+    probe_suffix: Annotated[
+        str | None,
+        "Text with which a probe ends the thinking, so that the model answers; default: the first end of thinking.",
+    ] = None
     segment_markers: Annotated[
         tuple[str, ...], "JSON list of texts after which a reasoning step begins, those that are one token."
     ] = ("\n\n", ".\n\n", "\n", ";")
@@ -165,5 +169,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         recent_tokens=number("RECENT_TOKENS", default.recent_tokens, 0, 4096),
         query_ring=number("QUERY_RING", default.query_ring, 1, 256),
         end_of_thinking=texts("END_OF_THINKING", default.end_of_thinking),
+        probe_suffix=text("PROBE_SUFFIX") or default.probe_suffix,
         segment_markers=texts("SEGMENT_MARKERS", default.segment_markers),
     )

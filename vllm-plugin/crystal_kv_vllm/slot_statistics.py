@@ -101,6 +101,13 @@ class SlotStatistics:
             old[row] = torch.maximum(old[row], fresh)
         self.write(layers, blocks, old)
 
+    def count_asked(self, layers: slice, blocks: torch.Tensor, weights: Weights) -> None:
+        """Counts queries of an answer probe that are asked again now."""
+        row = self._parts["answer"]
+        old = self.read(layers, blocks)
+        old[row] = torch.maximum(old[row], weights.most.amax(1))
+        self.write(layers, blocks, old)
+
     def _sums(self, span: QuerySpan) -> tuple[torch.Tensor, torch.Tensor]:
         """What the sums become: `keep` [rows, rows] of what they were and `add` [rows, queries] of mean weights."""
         count = len(span.positions)

@@ -159,6 +159,7 @@ def _hello(scheduler: Scheduler, settings: Settings, markers: OutputMarkers, gro
         layers=len(groups.layers),
         head_groups=len(groups),
         end_of_thinking=[pb.TokenSequence(token_ids=end) for end in markers.end_of_thinking],
+        probe_suffix_tokens=len(markers.probe_suffix),
         segment_marker_token_ids=sorted(markers.segments),
         capabilities=capabilities,
         sink_tokens=settings.sink_tokens,

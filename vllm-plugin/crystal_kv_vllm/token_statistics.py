@@ -10,9 +10,11 @@ from itertools import zip_longest
 
 import torch
 
-from .attention_weights import attention_weights
+from .answer_queries import AnswerQueries
+from .attention_weights import attention_weights, log_sum
 from .cache_stack import CacheStack, read_blocks
 from .followed_request import FollowedRequest, Resident
+from .gen import policy_pb2 as pb
 from .kept_statistics import CountedQueries, KeptStatistics
 from .query_rings import QueryRings
 from .slot_statistics import WINDOW_HALF, QuerySpan, SlotStatistics
@@ -56,6 +58,7 @@ class TokenStatistics:
         for _, request in gone:
             if request.parent is not None and not request.parent.gone:
                 self._count_waiting(request)
+                request.parent.answers = request.answers or request.parent.answers
             self._rings.free(request.slot)
 
     def settle(self, request_ids: Iterable[str]) -> None:
@@ -69,7 +72,50 @@ class TokenStatistics:
 
         Blocks that it got while its queries did not count may hold those of other tokens: these begin at 0.
         """
-        return self.of_blocks(request_id, (*command.into, *command.from_))
+        slots = self.of_blocks(request_id, (*command.into, *command.from_))
+        self.ask_again(request_id, command)
+        return slots
+
+    def ask_again(self, request_id: str, command: MergeCommand) -> None:
+        """Before a merge that goes by what answers read: asks the queries of the request's newest probe again.
+
+        Only if the merge could let a token go that they were not asked of.
+        """
+        request = self._followed.get(request_id)
+        if request is None or not request.answers or not self._goes_by_answers(command):
+            return
+        end = (max(entry.index for entry in (*command.into, *command.from_)) + 1) * self._block_size
+        if end > request.answers.asked_up_to:
+            for number in range(len(self._stacks)):
+                self._ask(number, request, request.answers)
+            request.answers.asked_up_to = request.tokens
+
+    def _goes_by_answers(self, command: MergeCommand) -> bool:
+        kept = () if self._kept is None else self._kept.statistics
+        return pb.STATISTIC_ANSWER in kept and pb.STATISTIC_ANSWER in command.rule.statistics
+
+    def _ask(self, number: int, request: FollowedRequest, answers: AnswerQueries) -> None:
+        stack = self._stacks[number]
+        resident = self._resident(request, request.tokens, stack)
+        blocks, size = resident.blocks[resident.counted], stack.block_size
+        if stack.scoring is None or not len(blocks):
+            return
+        later = max(0, request.tokens - answers.start)
+        visible = (resident.positions < request.tokens)[None]
+        counted = slice(resident.counted.start * size, resident.counted.stop * size)
+        for layer in range(len(stack.layers)):
+            layers = slice(layer, layer + 1)
+            queries, own = answers.of(number, range(layer, layer + 1))
+            queries = queries.transpose(1, 2).flatten(0, 1).float()
+            weights = attention_weights(
+                queries if stack.rotation is None else stack.rotation.turn(queries, later),
+                read_blocks(stack.keys[layers], resident.blocks),
+                visible.expand(queries.shape[1], -1),
+                counted,
+                stack.scoring.of(slice(layer * stack.kv_heads, (layer + 1) * stack.kv_heads)),
+                own,
+            )
+            self._slots[number].count_asked(layers, blocks, weights)
 
     def of_blocks(self, request_id: str, blocks: Iterable[TableEntry]) -> list[SlotStatistics]:
         """The same for some of its blocks, none of which is of its prompt."""
@@ -119,7 +165,10 @@ class TokenStatistics:
             parent = None if queries.parent is None else self._followed.get(queries.parent)
             if queries.parent is not None and parent is None:
                 return None
-            self._followed[name] = FollowedRequest(self._rings.take(), queries.outputs, parent)
+            followed = FollowedRequest(self._rings.take(), queries.outputs, parent)
+            if parent is not None:
+                followed.answers = AnswerQueries(queries.counted_from, queries.outputs[1] * self._block_size)
+            self._followed[name] = followed
         return self._followed.get(name)
 
     def _clear(self, blocks: Sequence[int]) -> None:
@@ -145,20 +194,21 @@ class TokenStatistics:
         request.waiting, request.parent_queries = [], []
         if not waiting:
             return []
-        resident = [
-            request.resident(waiting[-1] + 1, stack.block_size, self._block_size // stack.block_size, stack.keys.device)
-            for stack in self._stacks
-        ]
+        resident = [self._resident(request, waiting[-1] + 1, stack) for stack in self._stacks]
+        answers = None if request.parent is None else request.answers
         pieces = []
         for start in range(0, len(waiting), self._ring):
             positions = waiting[start : start + self._ring]
             ages = None
             if request.parent is not None:
                 ages = [request.parent.counted - it for it in parent_queries[start : start + self._ring]]
-            pieces.append(Piece(positions, request.window, ages, resident))
+            pieces.append(Piece(positions, request.window, ages, resident, answers))
             request.window = positions[-1] // WINDOW_HALF
             request.counted += len(positions)
         return pieces
+
+    def _resident(self, request: FollowedRequest, length: int, stack: CacheStack) -> Resident:
+        return request.resident(length, stack.block_size, self._block_size // stack.block_size, stack.keys.device)
 
     def count(self, number: int, layers: slice, piece: "Piece", queries: torch.Tensor) -> None:
         """queries: [layers, queries, kv heads, query heads of a group, head size], of a stack, by its number."""
@@ -166,14 +216,15 @@ class TokenStatistics:
         if stack.scoring is None:
             return
         groups = slice(layers.start * stack.kv_heads, layers.stop * stack.kv_heads)
-        size = stack.block_size
-        weights = attention_weights(
-            queries.transpose(1, 2).flatten(0, 1),
-            read_blocks(stack.keys[layers], resident.blocks),
-            resident.positions <= torch.tensor(piece.positions, device=resident.positions.device)[:, None],
-            slice(resident.counted.start * size, resident.counted.stop * size),
-            stack.scoring.of(groups),
-        )
+        size, scoring = stack.block_size, stack.scoring.of(groups)
+        grouped = queries.transpose(1, 2).flatten(0, 1)
+        keys = read_blocks(stack.keys[layers], resident.blocks)
+        visible = resident.positions <= torch.tensor(piece.positions, device=resident.positions.device)[:, None]
+        if piece.answers is not None:
+            own = visible & (resident.positions >= piece.answers.start)
+            piece.answers.add(number, layers, queries, log_sum(grouped, keys, own, scoring))
+        counted = slice(resident.counted.start * size, resident.counted.stop * size)
+        weights = attention_weights(grouped, keys, visible, counted, scoring)
         blocks = resident.blocks[resident.counted]
         if not len(blocks):
             return
@@ -204,6 +255,8 @@ class Piece:
     ages: Sequence[int] | None
     #: By stack.
     resident: Sequence[Resident]
+    #: Of an answer probe: takes the queries, to ask them again.
+    answers: AnswerQueries | None = None
 
 
 @dataclass

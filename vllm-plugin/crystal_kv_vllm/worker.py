@@ -111,7 +111,10 @@ class CrystalWorker(BaseWorker):
             assert self._merger is not None
             self._marks = self._marks or ShadowMarks(self._stacks, self._merger)
             for command in commanded:
-                self._marks.mark(name, command, () if statistics is None else statistics.of_blocks(name, command.row))
+                slots = () if statistics is None else statistics.of_blocks(name, command.row)
+                for merge in command.merges if statistics is not None else ():
+                    statistics.ask_again(name, merge)
+                self._marks.mark(name, command, slots)
 
     def _kept_statistics(self, commands: WorkerCommands) -> TokenStatistics | None:
         if self._statistics is None and commands.kept is not None:

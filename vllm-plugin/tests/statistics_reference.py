@@ -35,6 +35,9 @@ class TokenFigures:
         self.peak = max(self.peak, most)
         self.answer = max(self.answer, most)
 
+    def asked(self, most: float) -> None:
+        self.answer = max(self.answer, most)
+
     @property
     def window(self) -> float:
         newest = self.given[-1][0] if self.given else 0

@@ -49,6 +49,12 @@ class Simulated:
     held: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
     parent: "Simulated | None" = None
     shared: int = 0
+    #: Tokens up to its newest query that counted.
+    told: int = 0
+    #: Of a probe: its queries that counted, with layer and position. Of a request: its newest probe that had any.
+    asking: list[tuple[int, int, Any]] = field(default_factory=list)
+    probe: "Simulated | None" = None
+    asked_up_to: int = 0
 
 
 class World:
@@ -127,9 +133,12 @@ class World:
             if counts:
                 for offset, position in enumerate(new):
                     if position >= it.counted_from:
+                        it.told = position + 1
                         self._query(it, layer, position, computed[layer, offset])
 
     def _query(self, it: Simulated, layer: int, position: int, heads: Any) -> None:
+        if it.parent is not None:
+            it.asking.append((layer, position, heads))
         for head in range(HEADS):
             seen = [p for block in it.held[layer, head] for p in block if 0 <= p <= position]
             keys = np.array([it.keys[layer, head, p] for p in seen])
@@ -140,6 +149,23 @@ class World:
                     it.figures[layer, head, p].query(position, float(each.mean()), float(each.max()), HALF_LIVES)
                 elif p < it.shared * SIZE and p in range(it.parent.prompt // SIZE * SIZE, it.tokens):
                     it.parent.figures[layer, head, p].probe(float(each.max()))
+
+    def _ask(self, it: Simulated, into: list[int], from_: list[int]) -> None:
+        """Keys and queries are random and have no positions: so nothing turns."""
+        probe = it.probe
+        if probe is None or (max(*into, *from_) + 1) * SIZE <= it.asked_up_to:
+            return
+        it.asked_up_to = it.told
+        for layer, position, heads in probe.asking:
+            for head in range(HEADS):
+                seen = [p for block in it.held[layer, head] for p in block if 0 <= p < it.told]
+                own = range(probe.counted_from, position + 1)
+                keys = [it.keys[layer, head, p] for p in seen] + [probe.keys[layer, head, p] for p in own]
+                sinks = None if self.sinks is None else self.sinks[layer, head].double().numpy()
+                given = weights(heads[head].double().numpy(), np.array(keys), SCALE, self.softcap, sinks)
+                for p, each in zip(seen, given.T[: len(seen)], strict=True):
+                    if p >= it.prompt // SIZE * SIZE:
+                        it.figures[layer, head, p].asked(float(each.max()))
 
     def begin(self, name: str, prompt: int) -> Simulated:
         it = Simulated(name, prompt, counted_from=prompt)
@@ -160,12 +186,16 @@ class World:
     def end(self, it: Simulated) -> None:
         self.statistics.forget([it.name])
         self.merger.forget([it.name])
+        if it.parent is not None and it.asking:
+            it.parent.probe, it.parent.asked_up_to = it, it.shared * SIZE
         self.free += [block for block in it.row[it.shared :] if block]
 
     def merge(self, it: Simulated, into: list[int], from_: list[int], rule: KeepRule) -> None:
         self.statistics.settle([it.name])
         entries, given = ([TableEntry(b, it.row[b]) for b in blocks] for blocks in (into, from_))
         command = MergeCommand(entries, given, [], SIZE, rule)
+        if rule is ANSWER:
+            self._ask(it, into, from_)
         self.merger.merge(it.name, command, self.statistics.of_merge(it.name, command))
         for (stack, known), first in zip(self.merger._parts, range(LAYERS), strict=False):
             blocks = [b * SPLIT + i for b in into for i in range(SPLIT)]
@@ -220,6 +250,15 @@ RANDOM_ATTENTION = KeepRule(
 )
 
 
+ANSWER = KeepRule(
+    (
+        KeepStage(0.5, (KeepTerm(pb.STATISTIC_ANSWER, 1.0, pb.SCALE_UNSPECIFIED, 0),), sampled=False),
+        KeepStage(1.0, (KeepTerm(pb.STATISTIC_RANDOM, 1.0, pb.SCALE_UNSPECIFIED, 0),), sampled=False),
+    ),
+    seed=5,
+)
+
+
 @pytest.mark.parametrize(
     ("ring", "softcap", "sinks", "layout"),
     [(1, 0.0, False, "stacked"), (7, 2.0, False, "stacked"), (16, 0.0, True, "one by one"), (64, 0.0, True, "stacked")],
@@ -246,7 +285,7 @@ def test_every_query_counts_once_through_merges_holes_probes_and_long_chunks(
             if len(own) >= 4 and not probed and rng.random() < 0.25:
                 chosen = rng.sample(own, 3)
                 if rng.random() < 0.6:
-                    world.merge(it, sorted(chosen[:2]), chosen[2:], RANDOM_ATTENTION)
+                    world.merge(it, sorted(chosen[:2]), chosen[2:], rng.choice([RANDOM_ATTENTION, ANSWER]))
                     merges += 1
                 else:
                     world.evict(it, chosen[:1])

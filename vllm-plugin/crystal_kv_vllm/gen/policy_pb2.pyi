@@ -94,7 +94,12 @@ class _StatisticEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     probes count: their m can raise it, but they do not age it.
     """
     STATISTIC_ANSWER: _Statistic.ValueType  # 4
-    """As PEAK, but only queries of answer probes can raise it."""
+    """As PEAK, but only queries of answer probes can raise it. Those of the request's newest probe in
+    this epoch are asked again before each merge by this statistic that could let a token go which they did not see: as if
+    the probe began after the request's newest token. Queries and keys of the probe's own tokens turn by the rotation of
+    the difference, so what they give each other stays as it was. So one probe judges tokens that come after it, without
+    another token being computed.
+    """
     STATISTIC_WINDOW: _Statistic.ValueType  # 5
     """Sum of p over the newest queries: those since the second-to-last position that is a multiple of 64."""
     STATISTIC_LAST: _Statistic.ValueType  # 6
@@ -142,7 +147,12 @@ STATISTIC_PEAK: Statistic.ValueType  # 3
 probes count: their m can raise it, but they do not age it.
 """
 STATISTIC_ANSWER: Statistic.ValueType  # 4
-"""As PEAK, but only queries of answer probes can raise it."""
+"""As PEAK, but only queries of answer probes can raise it. Those of the request's newest probe in
+this epoch are asked again before each merge by this statistic that could let a token go which they did not see: as if
+the probe began after the request's newest token. Queries and keys of the probe's own tokens turn by the rotation of
+the difference, so what they give each other stays as it was. So one probe judges tokens that come after it, without
+another token being computed.
+"""
 STATISTIC_WINDOW: Statistic.ValueType  # 5
 """Sum of p over the newest queries: those since the second-to-last position that is a multiple of 64."""
 STATISTIC_LAST: Statistic.ValueType  # 6
@@ -413,6 +423,7 @@ class Hello(google.protobuf.message.Message):
     RECENT_TOKENS_FIELD_NUMBER: builtins.int
     LOCKSTEP_FIELD_NUMBER: builtins.int
     STATISTICS_FIELD_NUMBER: builtins.int
+    PROBE_SUFFIX_TOKENS_FIELD_NUMBER: builtins.int
     protocol_min: builtins.int
     """The lowest and the highest ProtocolVersion that the engine speaks."""
     protocol_max: builtins.int
@@ -433,6 +444,8 @@ class Hello(google.protobuf.message.Message):
     recent_tokens: builtins.int
     lockstep: builtins.bool
     """The engine waits for the plan of step N before it schedules step N + 1, but not without end."""
+    probe_suffix_tokens: builtins.int
+    """Tokens with which a probe ends the thinking; 0: as many as the longest end of thinking has."""
     @property
     def end_of_thinking(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenSequence]:
         """Token sequences that end the thinking phase; none: the whole output is one phase."""
@@ -467,8 +480,9 @@ class Hello(google.protobuf.message.Message):
         recent_tokens: builtins.int = ...,
         lockstep: builtins.bool = ...,
         statistics: collections.abc.Iterable[Global___Statistic.ValueType] | None = ...,
+        probe_suffix_tokens: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_size", b"block_size", "bytes_per_block", b"bytes_per_block", "capabilities", b"capabilities", "end_of_thinking", b"end_of_thinking", "engine_id", b"engine_id", "head_groups", b"head_groups", "instance_id", b"instance_id", "layers", b"layers", "lockstep", b"lockstep", "model", b"model", "pool_blocks", b"pool_blocks", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "recent_tokens", b"recent_tokens", "segment_marker_token_ids", b"segment_marker_token_ids", "sink_tokens", b"sink_tokens", "statistics", b"statistics"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["block_size", b"block_size", "bytes_per_block", b"bytes_per_block", "capabilities", b"capabilities", "end_of_thinking", b"end_of_thinking", "engine_id", b"engine_id", "head_groups", b"head_groups", "instance_id", b"instance_id", "layers", b"layers", "lockstep", b"lockstep", "model", b"model", "pool_blocks", b"pool_blocks", "probe_suffix_tokens", b"probe_suffix_tokens", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "recent_tokens", b"recent_tokens", "segment_marker_token_ids", b"segment_marker_token_ids", "sink_tokens", b"sink_tokens", "statistics", b"statistics"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello

@@ -96,9 +96,9 @@ export const Statistic = {
    */
   STATISTIC_PEAK: 3,
   /**
-   * STATISTIC_ANSWER - As PEAK, but only queries of answer probes can raise it. Those of the newest probe that came to its end (its answer or
-   * its length) are asked again before each merge by this statistic that could let a token go which they did not see: as
-   * if the probe began after the request's newest token. Queries and keys of the probe's own tokens turn by the rotation of
+   * STATISTIC_ANSWER - As PEAK, but only queries of answer probes can raise it. Those of the request's newest probe in
+   * this epoch are asked again before each merge by this statistic that could let a token go which they did not see: as if
+   * the probe began after the request's newest token. Queries and keys of the probe's own tokens turn by the rotation of
    * the difference, so what they give each other stays as it was. So one probe judges tokens that come after it, without
    * another token being computed.
    */
@@ -332,6 +332,8 @@ export interface Hello {
   lockstep: boolean;
   /** The figures by which the engine can choose tokens when it merges; none: it only knows merges without a rule. */
   statistics: Statistic[];
+  /** Tokens with which a probe ends the thinking; 0: as many as the longest end of thinking has. */
+  probeSuffixTokens: number;
 }
 
 /**
@@ -1009,6 +1011,7 @@ function createBaseHello(): Hello {
     recentTokens: 0,
     lockstep: false,
     statistics: [],
+    probeSuffixTokens: 0,
   };
 }
 
@@ -1079,6 +1082,9 @@ export const Hello: MessageFns<Hello> = {
         writer.int32(v);
       }
       writer.join();
+    }
+    if (message.probeSuffixTokens !== 0) {
+      writer.uint32(144).uint32(message.probeSuffixTokens);
     }
     return writer;
   },
@@ -1261,6 +1267,14 @@ export const Hello: MessageFns<Hello> = {
             }
 
             break;
+          }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.probeSuffixTokens = reader.uint32();
+            continue;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
