@@ -81,7 +81,13 @@ async function startEmbedded({ folder, maxTokens, longest, candidates }: Started
   const blockSize = 16;
   const engine = {
     ...engineConfig(blockSize, poolBlocks(longest, blockSize)),
-    ...{ model: folder, served_model_name: 'english', weights: 'int8', segment_markers: ['\n'], probe_suffix: STOP_THINKING },
+    ...{
+      model: folder,
+      served_model_name: 'english',
+      weights: 'int8',
+      segment_markers: ['\n'],
+      probe_suffix: STOP_THINKING,
+    },
   };
   const cluster = await startCluster({
     config: { ...serviceConfig(candidates), engine, gateway: { log_level: 'warn' } },

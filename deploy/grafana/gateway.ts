@@ -300,10 +300,14 @@ export const gateway: DashboardSpec = {
           queries: [[max(series('crystalkv_gateway_limit_used_ratio')).by(['key', 'limit']), '{{key}} {{limit}}']],
         }),
         chart({
-          title: 'Refused by limits',
-          description: 'Requests per second that were refused by a limit of their key.',
+          title: 'Refused by limits, or ended while thinking',
+          description:
+            'Requests per second that a limit of their key refused; streams whose thinking was too long (thinking_limit) or repeated itself (thinking_loop).',
           unit: CountsPerSecond,
-          queries: [[rated('crystalkv_gateway_limited_total', ['key', 'limit']), '{{key}} {{limit}}']],
+          queries: [
+            [rated('crystalkv_gateway_limited_total', ['key', 'limit']), '{{key}} {{limit}}'],
+            [rated('crystalkv_gateway_thinking_stopped_total', ['reason']), '{{reason}}'],
+          ],
         }),
         chart({
           title: 'Tokens by key and model',

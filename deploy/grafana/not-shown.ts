@@ -10,8 +10,6 @@ export const NOT_SHOWN: Readonly<Record<string, string>> = {
   crystalkv_gateway_dns_lookups_total: 'only where backends are found by DNS; failures are in the log too',
   crystalkv_gateway_backend_kv_free_ratio:
     'only with the balancing rule kv_headroom; KV savings shows the pools themselves',
-  crystalkv_gateway_thinking_stopped_total:
-    'only where a key or profile limits thinking; the finish reason tells the client',
   crystalkv_gateway_body_bytes: 'requests that find no room are turned away, and those are shown',
   crystalkv_log_lines_dropped_total: 'the log says it too, as soon as it can be written again',
   gen_ai_client_token_usage: GEN_AI,

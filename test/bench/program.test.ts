@@ -64,7 +64,7 @@ describe('a bench', () => {
 
 test('every bench explains itself', async () => {
   const programs = globSync('bench/*.ts', { cwd: ROOT }).filter((file) =>
-    /^await runBench\(/m.test(readFileSync(join(ROOT, file), 'utf8')),
+    /^await run(?:Bench|CommandLine)\(/m.test(readFileSync(join(ROOT, file), 'utf8')),
   );
   const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
     scripts: Record<string, string>;

@@ -193,7 +193,9 @@ suite('statistics of tokens', () => {
       const counts = { position: end, from: first, to: full, probe: true };
       const chunk = { blocks: fork, logits: false, measure: false, counts };
       const words = [...tokenIds.slice(full * BLOCK, end), ...tokenIds.slice(0, 20)];
-      words.forEach((id, i) => model.forward([{ ...chunk, tokenIds: [id], position: full * BLOCK + i }]));
+      for (const [i, id] of words.entries()) {
+        model.forward([{ ...chunk, tokenIds: [id], position: full * BLOCK + i }]);
+      }
       const firstLayer = (figures: Figures) => new Map([...figures].filter(([key]) => key.startsWith('0 ')));
       const later = firstLayer(read(ANSWER, full * BLOCK));
       assert.ok([...later].some(([key, value]) => Number(key.split(' ')[2]) >= TOKENS && value > 0.001));
