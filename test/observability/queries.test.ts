@@ -23,6 +23,8 @@ const LOADS: readonly CacheOption[] = [
   { profile: 'crystal', budget_tokens: BUDGET_TOKENS, mode: 'shadow' },
   { profile: 'shadow' },
   { profile: 'window', budget_tokens: BUDGET_TOKENS },
+  // whole blocks are judged, beside the tokens of the profiles above
+  { profile: 'window', budget_tokens: BUDGET_TOKENS, mode: 'shadow' },
 ];
 const CONFIG = {
   engine: { log_level: 'warn', pool_blocks: 256 },
