@@ -9,6 +9,7 @@ import type { CoreOptions } from './core/options.ts';
 import { type ModelConfig, readModelConfig } from './model/config.ts';
 import { KNOWN_STATISTICS } from './model/token-figures.ts';
 import { PolicyClient } from './policy-client.ts';
+import { encodeBeforeText } from './probe-suffix.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, Submission } from './types.ts';
 import type { FromWorker, ToWorker } from './worker-protocol.ts';
 
@@ -153,12 +154,9 @@ function coreOptions(config: EngineConfig, model: ModelConfig, encode: Encode): 
   };
 }
 
-/** A tokenizer may cut line ends in another way when nothing comes after them: hence the letter. */
-function suffixOf({ probe_suffix: text, end_of_thinking: ends }: EngineConfig, encode: Encode) {
-  const letter = text === undefined ? [] : encode('A');
-  if (text !== undefined && letter.length === 1) return encode(`${text}A`).slice(0, -1);
-  const suffix = text ?? ends[0];
-  return suffix === undefined ? undefined : encode(suffix);
+function suffixOf({ probe_suffix: text, end_of_thinking: [end] }: EngineConfig, encode: Encode) {
+  if (text !== undefined) return encodeBeforeText(text, encode);
+  return end === undefined ? undefined : encode(end);
 }
 
 function helloOf(config: EngineConfig, model: ModelConfig, options: CoreOptions, bytesPerBlock: number) {

@@ -78,9 +78,11 @@ function write(
   return writeReport('eval', report, folder);
 }
 
-/** Of 16 people. */
+/** Of 16 people, on vLLM where that was run. */
 function storyFigures(rows: readonly StoryDetails[]): Record<string, number> {
-  const main = rows.filter(({ people, backend }) => people === 16 && backend === 'vllm');
+  const of16 = rows.filter(({ people }) => people === 16);
+  const onVllm = of16.filter(({ backend }) => backend === 'vllm');
+  const main = onVllm.length > 0 ? onVllm : of16;
   const full = main.find(({ key }) => key === 'full');
   if (full === undefined) return { story_rows: rows.length };
   const result: Record<string, number> = { english_stories: full.stories, english_full: full.exact };

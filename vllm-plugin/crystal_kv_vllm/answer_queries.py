@@ -20,7 +20,7 @@ class AnswerQueries:
 
     def add(self, stack: int, layers: slice, queries: torch.Tensor, own: torch.Tensor) -> None:
         """queries: [layers, queries, kv heads, heads of a group, head size]; own: [head groups, queries, heads]."""
-        scores = own.unflatten(0, (len(queries), -1))
+        scores = own.view(len(queries), -1, *own.shape[1:])
         for number, (some, score) in enumerate(zip(queries, scores, strict=True), layers.start):
             self._queries.setdefault((stack, number), []).append(some.clone())
             self._own.setdefault((stack, number), []).append(score)

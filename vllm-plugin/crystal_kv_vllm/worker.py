@@ -1,6 +1,7 @@
 """The worker's part of a step: holes into the runner's block table, masses out of it."""
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,7 @@ from .merger import Merger
 from .query_recorder import query_recorder
 from .settings import read_settings
 from .shadow_marks import ShadowMarks
+from .slot_statistics import SlotStatistics
 from .token_statistics import TokenStatistics
 from .worker_io import ShadowCommand, WorkerCommands, attach_masses, commands_of
 
@@ -111,9 +113,11 @@ class CrystalWorker(BaseWorker):
             assert self._merger is not None
             self._marks = self._marks or ShadowMarks(self._stacks, self._merger)
             for command in commanded:
-                slots = () if statistics is None else statistics.of_blocks(name, command.row)
-                for merge in command.merges if statistics is not None else ():
-                    statistics.ask_again(name, merge)
+                slots: Sequence[SlotStatistics] = ()
+                if statistics is not None:
+                    slots = statistics.of_blocks(name, command.row)
+                    for merge in command.merges:
+                        statistics.ask_again(name, merge)
                 self._marks.mark(name, command, slots)
 
     def _kept_statistics(self, commands: WorkerCommands) -> TokenStatistics | None:

@@ -28,6 +28,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "CRYSTALKV_RECENT_TOKENS": ("0", 0),
         "CRYSTALKV_QUERY_RING": ("1", 1),
         "CRYSTALKV_END_OF_THINKING": ('["</think>", "</thought>"]', ("</think>", "</thought>")),
+        "CRYSTALKV_PROBE_SUFFIX": ("\n</think>\n\n", "\n</think>\n\n"),
         "CRYSTALKV_SEGMENT_MARKERS": ("[]", ()),
     }
     assert set(values) | {"CRYSTALKV_POLICY_TOKEN_FILE"} == {variable.name for variable in variables()}
