@@ -15,8 +15,16 @@ interface Written {
   rows: unknown[];
 }
 
-const readReport = (name: string): Written =>
-  JSON.parse(readFileSync(join(RESULTS, `${name}.json`), 'utf8')) as Written;
+const reports = new Map<string, Written>();
+
+/** Each file is read once: a template asks for dozens of figures. */
+function readReport(name: string): Written {
+  const known = reports.get(name);
+  if (known !== undefined) return known;
+  const report = JSON.parse(readFileSync(join(RESULTS, `${name}.json`), 'utf8')) as Written;
+  reports.set(name, report);
+  return report;
+}
 
 export const readFigures: FiguresOf = (name) => {
   const { conditions, figures } = readReport(name);

@@ -66,6 +66,7 @@ export function createThinkingGuard(form: StreamForm, shows: UsageShown, bounds:
     return undefined;
   };
 
+  const needles = [...THINKING_NEEDLES[form], form === 'responses' ? CREATED : FINISH];
   const showsUsage = () => shows === 'last' || (shows === 'always' && usage !== undefined);
 
   return {
@@ -73,7 +74,6 @@ export function createThinkingGuard(form: StreamForm, shows: UsageShown, bounds:
       return ended;
     },
     see(whole) {
-      const needles = [...THINKING_NEEDLES[form], form === 'responses' ? CREATED : FINISH];
       if (!needles.some((needle) => whole.includes(needle))) return { bytes: whole, end: undefined };
       let passed = 0;
       for (const bytes of eventsOf(whole)) {
