@@ -1,7 +1,7 @@
 /** Measures what the live page recommends; see `--help`. */
 import { runCommandLine, wholeNumber } from '../scripts/command-line.ts';
 import { ask } from './ask.ts';
-import { presetOf } from './page-preset.ts';
+import { GATEWAY_OPTION, presetOf } from './page-preset.ts';
 
 await runCommandLine({
   name: 'live-page',
@@ -9,12 +9,7 @@ await runCommandLine({
 (make run): each time a request with the preselected policy beside one with the full cache. Prints how often the answers
 are right, and writes nothing.`,
   options: {
-    url: {
-      type: 'string',
-      default: 'http://127.0.0.1:8080',
-      value: 'URL',
-      help: 'gateway (default http://127.0.0.1:8080)',
-    },
+    url: GATEWAY_OPTION,
     model: { type: 'string', default: 'crystal-mini', value: 'NAME', help: 'crystal-mini (default) or english' },
     runs: { type: 'string', default: '50', value: 'N', help: 'how often (default 50)' },
     example: { type: 'string', value: 'N', help: 'another example than the preselected one, from 0' },

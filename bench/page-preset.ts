@@ -11,6 +11,14 @@ export interface Preset {
   examples: (Pick<Program, 'messages' | 'answer'> & { title: string; budgetTokens: number })[];
 }
 
+/** The option of a program that asks a running system. */
+export const GATEWAY_OPTION = {
+  type: 'string',
+  default: 'http://127.0.0.1:8080',
+  value: 'URL',
+  help: 'gateway (default http://127.0.0.1:8080)',
+} as const;
+
 const FILE = fileURLToPath(new URL('../gateway/ui/page/examples.json', import.meta.url));
 
 /** The preset for a model's name. */

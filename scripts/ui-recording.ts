@@ -1,7 +1,7 @@
 /** Records a run for the live page, to be played until a visitor starts one; see `--help`. */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { presetOf } from '../bench/page-preset.ts';
+import { GATEWAY_OPTION, presetOf } from '../bench/page-preset.ts';
 import { readEvents } from '../gateway/ui/page/events.js';
 import { runCommandLine, UsageError } from './command-line.ts';
 
@@ -32,12 +32,7 @@ await runCommandLine({
 preselected policy beside the full cache, and writes what the page would have seen of it to gateway/ui/page/recording.json.
 Fails, and writes nothing, when the two answers differ.`,
   options: {
-    url: {
-      type: 'string',
-      default: 'http://127.0.0.1:8080',
-      value: 'URL',
-      help: 'gateway (default http://127.0.0.1:8080)',
-    },
+    url: GATEWAY_OPTION,
   },
   async run({ url }) {
     const { first, profile, examples } = presetOf('english');

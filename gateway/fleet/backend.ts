@@ -1,4 +1,5 @@
 import { buildConnector, Pool } from 'undici';
+import { fnv1a } from '../../common/fnv1a.ts';
 import { type FlatHeaders, replaced } from '../headers.ts';
 import { Breaker, type BreakerSettings, type Permit } from './breaker.ts';
 import { Health } from './health.ts';
@@ -81,7 +82,7 @@ export class Backend {
     const { origin, pathname } = new URL(spec.url);
     this.url = spec.url;
     this.prefix = pathname === '/' ? '' : pathname;
-    this.hash = hashText(spec.url);
+    this.hash = fnv1a(spec.url);
     this.breaker = new Breaker(deps.breaker);
     this.#policy = deps.policy;
     this.#spec = spec;
@@ -207,11 +208,4 @@ export class Backend {
     this.#peer?.close();
     await this.pool.destroy();
   }
-}
-
-/** FNV-1a, 32 bits. */
-function hashText(text: string): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
-  return hash;
 }

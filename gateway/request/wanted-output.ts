@@ -4,6 +4,7 @@ import {
   CLOSE_BRACE,
   CLOSE_BRACKET,
   COMMA,
+  isDigit,
   lastMember,
   type Member,
   OPEN_BRACE,
@@ -88,10 +89,6 @@ function batchOf(bytes: Buffer, member: Member | undefined): { prompts: number; 
   }
   if (last < end) ids += ids === 0 ? 0 : Math.ceil((end - last) / 2);
   return { prompts: last < end && lists ? Math.max(prompts, MAX_PROMPTS) : prompts, ids };
-}
-
-function isDigit(byte: number): boolean {
-  return byte >= 0x30 && byte <= 0x39;
 }
 
 /** The closing quote of the string that begins at `start`, or `last`. */

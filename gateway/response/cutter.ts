@@ -1,3 +1,4 @@
+import { COLON } from '../json/scan.ts';
 import { CR, LF, lastBlankLine } from './events.ts';
 
 /**
@@ -33,7 +34,6 @@ const UNITS = {
 } as const satisfies Record<string, Unit>;
 
 const EMPTY = Buffer.alloc(0);
-const COLON = 0x3a;
 /** In longer ones nobody looks for a comment. */
 const COMMENT_BYTES = 4096;
 

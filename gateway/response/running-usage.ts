@@ -1,3 +1,4 @@
+import { CLOSE_BRACE, CLOSE_BRACKET, COLON, COMMA, isDigit, OPEN_BRACE, QUOTE } from '../json/scan.ts';
 import { LF } from './events.ts';
 
 /** Where an event says how much its stream took so far. */
@@ -9,12 +10,6 @@ export interface RunningUsage {
   end: number;
 }
 
-const BRACE_OPEN = 0x7b;
-const BRACE_CLOSE = 0x7d;
-const BRACKET_CLOSE = 0x5d;
-const QUOTE = 0x22;
-const COMMA = 0x2c;
-const COLON = 0x3a;
 const MEMBER = Buffer.from(',"usage":');
 const CHOICE = Buffer.from('"choices":[{"index":');
 /** A usage has some 80 bytes; what comes before the index of a choice, some 200. */
@@ -29,10 +24,10 @@ const MAX_HEAD_BYTES = 1024;
  */
 export function runningUsage(bytes: Buffer, from: number, to: number): RunningUsage | undefined {
   if (bytes[to - 1] !== LF || bytes[to - 2] !== LF) return undefined;
-  if (bytes[to - 3] !== BRACE_CLOSE || bytes[to - 4] !== BRACE_CLOSE) return undefined;
+  if (bytes[to - 3] !== CLOSE_BRACE || bytes[to - 4] !== CLOSE_BRACE) return undefined;
   const least = Math.max(from + MEMBER.length + 1, to - MAX_USAGE_BYTES);
   let at = to - 5;
-  for (let after = BRACE_CLOSE; bytes[at] !== BRACE_OPEN; at--) {
+  for (let after = CLOSE_BRACE; bytes[at] !== OPEN_BRACE; at--) {
     const byte = bytes[at] as number;
     // A value begins with a digit, so that no string, no null and nothing nested is one.
     if (at <= least || !isPlain(byte) || (byte === COLON && !isDigit(after))) return undefined;
@@ -40,7 +35,7 @@ export function runningUsage(bytes: Buffer, from: number, to: number): RunningUs
   }
   const start = at - MEMBER.length;
   for (let index = 0; index < MEMBER.length; index++) if (bytes[start + index] !== MEMBER[index]) return undefined;
-  if (bytes[start - 1] !== BRACKET_CLOSE || bytes[start - 2] !== BRACE_CLOSE) return undefined;
+  if (bytes[start - 1] !== CLOSE_BRACKET || bytes[start - 2] !== CLOSE_BRACE) return undefined;
   const choice = choiceOf(bytes, from, start);
   return choice === undefined ? undefined : { choice, start, end: to - 3 };
 }
@@ -53,10 +48,6 @@ function choiceOf(bytes: Buffer, from: number, to: number): number | undefined {
   let choice = 0;
   for (; isDigit(bytes[at] as number); at++) choice = choice * 10 + (bytes[at] as number) - 0x30;
   return at === found + CHOICE.length || choice > Number.MAX_SAFE_INTEGER ? undefined : choice;
-}
-
-function isDigit(byte: number): boolean {
-  return byte >= 0x30 && byte <= 0x39;
 }
 
 /** Of a member of plain numbers in lower case, without spaces. */

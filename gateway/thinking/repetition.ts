@@ -1,3 +1,5 @@
+import { fnv1a } from '../../common/fnv1a.ts';
+
 /** So many words and signs in a row, so many times. */
 const WINDOW = 64;
 const TIMES = 3;
@@ -35,7 +37,7 @@ export class Repetition {
     if (this.#open.length > MAX_WORD) this.#open = '';
     const whole = this.#open === '' ? all : all.slice(0, -this.#open.length);
     let repeats = false;
-    for (const piece of whole.match(PIECE) ?? []) repeats = this.#addPiece(hashOf(piece)) || repeats;
+    for (const piece of whole.match(PIECE) ?? []) repeats = this.#addPiece(fnv1a(piece) >>> 0) || repeats;
     return repeats;
   }
 
@@ -81,11 +83,4 @@ function powerOf(base: number, exponent: number, prime: number): number {
   let power = 1;
   for (let i = 0; i < exponent; i++) power = times(power, base, prime);
   return power;
-}
-
-/** FNV-1a, 32 bits. */
-function hashOf(piece: string): number {
-  let hash = 0x811c9dc5;
-  for (let at = 0; at < piece.length; at++) hash = Math.imul(hash ^ piece.charCodeAt(at), 0x01000193);
-  return hash >>> 0;
 }

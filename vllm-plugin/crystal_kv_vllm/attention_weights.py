@@ -28,6 +28,11 @@ class Scoring:
         return self if self.sinks is None else Scoring(self.scale, self.softcap, self.sinks[groups])
 
 
+def max_scores(device: torch.device) -> int:
+    """Scores that are held at once, of as many layers as that allows: 16 MB of them on a CPU, else 256 MB."""
+    return 1 << 22 if device.type == "cpu" else 1 << 26
+
+
 def attention_weights(
     queries: torch.Tensor,
     keys: torch.Tensor,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .attention_weights import attention_weights
+from .attention_weights import attention_weights, max_scores
 from .cache_stack import CacheStack, read_blocks
 from .head_groups import HeadGroup
 from .keep_rule import KeepRule
@@ -19,9 +19,6 @@ from .merger import Merger
 from .slot_statistics import SlotStatistics
 from .token_selection import select_tokens
 from .worker_io import MergeCommand, ShadowCommand
-
-#: Scores that are held at once, of as many layers as that allows: 16 MB of them on a CPU, else 256 MB.
-MAX_SCORES_CPU, MAX_SCORES = 1 << 22, 1 << 26
 
 
 @dataclass
@@ -217,7 +214,7 @@ class ShadowMarks:
     @staticmethod
     def _parts(stack: CacheStack, queries: Mapping[str, torch.Tensor], tokens: int) -> Iterator[slice]:
         """Neighbouring layers that have queries, as many at a time as there is room for."""
-        limit = MAX_SCORES_CPU if stack.keys.device.type == "cpu" else MAX_SCORES
+        limit = max_scores(stack.keys.device)
         first = 0
         for place, name in enumerate(stack.layers):
             if name not in queries:

@@ -11,7 +11,7 @@ from itertools import zip_longest
 import torch
 
 from .answer_queries import AnswerQueries
-from .attention_weights import attention_weights, log_sum
+from .attention_weights import attention_weights, log_sum, max_scores
 from .cache_stack import CacheStack, read_blocks
 from .followed_request import FollowedRequest, Resident
 from .gen import policy_pb2 as pb
@@ -19,9 +19,6 @@ from .kept_statistics import CountedQueries, KeptStatistics
 from .query_rings import QueryRings
 from .slot_statistics import WINDOW_HALF, QuerySpan, SlotStatistics
 from .worker_io import MergeCommand, TableEntry
-
-#: Scores that are held at once, of as many layers as that allows: 16 MB of them on a CPU, else 256 MB.
-MAX_SCORES_CPU, MAX_SCORES = 1 << 22, 1 << 26
 
 
 class TokenStatistics:
@@ -182,8 +179,7 @@ class TokenStatistics:
                 resident = piece.resident[number]
                 count = len(piece.positions)
                 a_layer = stack.kv_heads * self._rings.heads_per_group(number) * count * len(resident.positions)
-                limit = MAX_SCORES_CPU if stack.keys.device.type == "cpu" else MAX_SCORES
-                some = max(1, limit // a_layer)
+                some = max(1, max_scores(stack.keys.device) // a_layer)
                 for first in range(0, len(stack.layers), some):
                     layers = slice(first, first + some)
                     self.count(number, layers, piece, self._rings.read(number, layers, request.slot, count))
