@@ -15,6 +15,7 @@ import { PROGRAM_SEED } from './workload.ts';
 
 const MAX_PROGRAMS = 100_000;
 const MODELS = ['crystal-mini', 'english'] as const;
+const ALL = { programs: undefined, forms: undefined, only: undefined, shares: undefined };
 /** Options that one of the models has. */
 const OWN_OPTIONS = {
   'crystal-mini': ['part', 'programs', 'forms'],
@@ -40,7 +41,8 @@ With --model english: stories, which the English model works through in vLLM on 
       value: 'NAME',
       help: `what to measure (default: main); every part keeps its own rows in the results
   main      verbose, 40 lines, blocks of 16, 25 and 40 %, all policies and the oracle, 200 programs
-  ablation  the same with parts of the policy crystal taken out, 64 programs
+  tokens    crystal and rules at token level, at 25 % otherwise as main, 32 programs
+  ablation  as main with parts of the policy crystal taken out, 64 programs
   grid      both forms, 24, 32 and 40 lines, 15 to 60 %, blocks of 16 and 32, 32 programs each
   paired    crystal and the full cache on 600 programs, otherwise as main
   pressure  a pool for a half and a third of what runs: nothing evicted, and the default profile
@@ -107,7 +109,12 @@ async function evaluatePrograms(
   const programs =
     values.programs === undefined ? undefined : wholeNumber('programs', values.programs, 1, MAX_PROGRAMS);
   const forms = values.forms === undefined ? undefined : namesOf('forms', values.forms.split(','), FORMS);
-  const settings = settingsOf(part, { programs, forms, only: values.only?.split(','), shares });
+  const keys = settingsOf(part, ALL).flatMap(({ candidates, oracle }) => [
+    ...candidates.map(({ key }) => key),
+    ...(oracle ? ['oracle'] : []),
+  ]);
+  const only = values.only === undefined ? undefined : namesOf('only', values.only.split(','), [...new Set(keys)]);
+  const settings = settingsOf(part, { programs, forms, only, shares });
   if (settings.every((it) => it.shares.length === 0 || (it.candidates.length === 0 && !it.oracle))) {
     throw new UsageError(`--forms, --only and --shares leave nothing of the part ${part}`);
   }

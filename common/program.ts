@@ -60,7 +60,7 @@ export async function runProgram<T>(program: Program<T>): Promise<void> {
     }
   } catch (error) {
     if (!(error instanceof ConfigError) && !isArgumentError(error)) throw error;
-    process.stderr.write(`${program.name}: ${error.message}\n`);
+    process.stderr.write(`${program.name}: ${error.message}${isArgumentError(error) ? '; see --help' : ''}\n`);
     process.exitCode = 2;
     return;
   }

@@ -41,9 +41,10 @@ export async function runCommandLine<const O extends Options>(program: CommandLi
     if ((values as { help?: boolean }).help) process.stdout.write(helpText(program));
     else process.exitCode = (await program.run(values as Values<O>)) ?? 0;
   } catch (error) {
-    process.stderr.write(`${program.name}: ${error instanceof Error ? error.message : error}\n`);
-    const isUsage = error instanceof UsageError || /^ERR_PARSE_ARGS/.test(String((error as { code?: unknown }).code));
-    process.exitCode = isUsage ? 2 : 1;
+    const isParsing = /^ERR_PARSE_ARGS/.test(String((error as { code?: unknown }).code));
+    const message = error instanceof Error ? error.message : error;
+    process.stderr.write(`${program.name}: ${message}${isParsing ? '; see --help' : ''}\n`);
+    process.exitCode = error instanceof UsageError || isParsing ? 2 : 1;
   }
 }
 

@@ -1,3 +1,5 @@
+import { NULL_RULES, PUBLISHED_RULES, profileOf } from '../token-rules.ts';
+
 /** A way to manage the cache that is compared: a name in figures, a name for people, and the profile. */
 export interface Candidate {
   key: string;
@@ -51,19 +53,12 @@ export const ABLATIONS: readonly Candidate[] = [
   },
 ];
 
-/** Published rules as their authors meant them: which tokens stay, for each layer and head. */
-export const TOKEN_LEVEL: readonly Candidate[] = [
-  ...['window', 'random', 'h2o', 'tova', 'snapkv', 'vase', 'keydiff'].map((policy) => ({
-    key: `${policy}_tokens`,
-    title: `${policy}, tokens`,
-    profile: { policy, merge: true },
-  })),
-  ...[0.1, 0.5].map((lambda) => ({
-    key: `rkv_${lambda * 100}_tokens`,
-    title: `rkv, lambda ${lambda}, tokens`,
-    profile: { policy: 'rkv', rkv_lambda: lambda, merge: true },
-  })),
-];
+/** Rules that choose tokens. The keys are in published figures. */
+export const TOKEN_LEVEL: readonly Candidate[] = [...NULL_RULES, ...PUBLISHED_RULES].map((rule) => ({
+  key: [rule.policy, ...(rule.lambda === undefined ? [] : [100 * rule.lambda]), 'tokens'].join('_'),
+  title: [rule.policy, ...(rule.lambda === undefined ? [] : [`lambda ${rule.lambda}`]), 'tokens'].join(', '),
+  profile: profileOf(rule),
+}));
 
 /** Of a pool that is too small: nothing leaves it, or what the default profile takes, as shipped. */
 export const UNDER_PRESSURE: readonly Candidate[] = [

@@ -1,8 +1,17 @@
 import { FORMS, type Form } from '../../model/form.ts';
-import { ABLATIONS, BASELINES, type Candidate, CRYSTAL, EVICTING, SWEEP, UNDER_PRESSURE } from './candidates.ts';
+import {
+  ABLATIONS,
+  BASELINES,
+  type Candidate,
+  CRYSTAL,
+  EVICTING,
+  SWEEP,
+  TOKEN_LEVEL,
+  UNDER_PRESSURE,
+} from './candidates.ts';
 
 /** Parts of the evaluation, each with a seed of its own and its own rows in the results. */
-export const PARTS = ['main', 'ablation', 'grid', 'paired', 'pressure', 'sweep', 'vllm'] as const;
+export const PARTS = ['main', 'tokens', 'ablation', 'grid', 'paired', 'pressure', 'sweep', 'vllm'] as const;
 export type Part = (typeof PARTS)[number];
 
 /** Programs of one kind under every candidate and share. */
@@ -50,6 +59,18 @@ function allOf(part: Part): Omit<Setting, 'seedOffset'>[] {
   switch (part) {
     case 'main':
       return [{ part, ...MAIN, programs: 200, candidates: [CRYSTAL, ...BASELINES], oracle: true, limit: 'budget' }];
+    case 'tokens':
+      return [
+        {
+          part,
+          ...MAIN,
+          shares: [0.25],
+          programs: 32,
+          candidates: [CRYSTAL, ...TOKEN_LEVEL],
+          oracle: false,
+          limit: 'budget',
+        },
+      ];
     case 'ablation':
       return [{ part, ...MAIN, programs: 64, candidates: [CRYSTAL, ...ABLATIONS], oracle: false, limit: 'budget' }];
     case 'paired':

@@ -1,24 +1,18 @@
 import { type Candidate, CRYSTAL } from '../eval/candidates.ts';
+import { NULL_RULES, PUBLISHED_RULES, profileOf, type TokenRule } from '../token-rules.ts';
 
 /** The full cache once more: what differs between two runs that evict nothing. */
 export const FULL: Candidate = { key: 'full', title: 'full cache, again', profile: { policy: 'full' } };
 
-/** What every rule has to be better than: prompt and newest tokens, and prompt and tokens drawn anew each time. */
-export const NULLS: readonly Candidate[] = [
-  { key: 'window', title: 'newest tokens', profile: { policy: 'window', merge: true } },
-  { key: 'random', title: 'random tokens, drawn anew', profile: { policy: 'random', merge: true } },
-];
+/** The keys are in published figures. */
+const candidate = (rule: TokenRule): Candidate => ({
+  key: rule.lambda === undefined ? rule.policy : `${rule.policy}_${10 * rule.lambda}`,
+  title: rule.lambda === undefined ? rule.name : `${rule.name}, lambda ${`${rule.lambda}`.replace(/^0/, '')}`,
+  profile: profileOf(rule),
+});
 
-/** Published rules at token level: each layer and KV head keeps its own. */
-export const PUBLISHED: readonly Candidate[] = [
-  { key: 'h2o', title: 'h2o', profile: { policy: 'h2o', merge: true } },
-  { key: 'tova', title: 'tova', profile: { policy: 'tova', merge: true } },
-  { key: 'snapkv', title: 'snapkv', profile: { policy: 'snapkv', merge: true } },
-  { key: 'rkv_1', title: 'R-KV, lambda .1', profile: { policy: 'rkv', rkv_lambda: 0.1, merge: true } },
-  { key: 'rkv_5', title: 'R-KV, lambda .5', profile: { policy: 'rkv', rkv_lambda: 0.5, merge: true } },
-  { key: 'vase', title: 'VaSE', profile: { policy: 'vase', merge: true } },
-  { key: 'keydiff', title: 'KeyDiff', profile: { policy: 'keydiff', merge: true } },
-];
+export const NULLS: readonly Candidate[] = NULL_RULES.map(candidate);
+export const PUBLISHED: readonly Candidate[] = PUBLISHED_RULES.map(candidate);
 
 /** The same set of blocks for all layers and heads. */
 const BLOCKS: readonly Candidate[] = [
