@@ -50,6 +50,8 @@ export function partSpec(
 export interface ClusterOptions {
   /** What crystal-kv.yaml would hold, without addresses. */
   config?: Readonly<Record<string, unknown>>;
+  /** Options as environment variables, which override `config`. */
+  env?: Readonly<Record<string, string>>;
   /** Parts to start now; default all. */
   start?: readonly Part[];
   /** A command to start a part's Node with, such as `['taskset', '-c', '0']`. */
@@ -86,6 +88,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   };
   const env = {
     ...withoutSettings(process.env),
+    ...options.env,
     CRYSTALKV_ENGINE_PORT: `${engine}`,
     CRYSTALKV_POLICY_ADDRESS: addresses.policyAddress,
     CRYSTALKV_POLICY_SERVICE_PORT: `${grpc}`,

@@ -3,7 +3,10 @@ import { makeStory, STOP_THINKING } from '../model/english/story.ts';
 import type { Message } from '../model/program.ts';
 import { makeProgram } from '../model/task.ts';
 import { outputOf, startChild } from './child.ts';
+import { OFFERED_PROGRAMS, OFFERED_STORIES } from './first-asked.ts';
 
+const [PROGRAM] = OFFERED_PROGRAMS;
+const [STORY] = OFFERED_STORIES;
 const MAKE_FOLDER = fileURLToPath(new URL('../model/english/make-folder.ts', import.meta.url));
 
 /** A model that the engine can be started with. */
@@ -24,8 +27,8 @@ export const RUN_MODELS = {
     settings: {},
     folder: async () => undefined,
     task: 'run a small program',
-    messages: [{ role: 'user', content: makeProgram(1, 12).prompt }],
-    budgetTokens: 96,
+    messages: makeProgram(PROGRAM.seed, PROGRAM.lines, { form: PROGRAM.form }).messages,
+    budgetTokens: PROGRAM.budgetTokens,
   },
   english: {
     settings: {
@@ -38,8 +41,8 @@ export const RUN_MODELS = {
     },
     folder: makeEnglish,
     task: 'work through a story',
-    messages: makeStory(1, 8).messages,
-    budgetTokens: 224,
+    messages: makeStory(STORY.seed, STORY.people).messages,
+    budgetTokens: STORY.budgetTokens,
   },
 } as const satisfies Record<string, RunModel>;
 

@@ -1,7 +1,7 @@
 /** Writes what the live page offers; see `--help`. */
 import { makeStory } from '../model/english/story.ts';
-import type { Form } from '../model/form.ts';
 import { makeProgram } from '../model/task.ts';
+import { OFFERED_PROGRAMS, OFFERED_STORIES } from './first-asked.ts';
 import { runGenerator } from './generator.ts';
 
 const FILE = 'gateway/ui/page/examples.json';
@@ -9,23 +9,8 @@ const HELP =
   'A program: "L9 yew 4 oak" means yew = 4 + oak, modulo 10; the questions at the end ask for values. ' +
   'The model works it out line by line, and must find values again that it wrote long ago.';
 
-/** Lines, form and seed of each program, and a budget that is meant to keep its answer: `npm run bench:page` measures it. */
-const PROGRAMS: readonly { title: string; lines: number; form: Form; seed: number; budgetTokens: number }[] = [
-  { title: '12 lines', lines: 12, form: 'plain', seed: 1, budgetTokens: 96 },
-  { title: '24 lines, thinking aloud', lines: 24, form: 'verbose', seed: 5, budgetTokens: 320 },
-  { title: '40 lines', lines: 40, form: 'plain', seed: 3, budgetTokens: 320 },
-  { title: '40 lines, thinking aloud', lines: 40, form: 'verbose', seed: 7, budgetTokens: 320 },
-];
-
 const STORY_HELP =
   'A story: each count follows from others. The model goes from person to person, and must find counts again that it wrote long ago.';
-
-/** The same of each story. */
-const STORIES: readonly { people: number; seed: number; budgetTokens: number }[] = [
-  { people: 8, seed: 1, budgetTokens: 224 },
-  { people: 16, seed: 2, budgetTokens: 448 },
-  { people: 24, seed: 3, budgetTokens: 704 },
-];
 
 /** Tokens; of other models nothing is known. */
 const ANY_BUDGET = 1024;
@@ -53,16 +38,17 @@ const text = `${JSON.stringify(
       model: 'crystal-mini',
       first: 1,
       profile: 'crystal',
-      examples: PROGRAMS.map(({ title, lines, form, seed, budgetTokens }) => {
+      examples: OFFERED_PROGRAMS.map(({ lines, form, seed, budgetTokens }) => {
         const { messages, answer } = makeProgram(seed, lines, { form });
-        return { title: `Program of ${title}`, messages, answer, budgetTokens, help: HELP };
+        const title = `Program of ${lines} lines${form === 'verbose' ? ', thinking aloud' : ''}`;
+        return { title, messages, answer, budgetTokens, help: HELP };
       }),
     },
     {
       model: 'english',
       first: 0,
       profile: 'crystal',
-      examples: STORIES.map(({ people, seed, budgetTokens }) => {
+      examples: OFFERED_STORIES.map(({ people, seed, budgetTokens }) => {
         const { messages, answer } = makeStory(seed, people);
         return { title: `Story of ${people} people`, messages, answer, budgetTokens, help: STORY_HELP };
       }),
