@@ -10,15 +10,15 @@ import { VOCABULARY } from './vocab.ts';
 
 const HELP = `Writes crystal-mini programs as JSON lines.
 
-  node model/generate.ts --lines 24 --count 10 --seed 1
+  node_modules/.bin/node model/generate.ts --lines 24 --count 10 --seed 1
       programs: {form, messages, prompt, reasoning, answer, ids, kinds, promptLength, thinkEnd, lookups, queries, registers}
-  node model/generate.ts --text --lines 24
+  node_modules/.bin/node model/generate.ts --text --lines 24
       only {prompt, reasoning, answer}
-  node model/generate.ts --text --lines 24 --verbose
+  node_modules/.bin/node model/generate.ts --text --lines 24 --verbose
       the same programs in the verbose form; a request asks for it with the system message "verbose"
-  node model/generate.ts --vocabulary
+  node_modules/.bin/node model/generate.ts --vocabulary
       one line: {vocabulary, kinds}; ids and kinds are indices in these lists
-  node model/generate.ts --stage '{"batchTokens":4096,"programLines":[3,7]}' --seed 1
+  node_modules/.bin/node model/generate.ts --stage '{"batchTokens":4096,"programLines":[3,7]}' --seed 1
       the vocabulary line, then training batches [{ids, kinds, lineStarts}, ...] until the reader closes the pipe
 
   --lines N    lines of a program, 1 to ${MAX_LINES_OF.plain}, verbose to ${MAX_LINES_OF.verbose} (default 24)

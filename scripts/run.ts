@@ -134,7 +134,7 @@ ${create}  ${request({ ...body, stream: true })}
 
 Watch it think, and what it forgets, at ${addresses.gatewayUrl}/ui
 
-To try eviction, add "crystal_kv": ${eviction} to the body: at most ${model.budgetTokens} tokens of the output stay. Longer ones need more: docs/measured.md#budgets.
+To try eviction, add "crystal_kv": ${eviction} to the body: at most ${model.budgetTokens} tokens of the output stay.
 
   savings   ${addresses.policyMetricsUrl}/metrics (crystalkv_blocks_evicted_total, crystalkv_blocks_resident, ...)
   engine    ${addresses.engineUrl}/metrics

@@ -43,14 +43,9 @@ export const kvSavings: DashboardSpec = {
       title: 'At a glance',
       panels: [
         figure({
-          title: 'Blocks saved now',
-          description: 'KV blocks that the running requests would hold with full caches, minus those that they hold.',
-          unit: Short,
-          queries: [[sumBy([], blocksSaved()), 'blocks']],
-        }),
-        figure({
           title: 'Memory saved now',
-          description: 'The same in bytes of keys and values.',
+          description:
+            'Bytes of keys and values that full caches of the running requests would take, minus those that are taken.',
           unit: BytesIEC,
           queries: [[sumBy([], bytesSaved()), 'memory']],
         }),
@@ -73,19 +68,117 @@ export const kvSavings: DashboardSpec = {
           queries: [[peakShare([]), 'peak']],
         }),
         figure({
-          title: 'Freed in this time range',
-          description:
-            'Bytes of keys and values that evictions freed. A block that is used and freed again counts again.',
-          unit: BytesIEC,
-          queries: [[grown(ofEngines('crystalkv_bytes_freed_total'), []), 'freed']],
-        }),
-        figure({
           title: 'Length ratio',
           description:
             'Mean tokens of answers with evictions divided by those with a full cache (shadow, canary, off) in the time range. Above 1 the model thinks longer because of what it lost. Known only when both kinds of requests have finished.',
           unit: Short,
-          badFrom: 1.3,
+          badFrom: 1.1,
           queries: [[lengthRatio([]), 'ratio']],
+        }),
+        figure({
+          title: 'Missed mass',
+          description:
+            'Mean share of attention on what is gone, or would be: of shadowed requests and canaries in the time range, whose full caches tell it exactly.',
+          unit: PercentUnit,
+          badFrom: 0.1,
+          queries: [
+            [
+              ratio(
+                grown(ofEngines('crystalkv_shadow_missed_mass_total'), []),
+                grown(ofEngines('crystalkv_shadow_steps_total'), []),
+              ),
+              'missed',
+            ],
+          ],
+        }),
+        figure({
+          title: 'Preemptions',
+          description:
+            'Requests in the time range whose whole cache was discarded because blocks ran out: what evictions are there to avoid.',
+          unit: Short,
+          queries: [[sumBy([], inRange(ofEngines('crystalkv_preemptions_total'))), 'preempted']],
+        }),
+      ],
+    },
+    {
+      title: 'What it costs',
+      panels: [
+        chart({
+          title: 'Regret',
+          description:
+            'Of the tokens that merges would have let go in shadowed requests, the share that a later measured step read, each head group by itself. Exact, because their caches are complete.',
+          columns: 4,
+          unit: PercentUnit,
+          badFrom: 0.015,
+          queries: [[regret('tokens'), LINE]],
+        }),
+        chart({
+          title: 'Regret of whole blocks',
+          description:
+            'The same for blocks that would have been evicted. A block counts when some head group reads it, so this is much higher. Merges are judged this way where the engine cannot mark tokens.',
+          columns: 4,
+          unit: PercentUnit,
+          max: 1,
+          badFrom: 0.3,
+          queries: [[regret('blocks'), LINE]],
+        }),
+        chart({
+          title: 'Missed mass',
+          description:
+            'Mean share of attention on what would have been gone, tokens or whole blocks, over the measured steps of shadowed requests.',
+          columns: 4,
+          unit: PercentUnit,
+          max: 1,
+          badFrom: 0.1,
+          queries: [[ratio(rated('crystalkv_shadow_missed_mass_total'), rated('crystalkv_shadow_steps_total')), LINE]],
+        }),
+        chart({
+          title: 'Length ratio',
+          description:
+            'Mean tokens of answers with evictions divided by those with a full cache, within one time range before each point. Known only when both kinds of requests have finished.',
+          columns: 4,
+          unit: Short,
+          badFrom: 1.1,
+          queries: [[lengthRatio(BY), LINE]],
+        }),
+        chart({
+          title: 'Probe tokens',
+          description: 'Tokens per second that engines computed for answer probes. Clients wait for this time.',
+          unit: CountsPerSecond,
+          columns: 4,
+          queries: [[sumBy(['engine'], perSecond(ofEngines('crystalkv_probe_tokens_total'))), '{{engine}}']],
+        }),
+        chart({
+          title: 'Probe share of tokens',
+          description:
+            'Tokens of answer probes divided by tokens that finished requests generated. Profiles limit it (max_extra_share).',
+          unit: PercentUnit,
+          columns: 4,
+          badFrom: 0.1,
+          queries: [
+            [
+              ratio(
+                sumBy(['engine'], inRange(ofEngines('crystalkv_probe_tokens_total'))),
+                sumBy(['engine'], inRange(ofEngines('crystalkv_finished_tokens_total'))),
+              ),
+              '{{engine}}',
+            ],
+          ],
+        }),
+        chart({
+          title: 'Preemptions',
+          description:
+            'Requests per second whose whole cache was discarded because blocks ran out. Evictions should make this rare.',
+          unit: CountsPerSecond,
+          columns: 4,
+          queries: [[sumBy(['engine'], perSecond(ofEngines('crystalkv_preemptions_total'))), '{{engine}}']],
+        }),
+        chart({
+          title: 'Running and waiting',
+          description: 'Requests as the engine counts them. Waiting ones lack memory, or a slot in the batch.',
+          unit: Short,
+          columns: 4,
+          queries: [[sumBy(['engine', 'state'], ofEngines('crystalkv_pool_requests')), '{{engine}}, {{state}}']],
         }),
       ],
     },
@@ -137,87 +230,6 @@ export const kvSavings: DashboardSpec = {
           unit: Short,
           stack: true,
           queries: [[sumBy(['profile', 'mode'], now('crystalkv_requests')), '{{profile}}, {{mode}}']],
-        }),
-      ],
-    },
-    {
-      title: 'What it costs',
-      panels: [
-        chart({
-          title: 'Regret',
-          description:
-            'Of the tokens that merges would have let go in shadowed requests, the share that a later measured step read, each head group by itself. Exact, because their caches are complete.',
-          columns: 4,
-          unit: PercentUnit,
-          badFrom: 0.015,
-          queries: [[regret('tokens'), LINE]],
-        }),
-        chart({
-          title: 'Regret of whole blocks',
-          description:
-            'The same for blocks that would have been evicted. A block counts when some head group reads it, so this is much higher. Merges are judged this way where the engine cannot mark tokens.',
-          columns: 4,
-          unit: PercentUnit,
-          max: 1,
-          badFrom: 0.3,
-          queries: [[regret('blocks'), LINE]],
-        }),
-        chart({
-          title: 'Missed mass',
-          description:
-            'Mean share of attention on what would have been gone, tokens or whole blocks, over the measured steps of shadowed requests.',
-          columns: 4,
-          unit: PercentUnit,
-          max: 1,
-          badFrom: 0.1,
-          queries: [[ratio(rated('crystalkv_shadow_missed_mass_total'), rated('crystalkv_shadow_steps_total')), LINE]],
-        }),
-        chart({
-          title: 'Length ratio',
-          description:
-            'Mean tokens of answers with evictions divided by those with a full cache, within one time range before each point. Known only when both kinds of requests have finished.',
-          columns: 4,
-          unit: Short,
-          badFrom: 1.3,
-          queries: [[lengthRatio(BY), LINE]],
-        }),
-        chart({
-          title: 'Probe tokens',
-          description: 'Tokens per second that engines computed for answer probes. Clients wait for this time.',
-          unit: CountsPerSecond,
-          columns: 4,
-          queries: [[sumBy(['engine'], perSecond(ofEngines('crystalkv_probe_tokens_total'))), '{{engine}}']],
-        }),
-        chart({
-          title: 'Probe share of tokens',
-          description:
-            'Tokens of answer probes divided by tokens that finished requests generated. Profiles limit it (max_extra_share).',
-          unit: PercentUnit,
-          columns: 4,
-          queries: [
-            [
-              ratio(
-                sumBy(['engine'], inRange(ofEngines('crystalkv_probe_tokens_total'))),
-                sumBy(['engine'], inRange(ofEngines('crystalkv_finished_tokens_total'))),
-              ),
-              '{{engine}}',
-            ],
-          ],
-        }),
-        chart({
-          title: 'Preemptions',
-          description:
-            'Requests per second whose whole cache was discarded because blocks ran out. Evictions should make this rare.',
-          unit: CountsPerSecond,
-          columns: 4,
-          queries: [[sumBy(['engine'], perSecond(ofEngines('crystalkv_preemptions_total'))), '{{engine}}']],
-        }),
-        chart({
-          title: 'Running and waiting',
-          description: 'Requests as the engine counts them. Waiting ones lack memory, or a slot in the batch.',
-          unit: Short,
-          columns: 4,
-          queries: [[sumBy(['engine', 'state'], ofEngines('crystalkv_pool_requests')), '{{engine}}, {{state}}']],
         }),
       ],
     },

@@ -8,12 +8,12 @@ import { PIECE_KINDS } from './thinking.ts';
 
 const HELP = `Writes bookkeeping stories as JSON lines: {messages, prompt, reasoning, answer, pieces, questions, people}.
 
-  node model/english/generate.ts --people 16 --count 10 --seed 1
-  node model/english/generate.ts --text
+  node_modules/.bin/node model/english/generate.ts --people 16 --count 10 --seed 1
+  node_modules/.bin/node model/english/generate.ts --text
       only {prompt, reasoning, answer}
-  node model/english/generate.ts --kinds
+  node_modules/.bin/node model/english/generate.ts --kinds
       one line: the kinds of pieces; a piece's kind is an index in this list
-  node model/english/generate.ts --sums 80
+  node_modules/.bin/node model/english/generate.ts --sums 80
       sums instead of a story, for training: {prompt, pieces}
 
   --people N   1 to ${MOST_PEOPLE} (default 16)

@@ -1,5 +1,5 @@
 /**
- * Prints the folder of the English model, which it makes when it is not there: `node model/english/make-folder.ts`; with
+ * Prints the folder of the English model, which it makes when it is not there: `node_modules/.bin/node model/english/make-folder.ts`; with
  * `--base` that of SmolLM2.
  */
 import { parseArgs } from 'node:util';

@@ -30,20 +30,43 @@ test('the rollout guide, the alerts and the panels have the same thresholds', ()
   const [, tokens, blocks] =
     /`profile:crystalkv_regret:ratio_rate1h` \| below ([\d.]+) for `judged="tokens"`, ([\d.]+) for/.exec(rollout) ?? [];
   const [, mass] = /`profile:crystalkv_missed_mass:mean_rate1h` \| below ([\d.]+) /.exec(rollout) ?? [];
+  const [, longer] = /`profile:crystalkv_length:ratio_rate1h` \| at most ([\d.]+) /.exec(rollout) ?? [];
+  const [, refused] = /`engine:crystalkv_plans_refused:ratio_rate10m` \| at most ([\d.]+),/.exec(rollout) ?? [];
+  const [, probes] = /crystalkv_finished_tokens_total` \| below ([\d.]+) /.exec(rollout) ?? [];
   const alerts = read('deploy/prometheus/rules/alerts.yml');
+  assert.ok(alerts.includes(`crystalkv_length:ratio_rate1h > ${longer}\n`));
+  assert.ok(alerts.includes(`crystalkv_plans_refused:ratio_rate10m > ${refused}\n`));
   assert.ok(alerts.includes(`crystalkv_regret:ratio_rate1h{judged="tokens"} > ${tokens}\n`));
   assert.ok(alerts.includes(`crystalkv_regret:ratio_rate1h{judged="blocks"} > ${blocks}\n`));
   assert.ok(alerts.includes(`crystalkv_missed_mass:mean_rate1h > ${mass}\n`));
-  const costs = kvSavings.rows.find(({ title }) => title === 'What it costs')?.panels.map((panel) => panel.build());
+  const rowOf = (wanted: string) =>
+    kvSavings.rows.find(({ title }) => title === wanted)?.panels.map((panel) => panel.build()) ?? [];
+  const [glance, costs] = [rowOf('At a glance'), rowOf('What it costs')];
   for (const [title, threshold] of [
     ['Regret', tokens],
     ['Regret of whole blocks', blocks],
     ['Missed mass', mass],
+    ['Length ratio', longer],
+    ['Probe share of tokens', probes],
   ]) {
-    const panel = costs?.find((one) => one.title === title);
+    const panel = costs.find((one) => one.title === title);
     const red = panel?.fieldConfig?.defaults.thresholds?.steps.find(({ color }) => color === 'red');
     assert.equal(red?.value, Number(threshold), title);
+    const shown = glance.find((one) => one.title === title);
+    if (shown !== undefined)
+      assert.deepEqual(shown.fieldConfig?.defaults.thresholds, panel?.fieldConfig?.defaults.thresholds);
   }
+  assert.deepEqual(
+    glance.map(({ title }) => title),
+    [
+      'Memory saved now',
+      'Share of full caches held',
+      'Share of the full-cache peak',
+      'Length ratio',
+      'Missed mass',
+      'Preemptions',
+    ],
+  );
 });
 
 test('every stage of the rollout guide is a configuration that the policy service takes', () => {

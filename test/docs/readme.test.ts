@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { CONTROLLERS } from '../../policy-service/controllers/registry.ts';
@@ -19,6 +19,32 @@ test('the guide to policies names every policy, with the words and sources of th
 test('it names every controller, with the words of the code', () => {
   for (const [name, { summary }] of Object.entries(CONTROLLERS)) {
     assert.ok(policies.includes(`| \`${name}\` | ${summary} |`), name);
+  }
+});
+
+test('every document and help starts TypeScript with the Node of the lock file: that of the machine may not run it', () => {
+  const folders = [
+    '.',
+    'docs',
+    'model',
+    'vllm-plugin',
+    'deploy/compose',
+    'bench',
+    'scripts',
+    'model/english',
+    'gateway',
+  ];
+  const files = folders.flatMap((folder) => {
+    const names = readdirSync(`${root}${folder}`).filter((name) => /\.(md|yaml|yml|ts)$/.test(name));
+    return names.map((name) => `${folder}/${name}`);
+  });
+  assert.ok(files.length >= 80);
+  for (const file of files) {
+    for (const line of read(file).split('\n')) {
+      // containers have that Node
+      if (/container|compose exec|kubectl/.test(line)) continue;
+      assert.doesNotMatch(line, /(?<![\w./-])node (?:[\w.-]+\/)*[\w-]+\.ts/, file);
+    }
   }
 });
 
