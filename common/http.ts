@@ -2,6 +2,7 @@ import type { RequestListener, Server, ServerOptions } from 'node:http';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { addAcceptors, canShareAPort, checkFree } from './acceptors.ts';
 
 /** A listening server. `close` stops accepting and resolves when its last connection has ended. */
 export interface Listening {
@@ -12,34 +13,46 @@ export interface Listening {
   close(): Promise<void>;
 }
 
+export interface ListenOptions extends ServerOptions {
+  /** How many connections a turn of the event loop may accept; 1 unless set, and where sockets cannot share a port. */
+  acceptors?: number;
+}
+
 /**
  * Listens, with TLS when there is a certificate, or rejects with a message that names the address (port in use, not
  * permitted).
  */
-export function listen(
+export async function listen(
   handler: RequestListener,
   host: string,
   port: number,
   tls?: { cert: Buffer; key: Buffer },
-  options: ServerOptions = {},
+  { acceptors = 1, ...options }: ListenOptions = {},
 ): Promise<Listening> {
   const server = tls === undefined ? createServer(options, handler) : createTlsServer({ ...options, ...tls }, handler);
   const scheme = tls === undefined ? 'http' : 'https';
-  return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const reason = error.code === 'EADDRINUSE' ? 'the port is in use' : error.message;
-      reject(new Error(`cannot listen on ${host}:${port}: ${reason}`));
+  const reusePort = acceptors > 1 && canShareAPort;
+  try {
+    if (reusePort && port !== 0) await checkFree(host, port);
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen({ host, port, reusePort }, resolve);
     });
-    server.listen(port, host, () => {
-      const actual = (server.address() as AddressInfo).port;
-      resolve({
-        server,
-        port: actual,
-        url: `${scheme}://${host.includes(':') ? `[${host}]` : host}:${actual}`,
-        close: () => closeServer(server),
-      });
-    });
-  });
+    const actual = (server.address() as AddressInfo).port;
+    const closeOthers = reusePort ? await addAcceptors(server, host, actual, acceptors - 1) : undefined;
+    return {
+      server,
+      port: actual,
+      url: `${scheme}://${host.includes(':') ? `[${host}]` : host}:${actual}`,
+      async close() {
+        await Promise.all([closeServer(server), closeOthers?.()]);
+      },
+    };
+  } catch (error) {
+    server.close();
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new Error(`cannot listen on ${host}:${port}: ${code === 'EADDRINUSE' ? 'the port is in use' : message}`);
+  }
 }
 
 function closeServer(server: Server): Promise<void> {

@@ -1,3 +1,4 @@
+import cluster from 'node:cluster';
 import type { Registry } from 'prom-client';
 import { listen } from '../common/http.ts';
 import { logReload, takeOver } from '../common/reload.ts';
@@ -34,6 +35,9 @@ const CHECK_MS = 5_000;
 const HEAD_MS = 60_000;
 /** For requests that were cut at the deadline to get their last bytes out. */
 const FLUSH_MS = 1_000;
+
+/** Workers get their connections from their parent, which does nothing else. */
+const ACCEPTORS = cluster.isWorker ? 1 : 16;
 
 /** Starts the gateway. Rejects when it cannot listen; the message names the address. */
 export async function createGateway(initial: GatewayConfig, deps: GatewayDeps): Promise<Gateway> {
@@ -97,6 +101,7 @@ async function openListeners(parts: Parts, config: GatewayConfig, tls: TlsFiles 
     headersTimeout: Math.min(HEAD_MS, total_ms),
     requestTimeout: total_ms,
     keepAliveTimeout: keep_alive_ms,
+    acceptors: ACCEPTORS,
   });
   // Who may not send a body is told before it is sent.
   main.server.on('checkContinue', parts.app);
