@@ -91,17 +91,21 @@ def stack_layers(layers: Sequence[CacheLayer]) -> list[CacheStack]:
 
 
 def read_blocks(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """A copy of some blocks of a stack's cache: [layers * kv heads, tokens, head size]. blocks: int64."""
+    """A copy of some blocks of a stack's cache: [requests * layers * kv heads, tokens, head size].
+
+    blocks: int64 [requests, blocks], or [blocks] of one request.
+    """
+    rows = blocks if blocks.dim() == 2 else blocks[None]
     # in the order of memory, which is several times faster than against it
     turned = cache.stride(-1) > cache.stride(-2)
-    some = cache.mT[:, blocks].mT if turned else cache[:, blocks]
-    return some.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    some = cache.mT[:, rows].mT if turned else cache[:, rows]
+    return some.permute(1, 0, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
 
 
 def write_blocks(cache: torch.Tensor, blocks: torch.Tensor, tokens: torch.Tensor) -> None:
-    """Fills some blocks of a stack's cache, with what `read_blocks` would return."""
+    """Fills some blocks of a stack's cache, with what `read_blocks` would return. blocks: int64 [requests, blocks]"""
     layers, _, heads, size, width = cache.shape
-    some = tokens.view(layers, heads, len(blocks), size, width).transpose(1, 2)
+    some = tokens.view(len(blocks), layers, heads, blocks.shape[1], size, width).permute(1, 0, 3, 2, 4, 5)
     if cache.stride(-1) > cache.stride(-2):
         cache.mT[:, blocks] = some.mT
     else:

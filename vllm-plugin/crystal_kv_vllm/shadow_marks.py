@@ -13,11 +13,13 @@ from .cache_stack import CacheStack, read_blocks
 from .head_groups import HeadGroup
 from .keep_rule import KeepRule
 from .masses import RowSelection
-from .merge_candidates import MergeCandidates, kernel_blocks
+from .merge_candidates import kernel_blocks
 from .merged_positions import MergedPositions
 from .merger import Merger
 from .slot_statistics import SlotStatistics
 from .token_selection import select_tokens
+from .uploads import upload
+from .virtual_candidates import VirtualCandidates
 from .worker_io import MergeCommand, ShadowCommand
 
 
@@ -114,17 +116,16 @@ class ShadowMarks:
         row = kernel_blocks(command.row, split)
         device = slots.device
         order = torch.zeros(row[-1].index + 1, dtype=torch.int64, device=device)
-        order[torch.tensor([entry.index for entry in row], device=device)] = torch.arange(len(row), device=device)
-        in_row = order[slots // size] * size + slots % size
+        order[upload([entry.index for entry in row], device)] = torch.arange(len(row), device=device)
         count, room = (len(into) + len(given)) * size, len(into) * size
-        positions = self.merger.positions(request_id, number, [entry.index for entry in row])
-        candidates = MergeCandidates(
+        candidates = VirtualCandidates(
             stack,
             statistics,
-            torch.tensor([entry.block for entry in row], device=device),
-            positions.gather(1, in_row),
+            upload([entry.block for entry in row], device),
+            self.merger.positions(request_id, number, row),
+            order[slots // size] * size + slots % size,
             count,
-            in_row,
+            merge.rule.seed,
         )
         chosen = _choose(candidates, merge.rule, room)
         places.merge(request_id, into, given, slots.gather(1, chosen).int())
@@ -230,9 +231,9 @@ class ShadowMarks:
             yield slice(first, len(stack.layers))
 
 
-def _choose(candidates: MergeCandidates, rule: KeepRule, room: int) -> torch.Tensor:
+def _choose(candidates: VirtualCandidates, rule: KeepRule, room: int) -> torch.Tensor:
     """The candidates that would be kept, as `select_tokens`. room: in tokens."""
-    return torch.cat([select_tokens(rule, candidates.read(layers, rule), room) for layers in candidates.parts()])
+    return torch.cat([select_tokens(rule, candidates.read(layers), room) for layers in candidates.parts()])
 
 
 def _widened(marks: torch.Tensor, slots: int) -> torch.Tensor:

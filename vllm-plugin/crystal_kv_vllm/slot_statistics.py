@@ -57,14 +57,20 @@ class SlotStatistics:
             self._numbers[:, :, torch.tensor(blocks, device=self._numbers.device)] = 0
 
     def read(self, layers: slice, blocks: torch.Tensor) -> torch.Tensor:
-        """A copy: [rows, head groups of the layers, tokens of the blocks]. blocks: int64."""
-        return self._numbers[:, layers, blocks].transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        """A copy: [rows, requests * layers * kv heads, tokens of the blocks].
+
+        blocks: int64 [requests, blocks], or [blocks] of one request.
+        """
+        rows = blocks if blocks.dim() == 2 else blocks[None]
+        return self._numbers[:, layers][:, :, rows].permute(0, 2, 1, 4, 3, 5).flatten(4, 5).flatten(1, 3)
 
     def write(self, layers: slice, blocks: torch.Tensor, rows: torch.Tensor) -> None:
-        """rows: as from `read`."""
+        """Both as in `read`."""
+        of = blocks if blocks.dim() == 2 else blocks[None]
         part = self._numbers[:, layers]
-        heads, size = part.shape[3:]
-        part[:, :, blocks] = rows.view(len(rows), -1, heads, len(blocks), size).transpose(2, 3)
+        count, heads, size = part.shape[1], part.shape[3], part.shape[4]
+        fresh = rows.view(len(rows), len(of), count, heads, of.shape[1], size)
+        part[:, :, of] = fresh.permute(0, 2, 1, 4, 3, 5)
 
     def figures(self, rows: torch.Tensor) -> dict["pb.Statistic.ValueType", torch.Tensor]:
         """The kept statistics, each of the shape of a row. rows: as from `read`."""

@@ -16,10 +16,13 @@ Figures = Mapping["pb.Statistic.ValueType", torch.Tensor]
 
 
 def select_tokens(rule: KeepRule, tokens: MergedTokens, room: int) -> torch.Tensor:
-    """The candidates that stay, in the order of their positions: int64 [groups, room]. room: at most the candidates."""
-    count = tokens.candidates
-    by_position = tokens.positions[:, :count].argsort(-1)
-    figures = {name: figures_of(name, tokens, rule.seed).gather(1, by_position) for name in rule.statistics}
+    """The candidates that stay, in the order of their positions: int64 [groups, room]. room: at most the candidates.
+
+    The seed is `tokens.seeds`, not that of the rule.
+    """
+    count = tokens.positions.shape[1]
+    by_position = tokens.positions.argsort(-1)
+    figures = {name: figures_of(name, tokens).gather(1, by_position) for name in rule.statistics}
     taken = torch.zeros(by_position.shape, dtype=torch.bool, device=by_position.device)
     left = room
     for number, stage in enumerate(rule.stages, 1):
@@ -30,7 +33,7 @@ def select_tokens(rule: KeepRule, tokens: MergedTokens, room: int) -> torch.Tens
             continue
         values = _values(stage, figures)
         if stage.sampled:
-            u = drawn(rule.seed + 1, tokens.positions[:, :count].gather(1, by_position), tokens.head_groups)
+            u = drawn(tokens.seeds + 1, tokens.positions.gather(1, by_position), tokens.head_groups)
             values = (values.clamp(min=0) + 1e-9).log() - (-(u + 2**-25).log()).log()
         # a stable sort from the newest on: of equal values the newest comes first
         order = _comparable(values).masked_fill_(taken, float("-inf")).flip(-1).sort(descending=True, stable=True)

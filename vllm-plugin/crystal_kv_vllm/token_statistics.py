@@ -64,14 +64,15 @@ class TokenStatistics:
             if name in self._followed:
                 self._count_waiting(self._followed[name])
 
-    def of_merge(self, request_id: str, command: MergeCommand) -> list[SlotStatistics]:
-        """The statistics of a request's tokens, stack by stack; empty: none are kept.
+    def of_merges(self, merges: Iterable[tuple[str, MergeCommand]]) -> list[SlotStatistics]:
+        """The statistics of tokens that are about to be merged, stack by stack; empty: none are kept.
 
-        Blocks that it got while its queries did not count may hold those of other tokens: these begin at 0.
+        Blocks that a request got while its queries did not count may hold those of other tokens: these begin at 0.
         """
-        slots = self.of_blocks(request_id, (*command.into, *command.from_))
-        self.ask_again(request_id, command)
-        return slots
+        for request_id, command in merges:
+            self.of_blocks(request_id, (*command.into, *command.from_))
+            self.ask_again(request_id, command)
+        return self._slots
 
     def ask_again(self, request_id: str, command: MergeCommand) -> None:
         """Before a merge that goes by what answers read: asks the queries of the request's newest probe again.

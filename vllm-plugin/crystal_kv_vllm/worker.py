@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 from vllm.platforms import current_platform
@@ -89,10 +90,12 @@ class CrystalWorker(BaseWorker):
             statistics.settle({*merges, *holes, *shadow})
         if merges or shadow:
             self._merger = self._merger or Merger(self._stacks)
-        for name, commanded in merges.items():
+        # the first merges of all requests together, then the second ones
+        for round_ in zip_longest(*([(name, merge) for merge in of] for name, of in merges.items())):
             assert self._merger is not None
-            for merge in commanded:
-                self._merger.merge(name, merge, () if statistics is None else statistics.of_merge(name, merge))
+            some = [named for named in round_ if named is not None]
+            slots: Sequence[SlotStatistics] = () if statistics is None else statistics.of_merges(some)
+            self._merger.merge_all(some, slots)
         if holes:
             self._punch(holes)
         if statistics is not None:

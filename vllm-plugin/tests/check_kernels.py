@@ -17,9 +17,15 @@ triton.backends.backends["cpu"] = types.SimpleNamespace(driver=Driver, compiler=
 
 import torch  # noqa: E402
 
+from crystal_kv_vllm.cache_stack import CacheStack  # noqa: E402
 from crystal_kv_vllm.compact import compact  # noqa: E402
+from crystal_kv_vllm.cosine_kernel import highest_cosines as kernel_cosines  # noqa: E402
 from crystal_kv_vllm.kernels import compact_into, paged_logsumexp  # noqa: E402
 from crystal_kv_vllm.masses import block_logsumexp, select_rows  # noqa: E402
+from crystal_kv_vllm.merge_candidates import MergeCandidates  # noqa: E402
+from crystal_kv_vllm.pool_positions import PoolPositions  # noqa: E402
+from crystal_kv_vllm.rotation import Rotation  # noqa: E402
+from crystal_kv_vllm.token_figures import highest_cosines  # noqa: E402
 
 
 def check_compaction(block_size: int, null_ids: int, rows: int, width: int) -> None:
@@ -59,7 +65,38 @@ def check_masses(block_size: int, head_size: int, softcap: float, head_major: bo
     assert torch.allclose(got, block_logsumexp(query, keys, rows, 0.2, softcap), atol=1e-5)
 
 
+def check_cosines(layout: str, rotated: int, halves: bool, size: int, width: int, own: int) -> None:
+    """rotated: channels; 0: keys without positions."""
+    layers, pool, heads = 2, 12, 2
+    if layout == "by token":
+        cache = torch.randn(layers, pool, heads, size, width)
+    else:
+        cache = torch.randn(layers, pool, size, heads, width).transpose(2, 3)
+    rotation = Rotation(torch.randn(20 * size, rotated), halves) if rotated else None
+    stack = CacheStack(("a", "b"), 0, cache, cache, rotation)
+    positions = PoolPositions(stack)
+    blocks, logical = (
+        torch.tensor([[3, 7, 1, 9, 2], [4, 8, 6, 5, 0]]),
+        torch.tensor([[2, -1, 5, -1, 9], [0, 1, -1, 3, -1]]),
+    )
+    # slots of merged blocks hold whatever their heads kept
+    for block in (7, 9, 6):
+        positions.table[:, block] = torch.randint(0, 12 * size, (layers, heads, size), dtype=torch.int32)
+    candidates = MergeCandidates(stack, None, positions, blocks, logical, own, torch.zeros(2, dtype=torch.int64))
+    wanted = highest_cosines(candidates.read(slice(0, layers)), True)
+    got = kernel_cosines(
+        cache, blocks, logical, positions.table, own, None if rotation is None else rotation.cos_sin, halves
+    )
+    assert torch.allclose(got, wanted, atol=1e-5), (got - wanted).abs().max()
+    assert (wanted > -1).any()
+
+
 torch.manual_seed(0)
+for layout in ("by token", "by head"):
+    check_cosines(layout, 64, True, 16, 64, 3)
+    check_cosines(layout, 48, False, 16, 80, 2)
+check_cosines("by token", 0, True, 32, 128, 3)
+check_cosines("by token", 32, True, 12, 32, 4)
 check_compaction(4, 1, 6, 9)
 check_compaction(16, 2, 5, 600)
 for softcap in (0.0, 4.0):

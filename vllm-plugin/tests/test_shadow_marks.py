@@ -95,7 +95,12 @@ class Worker:
 
     def held(self, indices: list[int]) -> list[set[int]]:
         """Positions of the tokens in some blocks, of each head group."""
-        kernel = [index * SPLIT + part for index in indices if self.row[index] for part in range(SPLIT)]
+        kernel = [
+            TableEntry(index * SPLIT + part, self.row[index] * SPLIT + part)
+            for index in indices
+            if self.row[index]
+            for part in range(SPLIT)
+        ]
         parts = [self.merger.positions("a", number, kernel) for number in range(len(self.statistics))]
         return [set(group) for group in torch.cat(parts).tolist()]
 

@@ -196,11 +196,11 @@ class World:
         command = MergeCommand(entries, given, [], SIZE, rule)
         if rule is ANSWER:
             self._ask(it, into, from_)
-        self.merger.merge(it.name, command, self.statistics.of_merge(it.name, command))
-        for (stack, known), first in zip(self.merger._parts, range(LAYERS), strict=False):
-            blocks = [b * SPLIT + i for b in into for i in range(SPLIT)]
-            positions = known.of(it.name, blocks).view(-1, HEADS, len(into), SIZE)
-            for layer in range(len(stack.layers)):
+        self.merger.merge(it.name, command, self.statistics.of_merges([(it.name, command)]))
+        blocks = [TableEntry(b * SPLIT + i, it.row[b] * SPLIT + i) for b in into for i in range(SPLIT)]
+        for number, first in zip(range(len(self.statistics._slots)), range(LAYERS), strict=False):
+            positions = self.merger.positions(it.name, number, blocks).view(-1, HEADS, len(into), SIZE)
+            for layer in range(len(positions)):
                 for head in range(HEADS):
                     for place, block in enumerate(into):
                         it.held[first + layer, head][block] = positions[layer, head, place].tolist()
