@@ -1,4 +1,10 @@
-import type { EngineState, HeldTokens, RequestState, WatchResponse } from '../../proto/gen/crystalkv/v1/policy.ts';
+import type {
+  EngineState,
+  HeldTokens,
+  RequestState,
+  ShadowCost,
+  WatchResponse,
+} from '../../proto/gen/crystalkv/v1/policy.ts';
 
 /** Requests that one event describes block by block: the newest. The rest is in the totals. */
 export const SHOWN_REQUESTS = 24;
@@ -67,6 +73,7 @@ function requestOf(request: RequestState, index: number) {
     lastHit: request.lastHitTokens,
     cold: request.cold,
     ...(request.held === undefined ? {} : { held: heldOf(request.held, index < SHOWN_GROUPS) }),
+    ...(request.shadow === undefined ? {} : { shadow: shadowOf(request.shadow) }),
     ended: request.ended,
   };
 }
@@ -78,6 +85,13 @@ function heldOf({ from, shares, groups }: HeldTokens, withGroups: boolean) {
     shares: Buffer.from(shares).toString('base64'),
     groups: withGroups ? Buffer.from(groups).toString('base64') : '',
   };
+}
+
+/** Over all phases: what would be gone, and the mean share of attention on it, over the measured steps. */
+function shadowOf({ blocks, phases }: ShadowCost) {
+  const steps = phases.reduce((sum, phase) => sum + phase.steps, 0);
+  const missed = phases.reduce((sum, phase) => sum + phase.steps * phase.missedMass, 0);
+  return { blocks, steps, missed: short(missed / Math.max(1, steps)) };
 }
 
 function short(value: number): number {

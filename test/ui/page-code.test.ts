@@ -97,6 +97,14 @@ test('the sentence that matters is honest, and comes from the state that it is g
     verdict([told('right', 4)], facts).detail.replaceAll('\u00a0', ' '),
     '4 KiB of memory instead of 10 KiB. Room for 2.5 times as many such requests.',
   );
+  const watched = { ...told('right'), frame: frame({ shadow: { blocks: 4, steps: 9, missed: 0.091 } }) };
+  assert.equal(headline([told('right'), watched], facts), 'It would have saved 40 % of the memory');
+  assert.equal(
+    verdict([told('right'), watched], facts).detail.replaceAll('\u00a0', ' '),
+    'This policy lets nothing go. What it would have let go got 9 % of the attention.',
+  );
+  watched.frame = frame({ shadow: { blocks: 0, steps: 0, missed: 0 } });
+  assert.match(verdict([watched], { ...facts, over: false }).detail, /not measured yet/);
   assert.equal(amount(1024 ** 2 * 150), '150\u00a0MiB');
 });
 

@@ -172,6 +172,22 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     await page.close();
   });
 
+  test('a policy that only watches says what it would have saved, and its price in attention', async () => {
+    const page = await open();
+    await setSpeed(page, '0');
+    assert.match(
+      await runAlone(page, 'shadow', '160'),
+      /^Ended, policy crystal: (\d+) of \1 blocks in memory, nothing/,
+    );
+    const text = async (id: string) => ((await page.locator(id).textContent()) ?? '').replaceAll('\u00a0', ' ');
+    const [, saved] = /^It would have saved (\d+) % of the memory$/.exec(await text('#headline')) ?? [];
+    assert.ok(Number(saved) > 30, await text('#headline'));
+    const price = /^This policy lets nothing go\. What it would have let go got (\d+) % of the attention\.$/;
+    const [, missed] = price.exec(await text('#detail')) ?? [];
+    assert.ok(Number(missed) > 0 && Number(missed) < 50, await text('#detail'));
+    await page.close();
+  });
+
   test('is used with the keyboard alone, and tells each block in words', async () => {
     const page = await open();
     await setSpeed(page, '0');

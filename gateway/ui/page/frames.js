@@ -32,6 +32,8 @@ const MAX_FRAMES = 1_200;
  * @property {number[]} lastHit
  * @property {boolean} cold
  * @property {Held | undefined} held what is in memory of each token, where the engine tells
+ * @property {{ blocks: number, steps: number, missed: number } | undefined} [shadow] of a request that is only watched: what it
+ *   would have lost, and the mean share of attention on that over the measured steps
  * @property {boolean} ended it is the last one
  * @property {number} blockSize
  */

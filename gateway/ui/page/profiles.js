@@ -11,7 +11,8 @@ const SENTENCES = {
     'Lets whole blocks of tokens go, by what trial answers and the reasoning read. It keeps less of the detail.',
   'half crystal': 'Keeps half of what was generated so far.',
   'adaptive crystal': 'Chooses by itself how much it can let go.',
-  'shadow crystal': 'Lets nothing go: it only counts what it would have let go.',
+  'shadow crystal':
+    'Lets nothing go: it only watches what it would have let go, and how much of the attention that gets.',
 };
 
 /**
@@ -49,7 +50,8 @@ export function profileOptions(profiles) {
 export function sentenceOf(profile, policies) {
   if (profile === undefined) return '';
   const own = SENTENCES[/** @type {keyof typeof SENTENCES} */ (`${profile.name} ${profile.policy}`)];
-  const shadow = profile.mode === 'shadow' && own === undefined ? ' It only counts what it would let go.' : '';
+  const shadow =
+    profile.mode === 'shadow' && own === undefined ? ' It lets nothing go, and only watches what it would let go.' : '';
   return `${own ?? policies.find(({ name }) => name === profile.policy)?.summary ?? ''}${shadow}`;
 }
 

@@ -32,6 +32,7 @@ export function verdict(told, { over, expected, bytesPerBlock }) {
   if (failed !== undefined) return { headline: 'It failed', detail: failed.error, tone: 'bad' };
   if (told.some(({ state }) => state === 'stopped')) return { headline: 'Stopped', detail: '', tone: 'open' };
   const managed = told.at(-1);
+  if (managed?.frame?.shadow !== undefined) return watched(managed.frame, managed.frame.shadow, over);
   const detail = managed?.frame === undefined ? '' : figures(managed.frame, bytesPerBlock);
   const less = lessOf(managed?.frame);
   if (!over || managed === undefined) {
@@ -56,6 +57,30 @@ export function verdict(told, { over, expected, bytesPerBlock }) {
     tone: better ? 'good' : 'bad',
   };
 }
+
+/**
+ * Of a request from which nothing is taken: what that would have saved, and what it would have cost.
+ *
+ * @param {Frame} frame
+ * @param {NonNullable<Frame['shadow']>} shadow
+ * @param {boolean} over
+ * @returns {Verdict}
+ */
+function watched({ blocks }, { blocks: gone, steps, missed }, over) {
+  const saved = `${percent(gone / Math.max(1, blocks))} of the memory`;
+  const cost =
+    steps === 0
+      ? 'Its price was not measured yet.'
+      : `What it would have let go got ${percent(missed)} of the attention.`;
+  return {
+    headline: over ? `It would have saved ${saved}` : `Thinking, only watched: it would save ${saved}`,
+    detail: `This policy lets nothing go. ${cost}`,
+    tone: 'open',
+  };
+}
+
+/** @param {number} share */
+const percent = (share) => `${Math.round(100 * share)}${NBSP}%`;
 
 /** @param {Frame | undefined} frame percent of a full cache that is free */
 export function lessOf(frame) {
