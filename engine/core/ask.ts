@@ -1,5 +1,5 @@
 import { type Merge, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { StepModel } from '../model/llama.ts';
+import type { StepModel } from '../model/step-model.ts';
 import type { BlockPool } from './block-pool.ts';
 import type { Sequence } from './sequence.ts';
 

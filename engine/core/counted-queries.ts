@@ -1,5 +1,5 @@
 import type { Configure } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { CountedChunk } from '../model/llama.ts';
+import type { CountedChunk } from '../model/step-model.ts';
 import type { StatisticsOptions } from '../model/token-statistics.ts';
 import type { Sequence } from './sequence.ts';
 

@@ -1,5 +1,5 @@
 import type { Configure, Plan } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { Chunk, ChunkResult, StepModel } from '../model/llama.ts';
+import type { Chunk, ChunkResult, StepModel } from '../model/step-model.ts';
 import type { EngineStats, FinishReason, GenerateEvent, GenerateRequest, Report } from '../types.ts';
 import { BlockPool } from './block-pool.ts';
 import { countedQueries, statisticsOf } from './counted-queries.ts';

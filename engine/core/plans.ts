@@ -11,8 +11,8 @@ import type {
 } from '../../proto/gen/crystalkv/v1/policy.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
 import type { MergeBlocks } from '../model/cache-layout.ts';
-import type { StepModel } from '../model/llama.ts';
 import type { ShadowCache } from '../model/shadow-cache.ts';
+import type { StepModel } from '../model/step-model.ts';
 import { askAgain } from './ask.ts';
 import type { BlockPool } from './block-pool.ts';
 import { evict, type Rejected, reject, release } from './evict.ts';

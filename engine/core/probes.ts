@@ -1,6 +1,6 @@
 import type { EndReason } from '../../common/protocol.ts';
 import { ProbeAnswer } from '../../proto/gen/crystalkv/v1/policy.ts';
-import type { StepModel } from '../model/llama.ts';
+import type { StepModel } from '../model/step-model.ts';
 import type { BlockPool } from './block-pool.ts';
 import type { LiveSequences } from './live-sequences.ts';
 import type { CoreOptions } from './options.ts';

@@ -1,7 +1,7 @@
 import type { CoreOptions } from '../../engine/core/options.ts';
 import type { MergeBlocks } from '../../engine/model/cache-layout.ts';
-import type { Chunk, ChunkResult, StepModel } from '../../engine/model/llama.ts';
 import { ShadowCache } from '../../engine/model/shadow-cache.ts';
+import type { Chunk, ChunkResult, StepModel } from '../../engine/model/step-model.ts';
 import type { StatisticsOptions } from '../../engine/model/token-statistics.ts';
 import type { GenerateRequest, Sampling } from '../../engine/types.ts';
 import type { KeepRule } from '../../proto/gen/crystalkv/v1/policy.ts';

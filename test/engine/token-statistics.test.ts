@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { readModelConfig } from '../../engine/model/config.ts';
-import { type CountedChunk, LlamaModel } from '../../engine/model/llama.ts';
+import { LlamaModel } from '../../engine/model/llama.ts';
+import type { CountedChunk } from '../../engine/model/step-model.ts';
 import { KEPT_STATISTICS } from '../../engine/model/token-statistics.ts';
 import { type KeepRule, Scale, Statistic } from '../../proto/gen/crystalkv/v1/policy.ts';
 
