@@ -1,38 +1,52 @@
-"""`crystal-kv-vllm serve MODEL [any vLLM option]`: vLLM's OpenAI server with the plugin's classes.
+"""`crystal-kv-vllm serve [MODEL] [any vLLM option]`: vLLM's own `vllm serve` with the plugin's classes.
 
 `crystal-kv-vllm settings` prints the environment variables, as a Markdown table.
 """
 
 import os
 import sys
-from collections.abc import Sequence
 
-from .compat import WORKER_CLASS
-from .settings import settings_table
+from .compat import SCHEDULER, WORKER_CLASS
+from .settings import SettingsError, read_settings, settings_table
 
-SCHEDULER = "crystal_kv_vllm.scheduler.scheduler"
-USAGE = "usage: crystal-kv-vllm serve MODEL [any option of vLLM's OpenAI server] | crystal-kv-vllm settings"
+USAGE = "usage: crystal-kv-vllm serve [MODEL] [any option of `vllm serve`] | crystal-kv-vllm settings"
 
 
-def server_arguments(arguments: Sequence[str]) -> list[str]:
-    """The options of vLLM's server for `serve MODEL ...`; a class that is named already stays. Raises SystemExit."""
-    if len(arguments) < 2 or arguments[0] != "serve" or arguments[1].startswith("-"):
-        raise SystemExit(USAGE)
-    options = ["--model", arguments[1], *arguments[2:]]
-    for name, value in (("--scheduler-cls", SCHEDULER), ("--worker-cls", WORKER_CLASS)):
-        if not any(option == name or option.startswith(f"{name}=") for option in options):
-            options += [name, value]
-    return options
+def serve() -> None:
+    """Runs vLLM's `serve`, whose options are the process's own; a class that they name stays.
+
+    By its parts, since vLLM's main function asks for the version of a distribution that its wheel for CPUs is not.
+    """
+    from vllm.entrypoints.cli.serve import cmd_init
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()
+    parser = FlexibleArgumentParser(prog="crystal-kv-vllm")
+    (command,) = cmd_init()
+    command.subparser_init(parser.add_subparsers(dest="subparser")).set_defaults(
+        scheduler_cls=SCHEDULER, worker_cls=WORKER_CLASS
+    )
+    arguments = parser.parse_args()
+    configure_logging_from_args(arguments)
+    command.validate(arguments)
+    command.cmd(arguments)
 
 
 def main() -> None:
-    """Becomes vLLM's server: by its module, since the `vllm` command is missing where the wheel has another name."""
-    if sys.argv[1:] == ["settings"]:
-        sys.stdout.write(settings_table())
-        return
-    options = server_arguments(sys.argv[1:])
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options]
-    os.execv(sys.executable, command)
+    """Raises SystemExit for a command that there is not, and for settings that are not valid."""
+    match sys.argv[1:]:
+        case ["settings"]:
+            sys.stdout.write(settings_table())
+        case ["serve", *_]:
+            try:
+                read_settings(os.environ)
+            except SettingsError as error:
+                raise SystemExit(f"crystal-kv: {error}") from error
+            serve()
+        case _:
+            raise SystemExit(USAGE)
 
 
 if __name__ == "__main__":

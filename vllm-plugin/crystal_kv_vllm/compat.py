@@ -5,7 +5,8 @@ Refused means stock vLLM: one log line, one metric, nothing of the plugin acts. 
 
 import importlib
 import inspect
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from .settings import Settings
 #: Versions of vLLM on which the tests were run.
 TESTED_VERSIONS = ("0.32.0", "0.33.0")
 
+#: What chooses the scheduler class: a function of this package.
+SCHEDULER = "crystal_kv_vllm.scheduler.scheduler"
 WORKER_CLASS = "crystal_kv_vllm.worker.CrystalWorker"
 
 #: Models whose attention layers have their rotary positions beside them, by the name in their configuration.
@@ -25,13 +28,15 @@ MERGED_ARCHITECTURES = (
     "Qwen3MoeForCausalLM",
 )
 
-#: Names that are not vLLM's public interface, and that the plugin overrides or calls: module, then path in it.
+#: What is not vLLM's public interface, and what the plugin overrides or calls: module, then path in it.
 PRIVATE_NAMES = (
     ("vllm.v1.kv_cache_spec_registry", "KVCacheSpecRegistry._ensure_registered"),
     ("vllm.v1.kv_cache_spec_registry", "KVCacheSpecRegistry.register"),
-    ("vllm.v1.attention.backend", "AttentionBackend.customize_spec"),
     ("vllm.v1.attention.backend", "CommonAttentionMetadata.compute_num_computed_tokens"),
     ("vllm.v1.attention.backends.registry", "register_backend"),
+    ("vllm.v1.attention.backends.registry", "AttentionBackendEnum.clear_override"),
+    ("vllm.v1.attention.backends.registry", "AttentionBackendEnum.is_overridden"),
+    ("vllm.v1.attention.selector", "_cached_get_attn_backend.cache_clear"),
     ("vllm.v1.core.single_type_kv_cache_manager", "FullAttentionManager.cache_blocks"),
     ("vllm.v1.core.single_type_kv_cache_manager", "FullAttentionManager.pop_blocks_for_free"),
     ("vllm.v1.core.block_pool", "BlockPool._maybe_evict_cached_block"),
@@ -42,26 +47,105 @@ PRIVATE_NAMES = (
     ("vllm.v1.core.sched.scheduler", "Scheduler._free_request"),
     ("vllm.v1.core.sched.scheduler", "Scheduler.make_stats"),
     ("vllm.v1.core.sched.scheduler", "Scheduler.get_request_counts"),
+    ("vllm.v1.core.sched.request_queue", "RequestQueue.prepend_request"),
+    ("vllm.v1.core.sched.request_queue", "RequestQueue.remove_requests"),
     ("vllm.v1.core.sched.async_scheduler", "AsyncScheduler._update_after_schedule"),
     ("vllm.v1.outputs", "EMPTY_MODEL_RUNNER_OUTPUT"),
     ("vllm.v1.outputs", "AsyncModelRunnerOutput.get_output"),
     ("vllm.v1.worker.gpu_worker", "Worker.execute_model"),
     ("vllm.v1.worker.gpu_worker", "Worker.sample_tokens"),
+    ("vllm.v1.worker.gpu_worker", "Worker.load_model"),
+    ("vllm.v1.worker.gpu_worker", "Worker.get_kv_cache_spec"),
+    ("vllm.v1.worker.gpu.buffer_utils", "StagedWriteTensor.stage_write"),
 )
 
-#: Attributes that objects get when they are made, by the source of the class.
+#: Attributes that the plugin reads or writes of vLLM's objects: module, class, names.
 PRIVATE_ATTRIBUTES = (
-    ("vllm.v1.core.single_type_kv_cache_manager", "SingleTypeKVCacheManager", ("req_to_blocks", "_null_block")),
+    (
+        "vllm.config",
+        "VllmConfig",
+        (
+            *("aux_output_config", "cache_config", "compilation_config", "kv_transfer_config", "model_config"),
+            *("parallel_config", "reasoning_config", "scheduler_config", "speculative_config", "use_v2_model_runner"),
+        ),
+    ),
+    (
+        "vllm.config",
+        "ParallelConfig",
+        (
+            *("data_parallel_index", "decode_context_parallel_size", "enable_dbo", "pipeline_parallel_size"),
+            *("prefill_context_parallel_size", "tensor_parallel_size", "worker_cls"),
+        ),
+    ),
+    (
+        "vllm.config",
+        "ModelConfig",
+        (
+            *("architecture", "dtype", "is_diffusion", "is_encoder_decoder", "max_model_len", "runner_type"),
+            *("served_model_name", "skip_tokenizer_init", "uses_alibi", "uses_mrope"),
+        ),
+    ),
+    ("vllm.config", "CacheConfig", ("block_size", "cache_dtype", "enable_prefix_caching")),
+    ("vllm.config", "SchedulerConfig", ("async_scheduling", "max_num_seqs", "scheduler_cls")),
+    ("vllm.config", "CompilationConfig", ("cudagraph_mode", "static_forward_context")),
+    (
+        "vllm.v1.kv_cache_interface",
+        "FullAttentionSpec",
+        (
+            *("attention_chunk_size", "block_size", "head_size", "non_causal", "num_kv_heads", "page_size_bytes"),
+            "sliding_window",
+        ),
+    ),
+    ("vllm.v1.core.single_type_kv_cache_manager", "SingleTypeKVCacheManager", ("_null_block", "req_to_blocks")),
+    ("vllm.v1.core.block_pool", "BlockPool", ("num_gpu_blocks",)),
+    ("vllm.v1.core.kv_cache_utils", "KVCacheBlock", ("block_id", "is_null", "ref_cnt")),
+    ("vllm.v1.core.kv_cache_manager", "KVCacheManager", ("block_pool", "coordinator")),
+    ("vllm.v1.core.kv_cache_coordinator", "KVCacheCoordinator", ("single_type_managers",)),
     (
         "vllm.v1.core.sched.scheduler",
         "Scheduler",
-        ("running", "waiting", "max_num_active_reqs", "num_waiting_for_streaming_input"),
+        (
+            *("block_size", "kv_cache_config", "kv_cache_manager", "max_num_active_reqs"),
+            *("num_waiting_for_streaming_input", "requests", "running", "vllm_config", "waiting"),
+        ),
+    ),
+    (
+        "vllm.v1.core.sched.output",
+        "SchedulerOutput",
+        (
+            *("finished_req_ids", "num_scheduled_tokens", "preempted_req_ids", "scheduled_new_reqs"),
+            "total_num_scheduled_tokens",
+        ),
     ),
     (
         "vllm.v1.request",
         "Request",
-        ("num_computed_tokens", "num_in_flight_tokens", "num_output_placeholders", "num_preemptions"),
+        (
+            *("all_token_ids", "block_hashes", "is_prefill_chunk", "max_tokens", "mm_features", "num_computed_tokens"),
+            *("num_in_flight_tokens", "num_output_placeholders", "num_output_tokens", "num_preemptions"),
+            *("num_prompt_tokens", "num_tokens", "pooling_params", "prompt_embeds", "sampling_params", "status"),
+        ),
     ),
+    (
+        "vllm.v1.attention.backend",
+        "CommonAttentionMetadata",
+        (
+            *("_num_computed_tokens_cache", "block_table_tensor", "num_reqs", "query_start_loc", "query_start_loc_cpu"),
+            *("req_idx", "seq_lens", "seq_lens_cpu_upper_bound"),
+        ),
+    ),
+    ("vllm.v1.worker.gpu_worker", "Worker", ("model_runner", "rank", "use_v2_model_runner", "vllm_config")),
+    (
+        "vllm.v1.worker.gpu_model_runner",
+        "GPUModelRunner",
+        ("get_model", "input_batch", "prepare_inputs_event", "requests"),
+    ),
+    ("vllm.v1.worker.gpu_input_batch", "InputBatch", ("block_table", "req_id_to_index", "req_ids")),
+    ("vllm.v1.worker.gpu_input_batch", "CachedRequestState", ("block_ids",)),
+    ("vllm.v1.worker.block_table", "BlockTable", ("block_table",)),
+    ("vllm.v1.worker.gpu.model_runner", "GPUModelRunner", ("block_tables", "get_model", "req_states")),
+    ("vllm.v1.worker.gpu.block_table", "BlockTables", ("block_tables",)),
+    ("vllm.v1.worker.gpu.states", "RequestState", ("index_to_req_id", "req_id_to_index")),
 )
 
 
@@ -89,12 +173,39 @@ def missing_names() -> list[str]:
             missing.append(f"{module}.{path}")
     for module, name, attributes in PRIVATE_ATTRIBUTES:
         try:
-            source = inspect.getsource(getattr(importlib.import_module(module), name))
+            made = getattr(importlib.import_module(module), name)
+            missing += [f"{module}.{name}.{a}" for a in attributes if not _has_attribute(made, a)]
         except (ImportError, AttributeError, OSError):
             missing.append(f"{module}.{name}")
-            continue
-        missing += [f"{module}.{name}.{a}" for a in attributes if f"self.{a}" not in source]
     return missing
+
+
+def _has_attribute(made: type, attribute: str) -> bool:
+    """Whether objects of a class get an attribute: by its fields and properties, or where its source assigns it."""
+    assigned = re.compile(rf"\bself\.{attribute}\b *(:|=[^=])")
+    return any(
+        attribute in vars(base)
+        or attribute in vars(base).get("__annotations__", {})
+        or assigned.search(inspect.getsource(base)) is not None
+        for base in made.__mro__
+        if base.__module__.startswith("vllm.")
+    )
+
+
+def engine_refusals(config: Any, settings: Settings) -> list[Refusal]:
+    """What of this vLLM and its configuration is not supported. Scheduler and workers ask, and get the same answer."""
+    import vllm
+
+    return list(version_refusals(vllm.__version__)) or list(config_refusals(config, settings))
+
+
+def model_refusals(config: Any, specs: Mapping[str, Any]) -> list[Refusal]:
+    """Likewise of the model's layers, whose caches have these specs, and of the device."""
+    refusals = list(cache_refusals(specs))
+    if not refusals:
+        spec = next(iter(specs.values()))
+        refusals += platform_refusals(config, spec.block_size, spec.head_size)
+    return refusals
 
 
 def version_refusals(version: str) -> Iterator[Refusal]:
@@ -109,6 +220,8 @@ def version_refusals(version: str) -> Iterator[Refusal]:
 def config_refusals(config: Any, settings: Settings) -> Iterator[Refusal]:
     """What of a VllmConfig is not supported."""
     parallel, model = config.parallel_config, config.model_config
+    if not _obeys_plans(config.scheduler_config.scheduler_cls):
+        yield Refusal("scheduler", f"the scheduler obeys no plans: start with --scheduler-cls {SCHEDULER}")
     if parallel.worker_cls != WORKER_CLASS:
         yield Refusal("worker", f"the worker class is {parallel.worker_cls}: start with --worker-cls {WORKER_CLASS}")
     if config.speculative_config is not None:
@@ -137,19 +250,53 @@ def config_refusals(config: Any, settings: Settings) -> Iterator[Refusal]:
         yield Refusal("lockstep", "lockstep needs --no-async-scheduling")
 
 
-def cache_refusals(kv_cache_config: Any, manager: Any) -> Iterator[Refusal]:
-    """What of the KV cache that vLLM made is not supported."""
-    from .manager import CrystalManager
+def _obeys_plans(scheduler: Any) -> bool:
+    """scheduler: the class, what makes one, or the name of either, as vLLM's configuration has it; None: vLLM's own."""
+    if scheduler is None:
+        return False
+    if isinstance(scheduler, str):
+        from vllm.utils.import_utils import resolve_obj_by_qualname
 
-    groups = kv_cache_config.kv_cache_groups
-    if len(groups) != 1:
-        yield Refusal("kv_cache_groups", f"the model has {len(groups)} KV cache groups (hybrid attention): at most 1")
-        return
-    spec = groups[0].kv_cache_spec
-    if not isinstance(manager, CrystalManager):
-        yield Refusal("attention", f"the layers' cache is a {type(spec).__name__}, not plain full attention")
-    elif spec.sliding_window is not None or spec.attention_chunk_size is not None:
-        yield Refusal("attention", "some layers of the group use a sliding window or chunks")
+        scheduler = resolve_obj_by_qualname(scheduler)
+    from . import scheduler as own
+
+    return scheduler is own.scheduler or (isinstance(scheduler, type) and issubclass(scheduler, own.SchedulerMixin))
+
+
+def cache_refusals(specs: Mapping[str, Any]) -> Iterator[Refusal]:
+    """What of the layers' caches is not supported. specs: of all layers that have a cache, by name."""
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    from .spec import CrystalSpec
+
+    others = sorted(
+        {type(spec).__name__ for spec in specs.values() if type(spec) not in (FullAttentionSpec, CrystalSpec)}
+    )
+    plain = not others and bool(specs)
+    if not specs:
+        yield Refusal("attention", "no layer has a cache")
+    elif len(others) == 1 and len({type(spec) for spec in specs.values()}) == 1:
+        yield Refusal("attention", f"the layers' cache is a {others[0]}, not plain full attention")
+    elif others:
+        yield Refusal("kv_cache_groups", f"some layers' caches are not plain full attention: {', '.join(others)}")
+    if plain and any(
+        spec.sliding_window is not None or spec.attention_chunk_size is not None for spec in specs.values()
+    ):
+        yield Refusal("attention", "some layers use a sliding window or chunks")
+    elif plain and any(spec.non_causal for spec in specs.values()):
+        yield Refusal("attention", "some layers read tokens that come later")
+    elif plain and len(set(specs.values())) > 1:
+        yield Refusal("head_groups", "the layers differ in their KV heads or head sizes")
+
+
+def layer_specs(kv_cache_config: Any) -> dict[str, Any]:
+    """The specs of all layers that have a cache, by name."""
+    specs = {}
+    for group in kv_cache_config.kv_cache_groups:
+        # layers of one kind that differ in size are a group with a spec for each
+        each = getattr(group.kv_cache_spec, "kv_cache_specs", {})
+        specs.update({layer: each.get(layer, group.kv_cache_spec) for layer in group.layer_names})
+    return specs
 
 
 def platform_refusals(config: Any, block_size: int, head_size: int) -> Iterator[Refusal]:

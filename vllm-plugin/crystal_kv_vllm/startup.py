@@ -6,18 +6,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import vllm
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from .compat import (
-    MERGED_ARCHITECTURES,
-    NotSupportedError,
-    Refusal,
-    cache_refusals,
-    config_refusals,
-    platform_refusals,
-    version_refusals,
-)
+from .backends import BACKENDS
+from .compat import MERGED_ARCHITECTURES, NotSupportedError, Refusal, engine_refusals, layer_specs, model_refusals
 from .evict import Protection
 from .gen import policy_pb2 as pb
 from .head_groups import HeadGroups
@@ -108,12 +100,12 @@ def _nothing() -> None:
 
 
 def _refusals(scheduler: Scheduler, settings: Settings) -> list[Refusal]:
-    config = scheduler.vllm_config
-    refusals = [*version_refusals(vllm.__version__), *config_refusals(config, settings)]
-    refusals += cache_refusals(scheduler.kv_cache_config, _manager(scheduler))
+    refusals = engine_refusals(scheduler.vllm_config, settings)
     if not refusals:
-        spec = scheduler.kv_cache_config.kv_cache_groups[0].kv_cache_spec
-        refusals += platform_refusals(config, spec.block_size, spec.head_size)
+        refusals = model_refusals(scheduler.vllm_config, layer_specs(scheduler.kv_cache_config))
+    if not refusals and not isinstance(_manager(scheduler), CrystalManager):
+        names = ", ".join(BACKENDS)
+        refusals.append(Refusal("attention", f"the workers' attention backend is none of this package's ({names})"))
     return refusals
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 from vllm.platforms import current_platform
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import KVCacheSpec
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
 
+from .backends import replaced_backends
+from .backends.mixin import BackendMixin
 from .cache_stack import CacheStack, cache_layers, stack_layers
+from .compat import engine_refusals, model_refusals
 from .hole_tracker import GROUP, NULL_BLOCK, hole_tracker
 from .mass_recorder import PendingMasses, mass_recorder
 from .merger import Merger
@@ -19,6 +24,7 @@ from .query_recorder import query_recorder
 from .settings import read_settings
 from .shadow_marks import ShadowMarks
 from .slot_statistics import SlotStatistics
+from .spec import evictable_specs
 from .token_statistics import TokenStatistics
 from .worker_io import ShadowCommand, WorkerCommands, attach_masses, commands_of
 
@@ -49,6 +55,25 @@ class CrystalWorker(BaseWorker):
     _merger: Merger | None = None
     _marks: ShadowMarks | None = None
     _statistics: TokenStatistics | None = None
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """The layers of a supported engine get attention that can leave holes out and be measured."""
+        with replaced_backends() if self._supported else nullcontext():
+            super().load_model(*args, **kwargs)
+
+    def get_kv_cache_spec(self) -> dict[str, KVCacheSpec]:
+        """Of a supported model, specs by which the scheduler gets a manager that can evict; else vLLM's own."""
+        specs = super().get_kv_cache_spec()
+        layers = self.vllm_config.compilation_config.static_forward_context
+        if not self._supported or not all(_measures(layers[name]) for name in specs):
+            return specs
+        return specs if model_refusals(self.vllm_config, specs) else evictable_specs(specs)
+
+    @cached_property
+    def _supported(self) -> bool:
+        """Whether nothing speaks against acting that is known before the model is loaded."""
+        settings = read_settings(os.environ)
+        return settings.enabled and not engine_refusals(self.vllm_config, settings)
 
     def execute_model(self, scheduler_output: SchedulerOutput, *args: Any, **kwargs: Any) -> Any:
         commands = commands_of(scheduler_output)
@@ -175,3 +200,7 @@ class CrystalWorker(BaseWorker):
             names = runner.req_states.index_to_req_id
             return [names[int(slot)] for slot in metadata.req_idx]
         return list(runner.input_batch.req_ids)
+
+
+def _measures(layer: Any) -> bool:
+    return issubclass(layer.get_attn_backend(), BackendMixin)

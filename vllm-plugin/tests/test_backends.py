@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from crystal_kv_vllm import BACKENDS
+from crystal_kv_vllm.backends import BACKENDS
 
 PACKAGE = Path(__file__).parent.parent / "crystal_kv_vllm"
 README = (PACKAGE.parent / "README.md").read_text()

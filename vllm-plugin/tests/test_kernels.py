@@ -19,7 +19,7 @@ def test_the_kernels_equal_torch_under_the_interpreter() -> None:
 def test_a_backend_is_the_one_it_replaces_with_builder_and_implementation_of_the_plugin(name: str) -> None:
     from vllm.utils.import_utils import resolve_obj_by_qualname
 
-    from crystal_kv_vllm import BACKENDS
+    from crystal_kv_vllm.backends import BACKENDS
     from crystal_kv_vllm.backends.mixin import BackendMixin, BuilderMixin, ImplMixin
 
     backend = resolve_obj_by_qualname(BACKENDS[name])

@@ -9,7 +9,7 @@ from engine import RunningEngine, prompt
 from ports import free_port
 from scrape import metric, samples
 
-from crystal_kv_vllm.compat import WORKER_CLASS, config_refusals
+from crystal_kv_vllm.compat import SCHEDULER, WORKER_CLASS, config_refusals
 from crystal_kv_vllm.settings import Settings
 
 
@@ -27,7 +27,7 @@ def config(**changes: object) -> SimpleNamespace:
             runner_type="generate", is_encoder_decoder=False, is_diffusion=False, uses_alibi=False
         ),
         cache_config=SimpleNamespace(cache_dtype="auto"),
-        scheduler_config=SimpleNamespace(async_scheduling=True),
+        scheduler_config=SimpleNamespace(async_scheduling=True, scheduler_cls=SCHEDULER),
         speculative_config=None,
         kv_transfer_config=None,
         aux_output_config=SimpleNamespace(enabled=False),
@@ -65,10 +65,23 @@ def test_a_plain_configuration_is_supported() -> None:
     assert list(config_refusals(config(), Settings())) == []
 
 
+@pytest.mark.vllm
+def test_any_of_the_plugins_schedulers_and_what_is_made_from_them_is_supported() -> None:
+    from crystal_kv_vllm.scheduler import CrystalAsyncScheduler
+
+    class Further(CrystalAsyncScheduler):
+        """A user's."""
+
+    for scheduler in ("crystal_kv_vllm.scheduler.CrystalScheduler", Further):
+        assert list(config_refusals(config(scheduler_config__scheduler_cls=scheduler), Settings())) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "feature"),
     [
         ({"parallel_config__worker_cls": "auto"}, "worker"),
+        ({"scheduler_config__scheduler_cls": None}, "scheduler"),
+        ({"scheduler_config__scheduler_cls": "vllm.v1.core.sched.scheduler.Scheduler"}, "scheduler"),
         ({"parallel_config__pipeline_parallel_size": 2}, "pipeline_parallel"),
         ({"parallel_config__decode_context_parallel_size": 2}, "decode_context_parallel"),
         ({"parallel_config__prefill_context_parallel_size": 2}, "prefill_context_parallel"),

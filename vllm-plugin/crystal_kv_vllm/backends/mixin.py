@@ -1,4 +1,4 @@
-"""What every backend needs: the spec, metadata without holes, masses after the attention."""
+"""What every backend needs: metadata without holes, masses after the attention."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,11 @@ from ..hole_tracker import hole_tracker
 from ..mass_recorder import RecordedLayer, mass_recorder
 from ..masses import RowSelection
 from ..query_recorder import query_recorder
-from ..spec import CrystalSpec, evictable_spec
+from ..spec import CrystalSpec
 
 
 class BackendMixin:
     """Comes before the backend class. `get_name` stays, so that vLLM treats it as the one it replaces."""
-
-    @classmethod
-    def customize_spec(cls, spec: AttentionSpec) -> AttentionSpec:
-        return evictable_spec(super().customize_spec(spec))  # type: ignore[misc]
 
 
 class BuilderMixin:
