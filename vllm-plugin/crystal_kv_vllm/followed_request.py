@@ -1,5 +1,6 @@
 """What a worker knows of a request whose queries count: its row of blocks, and the queries that wait to be counted."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ import torch
 
 from .answer_queries import AnswerQueries
 from .kept_statistics import CountedQueries
+from .uploads import upload
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class Resident:
     positions: torch.Tensor
     #: The blocks, of these, in whose tokens the queries count.
     counted: slice
+    #: Logical blocks, ascending.
+    logical: Sequence[int]
+    #: Tokens in a block.
+    block_size: int
+
+    def place_of(self, position: int) -> int:
+        """Of the first block that may hold tokens from this position on, if nothing was merged after it."""
+        return bisect_left(self.logical, position // self.block_size)
 
 
 @dataclass(eq=False)
@@ -91,6 +101,6 @@ class FollowedRequest:
         first, last = (bound * split for bound in self.outputs)
         before = sum(index < first for index, _ in entries)
         until = sum(index < last for index, _ in entries)
-        index, blocks = torch.tensor(entries, device=device).unbind(1)
+        index, blocks = upload(entries, device).unbind(1)
         positions = index[:, None] * block_size + torch.arange(block_size, device=device)
-        return Resident(blocks, positions.flatten(), slice(before, until))
+        return Resident(blocks, positions.flatten(), slice(before, until), [it for it, _ in entries], block_size)

@@ -9,6 +9,7 @@ import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from .mass_recorder import RowIds
+from .uploads import upload
 
 
 class StepQueries(Protocol):
@@ -64,8 +65,8 @@ class QueryRecorder:
                 places.extend(into)
             elif name in step.long:
                 self._long[name] = slice(start + step.long[name], stop)
-        self._sources = torch.tensor(sources, device=device)
-        self._places = torch.tensor(places, device=device)
+        self._sources = upload(sources, device)
+        self._places = upload(places, device)
 
     def record_layer(self, layer: str, queries: torch.Tensor) -> None:
         """queries: [tokens of the batch, kv heads, query heads of a group, head size]. Keys are stored by now."""

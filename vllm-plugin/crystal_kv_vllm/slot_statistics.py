@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .attention_weights import Weights
 from .cache_stack import CacheStack
 from .gen import policy_pb2 as pb
 from .kept_statistics import KeptStatistics
+from .uploads import upload
 
 #: Queries of half a window.
 WINDOW_HALF = 64
@@ -54,7 +57,7 @@ class SlotStatistics:
     def clear(self, blocks: Sequence[int]) -> None:
         """Tokens that are stored in these kernel blocks from now on begin at 0."""
         if blocks:
-            self._numbers[:, :, torch.tensor(blocks, device=self._numbers.device)] = 0
+            self._numbers[:, :, upload(blocks, self._numbers.device)] = 0
 
     def read(self, layers: slice, blocks: torch.Tensor) -> torch.Tensor:
         """A copy: [rows, requests * layers * kv heads, tokens of the blocks].
@@ -82,8 +85,8 @@ class SlotStatistics:
     def count(self, layers: slice, blocks: torch.Tensor, weights: Weights, span: QuerySpan) -> None:
         """Counts queries of a request in the tokens of some of its blocks. weights: of these tokens alone."""
         old = self.read(layers, blocks)
-        keep, add = self._sums(span)
-        new = torch.einsum("rs,sgt->rgt", keep.to(old), old) + torch.einsum("rn,gnt->rgt", add.to(old), weights.mean)
+        keep, add = (upload(it.tolist(), old.device, torch.float32) for it in self._sums(span))
+        new = torch.einsum("rs,sgt->rgt", keep, old) + torch.einsum("rn,gnt->rgt", add, weights.mean)
         ages = torch.arange(len(span.positions) - 1, -1, -1, device=old.device)
         faded = (self._peak_decay**ages)[:, None]
         if "peak" in self._parts:
@@ -100,7 +103,7 @@ class SlotStatistics:
         rows = [self._parts[name] for name in _HIGHEST if name in self._parts]
         if not rows:
             return
-        aged = self._peak_decay ** torch.tensor(ages, dtype=torch.float32, device=blocks.device)
+        aged = self._peak_decay ** upload(ages, blocks.device, torch.float32)
         fresh = (weights.most * aged[:, None]).amax(1)
         old = self.read(layers, blocks)
         for row in rows:
@@ -114,30 +117,30 @@ class SlotStatistics:
         old[row] = torch.maximum(old[row], weights.most.amax(1))
         self.write(layers, blocks, old)
 
-    def _sums(self, span: QuerySpan) -> tuple[torch.Tensor, torch.Tensor]:
+    def _sums(self, span: QuerySpan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What the sums become: `keep` [rows, rows] of what they were and `add` [rows, queries] of mean weights."""
         count = len(span.positions)
-        keep = torch.zeros(len(self._parts), len(self._parts), dtype=torch.float64)
-        add = torch.zeros(len(self._parts), count, dtype=torch.float64)
-        windows = torch.tensor([position // WINDOW_HALF for position in span.positions])
+        keep = np.zeros((len(self._parts), len(self._parts)))
+        add = np.zeros((len(self._parts), count))
+        windows = np.array(span.positions) // WINDOW_HALF
         newest = int(windows[-1])
         for name, row in self._parts.items():
             match name:
                 case "attention":
                     keep[row, row] = self._decay**count
-                    add[row] = self._decay ** torch.arange(count - 1, -1, -1, dtype=torch.float64)
+                    add[row] = self._decay ** np.arange(count - 1, -1, -1)
                 case "total":
                     keep[row, row] = 1
                     add[row] = 1
                 case "last":
                     add[row, -1] = 1
                 case "now":
-                    keep[row, row] = float(span.window == newest)
-                    add[row] = (windows == newest).double()
+                    keep[row, row] = span.window == newest
+                    add[row] = windows == newest
                 case "before":
-                    keep[row, row] = float(span.window == newest)
-                    keep[row, self._parts["now"]] = float(span.window == newest - 1)
-                    add[row] = (windows == newest - 1).double()
+                    keep[row, row] = span.window == newest
+                    keep[row, self._parts["now"]] = span.window == newest - 1
+                    add[row] = windows == newest - 1
         return keep, add
 
 

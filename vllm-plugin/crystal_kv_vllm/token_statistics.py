@@ -4,7 +4,7 @@ A forward pass only copies queries into rings. They are counted when a ring is f
 saw are merged or let go; so counting later changes nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -18,6 +18,7 @@ from .gen import policy_pb2 as pb
 from .kept_statistics import CountedQueries, KeptStatistics
 from .query_rings import QueryRings
 from .slot_statistics import WINDOW_HALF, QuerySpan, SlotStatistics
+from .uploads import upload
 from .worker_io import MergeCommand, TableEntry
 
 
@@ -89,8 +90,11 @@ class TokenStatistics:
             request.answers.asked_up_to = request.tokens
 
     def _goes_by_answers(self, command: MergeCommand) -> bool:
-        kept = () if self._kept is None else self._kept.statistics
-        return pb.STATISTIC_ANSWER in kept and pb.STATISTIC_ANSWER in command.rule.statistics
+        return self._keeps_answers and pb.STATISTIC_ANSWER in command.rule.statistics
+
+    @property
+    def _keeps_answers(self) -> bool:
+        return self._kept is not None and pb.STATISTIC_ANSWER in self._kept.statistics
 
     def _ask(self, number: int, request: FollowedRequest, answers: AnswerQueries) -> None:
         stack = self._stacks[number]
@@ -99,21 +103,29 @@ class TokenStatistics:
         if stack.scoring is None or not len(blocks):
             return
         later = max(0, request.tokens - answers.start)
-        visible = (resident.positions < request.tokens)[None]
+        visible = (resident.positions < request.tokens)[None].expand(answers.count, -1)
         counted = slice(resident.counted.start * size, resident.counted.stop * size)
-        for layer in range(len(stack.layers)):
-            layers = slice(layer, layer + 1)
-            queries, own = answers.of(number, range(layer, layer + 1))
+        _, _, heads, group, width = answers.shape(number)
+        # keys are copied, too, and there may be few queries
+        for layers in self._some_layers(stack, heads * max(answers.count * group, width) * len(resident.positions)):
+            queries, own = answers.of(number, layers)
             queries = queries.transpose(1, 2).flatten(0, 1).float()
             weights = attention_weights(
                 queries if stack.rotation is None else stack.rotation.turn(queries, later),
                 read_blocks(stack.keys[layers], resident.blocks),
-                visible.expand(queries.shape[1], -1),
+                visible,
                 counted,
-                stack.scoring.of(slice(layer * stack.kv_heads, (layer + 1) * stack.kv_heads)),
+                stack.scoring.of(slice(layers.start * heads, layers.stop * heads)),
                 own,
             )
             self._slots[number].count_asked(layers, blocks, weights)
+
+    @staticmethod
+    def _some_layers(stack: CacheStack, numbers: int) -> Iterator[slice]:
+        """Layers, as many at a time as there is room for. numbers: of a layer that are held at once."""
+        some = max(1, max_scores(stack.keys.device) // numbers)
+        for first in range(0, len(stack.layers), some):
+            yield slice(first, min(first + some, len(stack.layers)))
 
     def of_blocks(self, request_id: str, blocks: Iterable[TableEntry]) -> list[SlotStatistics]:
         """The same for some of its blocks, none of which is of its prompt."""
@@ -164,7 +176,7 @@ class TokenStatistics:
             if queries.parent is not None and parent is None:
                 return None
             followed = FollowedRequest(self._rings.take(), queries.outputs, parent)
-            if parent is not None:
+            if parent is not None and self._keeps_answers:
                 followed.answers = AnswerQueries(queries.counted_from, queries.outputs[1] * self._block_size)
             self._followed[name] = followed
         return self._followed.get(name)
@@ -179,10 +191,10 @@ class TokenStatistics:
             for number, stack in enumerate(self._stacks):
                 resident = piece.resident[number]
                 count = len(piece.positions)
-                a_layer = stack.kv_heads * self._rings.heads_per_group(number) * count * len(resident.positions)
-                some = max(1, max_scores(stack.keys.device) // a_layer)
-                for first in range(0, len(stack.layers), some):
-                    layers = slice(first, first + some)
+                # keys are copied, too, and there may be few queries
+                rows = max(self._rings.heads_per_group(number) * count, stack.keys.shape[4])
+                a_layer = stack.kv_heads * rows * len(resident.positions)
+                for layers in self._some_layers(stack, a_layer):
                     self.count(number, layers, piece, self._rings.read(number, layers, request.slot, count))
 
     def _take_pieces(self, request: FollowedRequest) -> list["Piece"]:
@@ -199,7 +211,8 @@ class TokenStatistics:
             ages = None
             if request.parent is not None:
                 ages = [request.parent.counted - it for it in parent_queries[start : start + self._ring]]
-            pieces.append(Piece(positions, request.window, ages, resident, answers))
+            place = 0 if answers is None else answers.take(len(positions))
+            pieces.append(Piece(positions, request.window, ages, resident, answers, place))
             request.window = positions[-1] // WINDOW_HALF
             request.counted += len(positions)
         return pieces
@@ -216,10 +229,13 @@ class TokenStatistics:
         size, scoring = stack.block_size, stack.scoring.of(groups)
         grouped = queries.transpose(1, 2).flatten(0, 1)
         keys = read_blocks(stack.keys[layers], resident.blocks)
-        visible = resident.positions <= torch.tensor(piece.positions, device=resident.positions.device)[:, None]
+        visible = resident.positions <= upload(piece.positions, resident.positions.device)[:, None]
         if piece.answers is not None:
-            own = visible & (resident.positions >= piece.answers.start)
-            piece.answers.add(number, layers, queries, log_sum(grouped, keys, own, scoring))
+            # the keys from the block on that its first own token is in
+            tail = slice(resident.place_of(piece.answers.start) * size, None)
+            own = (visible & (resident.positions >= piece.answers.start))[:, tail]
+            sums = log_sum(grouped, keys[:, tail], own, scoring)
+            piece.answers.put(number, len(stack.layers), layers, piece.place, queries, sums)
         counted = slice(resident.counted.start * size, resident.counted.stop * size)
         weights = attention_weights(grouped, keys, visible, counted, scoring)
         blocks = resident.blocks[resident.counted]
@@ -252,8 +268,9 @@ class Piece:
     ages: Sequence[int] | None
     #: By stack.
     resident: Sequence[Resident]
-    #: Of an answer probe: takes the queries, to ask them again.
+    #: Of an answer probe: takes the queries, to ask them again, from this place on.
     answers: AnswerQueries | None = None
+    place: int = 0
 
 
 @dataclass
