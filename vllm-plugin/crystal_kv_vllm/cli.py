@@ -1,4 +1,4 @@
-"""`crystal-kv-vllm serve [MODEL] [any vLLM option]`: vLLM's own `vllm serve` with the plugin's classes.
+"""`crystal-kv-vllm serve MODEL [any vLLM option]`: vLLM's own `vllm serve` with the plugin's classes.
 
 `crystal-kv-vllm settings` prints the environment variables, as a Markdown table.
 """
@@ -9,7 +9,7 @@ import sys
 from .compat import SCHEDULER, WORKER_CLASS
 from .settings import SettingsError, read_settings, settings_table
 
-USAGE = "usage: crystal-kv-vllm serve [MODEL] [any option of `vllm serve`] | crystal-kv-vllm settings"
+USAGE = "usage: crystal-kv-vllm serve MODEL [any option of `vllm serve`] | crystal-kv-vllm settings"
 
 
 def serve() -> None:
@@ -39,7 +39,8 @@ def main() -> None:
     match sys.argv[1:]:
         case ["settings"]:
             sys.stdout.write(settings_table())
-        case ["serve", *_]:
+        # alone, vLLM would fetch a model of its own choice
+        case ["serve", _, *_]:
             try:
                 read_settings(os.environ)
             except SettingsError as error:

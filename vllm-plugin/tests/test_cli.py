@@ -51,7 +51,7 @@ def test_settings_that_are_not_valid_end_it_before_vllm_starts(monkeypatch: pyte
         main()
 
 
-@pytest.mark.parametrize("arguments", [[], ["bench", "m"], ["settings", "m"]])
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["bench", "m"], ["settings", "m"]])
 def test_another_command_is_refused(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["crystal-kv-vllm", *arguments])
     with pytest.raises(SystemExit, match="usage"):
