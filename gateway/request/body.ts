@@ -10,7 +10,7 @@ import { HeldBody } from './held-body.ts';
 const LINGER_MS = 2_000;
 const FIRST_BYTES = 64 * 1024;
 /** What has come of a long body is copied so many times less often than by chunks; memory that was not written to costs nothing. */
-const GROWTH = 8;
+const GROWTH = 32;
 const EMPTY = Buffer.alloc(0);
 
 /**
@@ -79,11 +79,19 @@ function ignore(): void {}
 /** Of ECMAScript 2024. */
 type Detachable = ArrayBuffer & { transfer(length: number): ArrayBuffer };
 
-/** Bytes that come one after another, in one buffer. */
+/** Nobody else has memory of this: it is what Node's parser makes for each read, and no slice of a pool. */
+const isWhole = ({ byteOffset, length, buffer }: Buffer): boolean => byteOffset === 0 && buffer.byteLength === length;
+
+/** Gives memory back at once: as garbage, megabytes of it make V8 collect again and again, and each time holds up everything. */
+function giveBack({ buffer }: Buffer): void {
+  (buffer as Detachable).transfer(0);
+}
+
+/** Bytes that come one after another, in one buffer. Takes the chunks over: they are not to be read afterwards. */
 class Gathering {
   readonly #most: number;
   #buffer: Buffer = EMPTY;
-  /** Made here, and nobody else has it. */
+  /** Nobody else has it. */
   #own = false;
   length = 0;
 
@@ -96,9 +104,11 @@ class Gathering {
     if (this.length === 0) {
       // Most bodies come in one piece, which needs no copy.
       this.#buffer = chunk;
+      this.#own = isWhole(chunk);
     } else {
       if (length > this.#buffer.length) this.#grow(length);
       chunk.copy(this.#buffer, this.length);
+      if (isWhole(chunk)) giveBack(chunk);
     }
     this.length = length;
   }
@@ -111,9 +121,8 @@ class Gathering {
     return all;
   }
 
-  /** Gives the memory back at once: until it is collected as garbage, bodies that were refused would go on taking it. */
   drop(): void {
-    if (this.#own) (this.#buffer.buffer as Detachable).transfer(0);
+    if (this.#own) giveBack(this.#buffer);
     this.#own = false;
     this.#buffer = EMPTY;
   }
