@@ -5,10 +5,12 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
+import { parse } from 'yaml';
 import { ask } from '../../bench/ask.ts';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
 import { makeProgram } from '../../model/task.ts';
 import { type Cluster, startCluster } from '../../scripts/cluster.ts';
+import { ROOT } from '../../scripts/processes.ts';
 import { until } from '../../scripts/until.ts';
 import { startGateway } from '../gateway/harness.ts';
 import { folder, newKey } from '../gateway-keys/harness.ts';
@@ -28,8 +30,10 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     const quiet = { log_level: 'warn' };
     // In lockstep what is evicted does not depend on how busy the machine is.
     const engine = { ...quiet, lockstep: true, lockstep_timeout_ms: 20_000 };
+    // as shipped; without them there is no profile that only watches
+    const { profiles } = parse(readFileSync(join(ROOT, 'crystal-kv.yaml'), 'utf8')) as { profiles: object };
     cluster = await startCluster({
-      config: { engine, gateway: quiet, policy_service: quiet },
+      config: { engine, gateway: quiet, policy_service: quiet, profiles },
       readyMs: PATIENCE_MS,
     });
     browser = await launchBrowser();
@@ -236,6 +240,7 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     await until(async () => (await moment()) > 20, 'the recording plays', PATIENCE);
     assert.match((await page.locator('#source').textContent()) ?? '', /^A recording: SmolLM2-135M/);
     assert.notEqual(await page.locator('.managed .text').textContent(), '');
+    assert.ok(await page.locator('#speed').isHidden(), 'it has a pace of its own');
     await page.close();
     const still = await open({ reducedMotion: 'reduce' });
     await still.locator('#headline', { hasText: /^Same answer, \d+.% less memory$/ }).waitFor();
@@ -244,6 +249,7 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     await still.getByRole('button', { name: 'Run it live' }).click();
     await finished(still);
     assert.ok(await still.locator('#source').isHidden());
+    assert.ok(await still.locator('#speed').isVisible());
     await still.close();
   });
 

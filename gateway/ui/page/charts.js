@@ -61,8 +61,8 @@ export class MemoryChart {
   /** @param {HTMLElement} place */
   constructor(place) {
     this.#place = place;
-    const values = (/** @type {UPlot} */ _, /** @type {number[]} */ splits) =>
-      splits.map((size) => (size === 0 ? '0' : `${size} ${this.#unit}`));
+    const values = (/** @type {UPlot} */ chart, /** @type {number[]} */ splits) =>
+      splits.map((size) => (size === 0 ? '0' : chart.data[0]?.length === 0 ? '' : `${size} ${this.#unit}`));
     const options = {
       padding: [8, 14, 0, 0],
       scales: {

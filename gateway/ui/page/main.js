@@ -20,6 +20,8 @@ const CHART_MS = 250;
 /** How long the end of the recording stands before it begins again. */
 const RECORDING_REST_MS = 9_000;
 const DEFAULT_BLOCK_SIZE = 16;
+/** Until something that was not there is asked for again. */
+const AGAIN_MS = 2_000;
 
 const stage = new Stage();
 const elsewhere = new Elsewhere();
@@ -136,6 +138,8 @@ function draw() {
   stage.drawTexts();
   stage.drawVerdict();
   stage.drawPlay();
+  // a recording has its own pace
+  byId('speed').hidden = stage.recorded;
   if (now - lastChart > CHART_MS) {
     lastChart = now;
     drawCharts(rows);
@@ -182,14 +186,23 @@ function askForKey() {
   byId('key').focus();
 }
 
+/** Fills the lists; again as long as no policy service says what there is. Returns what the gateway knows of them. */
+async function offer() {
+  const [setup, models] = await Promise.all([
+    call('ui/api/setup').then((response) => response.json()),
+    call('v1/models').then((response) => response.json()),
+  ]);
+  await controls.offer(setup, models.data?.[0]?.id ?? '');
+  /** @type {{ reachable: boolean }[]} */
+  const sources = setup.sources;
+  const known = sources.length === 0 || sources.some(({ reachable }) => reachable);
+  if (!known) setTimeout(() => void offer().catch(() => {}), AGAIN_MS);
+  return sources;
+}
+
 async function begin() {
   try {
-    const [setup, models] = await Promise.all([
-      call('ui/api/setup').then((response) => response.json()),
-      call('v1/models').then((response) => response.json()),
-    ]);
-    await controls.offer(setup, models.data?.[0]?.id ?? '');
-    if (setup.sources.length === 0) {
+    if ((await offer()).length === 0) {
       notice('No backend has a policyAddress: requests run, but nothing is known of their memory.');
       return;
     }
@@ -199,7 +212,7 @@ async function begin() {
       return;
     }
     notice(`The gateway is not ready: ${error instanceof Error ? error.message : error}. Trying again.`);
-    setTimeout(begin, 2_000);
+    setTimeout(begin, AGAIN_MS);
     return;
   }
   void followStates({
