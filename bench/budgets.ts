@@ -23,7 +23,7 @@ profile ${PROFILE} and budgets. The questions are others than those that the liv
     count: { type: 'string', value: 'N', help: 'questions of each length (default: 40; english: 8)' },
     length: { type: 'string', value: 'N', help: 'only programs of N lines, or stories of N people' },
   },
-  notes: 'A run with the seed and the count of the last one adds to its rows.',
+  notes: 'A run with the seed of the last one adds to its rows.',
   seed: { of: 'questions', default: 'fresh' },
   records: true,
   async run({ model: given, count: text, length }, run) {
@@ -59,7 +59,7 @@ async function measure(model: RunModelName, tasks: readonly Task[], count: numbe
         const { title, length, form = '' } = task;
         rows.push({ title, length, form, budget: budget ?? null, count, right, tokens: Math.round(tokens) });
         run.say(`${title}, ${budget ?? 'full cache'}: ${right} of ${count}`);
-        write(model, rows, count, run);
+        write(model, rows, run);
       }
     }
   } finally {
@@ -68,16 +68,15 @@ async function measure(model: RunModelName, tasks: readonly Task[], count: numbe
   process.stdout.write(`\n${budgetTable(rows)}`);
 }
 
-function write(model: RunModelName, rows: readonly BudgetRow[], count: number, run: BenchRun): void {
+function write(model: RunModelName, rows: readonly BudgetRow[], run: BenchRun): void {
   const isNew = (old: BudgetRow) => !rows.some((row) => row.title === old.title && row.budget === old.budget);
-  const all = [...earlierRows(run.folder, model, run.seed, count).filter(isNew), ...rows];
+  const all = [...earlierRows(run.folder, model, run.seed).filter(isNew), ...rows];
   const figures = all.map(({ length, form, budget, right }) => [
     [length, ...(form === '' ? [] : [form]), budget ?? 'full', 'right'].join('_'),
     right,
   ]);
   const conditions = {
     seed: run.seed,
-    count,
     profile: PROFILE,
     what: `npm run bench:budgets -- --model ${model}`,
     decoding: `greedy, not in lockstep, ${CONCURRENCY} requests at a time, defaults of make run`,

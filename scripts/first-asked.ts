@@ -17,7 +17,7 @@ interface OfferedStory extends Offered {
 
 /** Of crystal-mini. `make run` prints the first one. */
 export const OFFERED_PROGRAMS: readonly [OfferedProgram, ...OfferedProgram[]] = [
-  { lines: 12, form: 'plain', seed: 1, budgetTokens: 96 },
+  { lines: 24, form: 'plain', seed: 1, budgetTokens: 160 },
   { lines: 24, form: 'verbose', seed: 5, budgetTokens: 320 },
   { lines: 40, form: 'plain', seed: 3, budgetTokens: 320 },
   { lines: 40, form: 'verbose', seed: 7, budgetTokens: 320 },

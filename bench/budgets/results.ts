@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { RunModelName } from '../../scripts/run-models.ts';
 import { markdownTable } from '../markdown-table.ts';
 
-/** How many of the same `count` questions were answered right. */
+/** How many of `count` questions were answered right: the first ones that the seed gives. */
 export interface BudgetRow {
   title: string;
   length: number;
@@ -19,12 +19,12 @@ export interface BudgetRow {
 /** The report of a model's budgets. */
 export const reportOf = (model: RunModelName): string => `budgets-${model}`;
 
-/** The rows of the last run, if it had the same seed and number of questions: so a run can be continued. */
-export function earlierRows(folder: string, model: RunModelName, seed: number, count: number): BudgetRow[] {
+/** The rows of the last run, if it had the same seed: so a run can be continued. */
+export function earlierRows(folder: string, model: RunModelName, seed: number): BudgetRow[] {
   const file = join(folder, `${reportOf(model)}.json`);
   if (!existsSync(file)) return [];
   const report = JSON.parse(readFileSync(file, 'utf8')) as { conditions: { seed: number }; rows: BudgetRow[] };
-  return report.conditions.seed === seed ? report.rows.filter((row) => row.count === count) : [];
+  return report.conditions.seed === seed ? report.rows : [];
 }
 
 /** A line for each length, a column for each budget. */

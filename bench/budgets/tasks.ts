@@ -19,8 +19,8 @@ export interface Task {
   isRight(answer: Answer<Asked>): boolean;
 }
 
-/** Each length and form of programs is tried with all budgets of the offered ones. */
-const PROGRAM_BUDGETS = [...new Set([...OFFERED_PROGRAMS.map(({ budgetTokens }) => budgetTokens), 160])].toSorted(
+/** With each length and form of programs: those that are offered, and one that is too small. */
+const PROGRAM_BUDGETS = [...new Set([96, ...OFFERED_PROGRAMS.map(({ budgetTokens }) => budgetTokens)])].toSorted(
   (a, b) => a - b,
 );
 

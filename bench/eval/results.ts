@@ -79,7 +79,7 @@ function write(
 }
 
 /** Of 16 people, on vLLM where that was run. */
-function storyFigures(rows: readonly StoryDetails[]): Record<string, number> {
+export function storyFigures(rows: readonly StoryDetails[]): Record<string, number> {
   const of16 = rows.filter(({ people }) => people === 16);
   const onVllm = of16.filter(({ backend }) => backend === 'vllm');
   const main = onVllm.length > 0 ? onVllm : of16;
@@ -94,16 +94,23 @@ function storyFigures(rows: readonly StoryDetails[]): Record<string, number> {
       result[`english_crystal_to_full_low_${percent}`] = crystal.to_full_low;
       result[`english_extra_tokens_${percent}`] = crystal.extra_tokens_share;
     }
+    for (const key of NULLS) {
+      const row = at.find((one) => one.key === `${key}_tokens`);
+      if (row !== undefined) result[`english_${key}_${percent}`] = row.exact;
+    }
     const published = at.filter(({ key }) => PUBLISHED.has(key)).map(({ exact }) => exact);
     if (published.length > 0) result[`english_best_baseline_${percent}`] = Math.max(...published);
   }
   return result;
 }
 
+/** What costs nothing to do: random blocks, and the newest ones; of stories, tokens. */
+const NULLS = ['random', 'window'];
+
 const PUBLISHED: ReadonlySet<string> = new Set([...BASELINES, ...TOKEN_LEVEL].map(({ key }) => key));
 
 /** Of the verbose form, 40 lines, blocks of 16. */
-function figures(rows: readonly Details[]): Record<string, number> {
+export function figures(rows: readonly Details[]): Record<string, number> {
   const main = rows.filter((row) => row.part === 'main');
   const found = (key: string, share: number) => main.find((row) => row.key === key && row.share === share);
   const full = found('full', 1);
@@ -125,6 +132,10 @@ function figures(rows: readonly Details[]): Record<string, number> {
     }
     const baselines = BASELINES.flatMap(({ key }) => found(key, share)?.exact ?? []);
     if (baselines.length > 0) result[`best_baseline_exact_${name}`] = Math.max(...baselines);
+    for (const key of NULLS) {
+      const row = found(key, share);
+      if (row !== undefined) result[`${key}_exact_${name}`] = row.exact;
+    }
     const oracle = found('oracle', share);
     if (oracle !== undefined) result[`oracle_exact_${name}`] = oracle.exact;
   }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type BudgetRow, budgetTable } from '../budgets/results.ts';
 import { storyTable } from '../english/table.ts';
 import { gridTable } from '../eval/grid-table.ts';
 import { readResults } from '../eval/results.ts';
@@ -50,6 +51,10 @@ export const TABLES: Readonly<Record<string, () => string>> = {
   pressure: programs('pressure', 'blocks of 16'),
   vllm: programs('vllm', 'blocks of 32, vLLM'),
   grid: () => gridTable(readResults(RESULTS).rows),
+  budgets: () =>
+    ['budgets-crystal-mini', 'budgets-english']
+      .map((name) => budgetTable(readReport(name).rows as BudgetRow[]))
+      .join('\n'),
   fidelity: () => fidelityTable(readReport('fidelity').rows as Row[]),
   stories: () => storyTable('16 people', readResults(RESULTS).stories),
 };

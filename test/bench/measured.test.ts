@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { figures as programFigures, readResults, storyFigures } from '../../bench/eval/results.ts';
 import { render, replaceBlock } from '../../bench/measured/render.ts';
+import { RESULTS } from '../../bench/report.ts';
 
 const figures = (report: string): Record<string, string | number> =>
   report === 'speed' ? { rate: 7236.4, share: 0.3256, other: 2, machine: 'AMD' } : {};
@@ -25,4 +27,10 @@ test('a block is replaced, and what is around it stays', () => {
   const filled = 'before\n<!-- sum: made by x -->\nnew $1\n<!-- end of sum -->\nafter';
   assert.equal(replaceBlock(text, 'sum', 'new $1\n'), filled);
   assert.throws(() => replaceBlock('before', 'sum', ''), /no block "sum"/);
+});
+
+test('the published figures of the evaluation are those of its rows', () => {
+  const { figures, rows, stories } = readResults(RESULTS);
+  assert.ok(rows.length > 100 && stories.length > 0);
+  assert.deepEqual(figures, { ...programFigures(rows), ...storyFigures(stories) });
 });

@@ -38,11 +38,14 @@ test('the committed .env starts the embedded engine; each other profile starts i
 });
 
 test('variables reach vLLM: model, token, GPUs, options', () => {
-  const given = { MODEL: 'org/model', HF_TOKEN: 'hf_x', GPU_COUNT: '4', VLLM_ARGS: '--max-model-len=4096' };
+  const suffix = '\n</think>\n\n';
+  const options = { GPU_COUNT: '4', VLLM_ARGS: '--max-model-len=4096', CRYSTALKV_PROBE_SUFFIX: suffix };
+  const given = { MODEL: 'org/model', HF_TOKEN: 'hf_x', ...options };
   const { vllm, 'vllm-cpu': onCpu } = loadCompose(given).services;
   assert.match(`${vllm?.command}`, /^org\/model .*--tensor-parallel-size 4 .*--max-model-len=4096$/s);
   assert.match(`${onCpu?.command}`, /^org\/model .*--max-model-len=4096$/s);
   assert.equal(vllm?.environment?.['HF_TOKEN'], 'hf_x');
+  assert.equal(vllm?.environment?.['CRYSTALKV_PROBE_SUFFIX'], suffix);
   assert.match(JSON.stringify(vllm?.deploy), /"driver":"nvidia","count":"4"/);
 });
 

@@ -6,10 +6,15 @@ import { afterEach, describe, test } from 'node:test';
 import { ask } from '../../bench/ask.ts';
 import { makeProgram } from '../../model/task.ts';
 import { type Child, outputOf, startChild } from '../../scripts/child.ts';
+import { OFFERED_PROGRAMS } from '../../scripts/first-asked.ts';
 import { ROOT } from '../../scripts/processes.ts';
 import { until } from '../../scripts/until.ts';
 import { isAlive } from '../support/is-alive.ts';
 import { MAX_TOKENS, PATIENCE } from './harness.ts';
+
+/** What the welcome asks, with its budget. */
+const [FIRST] = OFFERED_PROGRAMS;
+const BUDGET = FIRST.budgetTokens;
 
 const FREE_PORTS = {
   CRYSTALKV_ENGINE_PORT: '0',
@@ -57,7 +62,7 @@ describe('make run', () => {
     const url = /The endpoint is (http:\S+)\/v1/.exec(run.output())?.[1];
     assert.ok(url);
     assert.match(run.output(), /curl -N http:.*\/v1\/chat\/completions/);
-    assert.match(run.output(), /"crystal_kv": \{"profile": "crystal", "budget_tokens": 96\}/);
+    assert.match(run.output(), new RegExp(`"crystal_kv": \\{"profile": "crystal", "budget_tokens": ${BUDGET}\\}`));
     const answer = await ask(url, makeProgram(3, 8), { maxTokens: MAX_TOKENS });
     assert.ok(answer.exact);
     const programs = run.programs();
@@ -75,14 +80,17 @@ describe('make run', () => {
     const body = /-d '(\{.*\})'/.exec(run.output())?.[1];
     const url = /curl -N (http:\S+)/.exec(run.output())?.[1];
     assert.ok(body && url);
-    for (const extra of [{}, { crystal_kv: { profile: 'crystal', budget_tokens: 96 } }]) {
+    for (const extra of [{}, { crystal_kv: { profile: 'crystal', budget_tokens: BUDGET } }]) {
       const response = await fetch(url, {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify({ ...JSON.parse(body), ...extra }),
       });
       assert.equal(response.status, 200);
-      assert.match(await response.text(), /data: \[DONE\]\s*$/);
+      const events = await response.text();
+      assert.match(events, /data: \[DONE\]\s*$/);
+      const content = [...events.matchAll(/"content":"([^"]*)"/g)].map(([, piece]) => piece).join('');
+      assert.equal(content.trim(), makeProgram(FIRST.seed, FIRST.lines, { form: FIRST.form }).answer);
     }
   });
 
