@@ -23,7 +23,7 @@ lint: $(INSTALLED) ## types, format, lint, generated code
 gen: $(INSTALLED) ## generate the protocol's code, kernels, dashboards and tables
 	@$(NPM_RUN) gen
 
-model: $(INSTALLED) ## train crystal-mini again, about 95 minutes on one core
+model: $(INSTALLED) ## train crystal-mini again and measure it, about 95 minutes on one core
 	@model/train.sh
 
 demo: $(INSTALLED) ## compare cache policies on a few programs

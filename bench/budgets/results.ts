@@ -30,7 +30,7 @@ export function earlierRows(folder: string, model: RunModelName, seed: number): 
 /** A line for each length, a column for each budget. */
 export function budgetTable(rows: readonly BudgetRow[]): string {
   const budgets = [...new Set(rows.flatMap(({ budget }) => budget ?? []))].toSorted((a, b) => a - b);
-  const titles = [...new Set(rows.map(({ title }) => title))];
+  const titles = [...new Set(rows.toSorted((a, b) => a.length - b.length).map(({ title }) => title))];
   const cell = (row: BudgetRow | undefined) => (row === undefined ? '' : `${row.right} of ${row.count}`);
   return markdownTable(
     ['right answers', 'mean tokens of output', 'full cache', ...budgets.map((budget) => `${budget}`)],

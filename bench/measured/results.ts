@@ -1,6 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type BudgetRow, budgetTable } from '../budgets/results.ts';
+import { RUN_MODEL_NAMES } from '../../scripts/run-models.ts';
+import { type BudgetRow, budgetTable, reportOf } from '../budgets/results.ts';
 import { storyTable } from '../english/table.ts';
 import { gridTable } from '../eval/grid-table.ts';
 import { readResults } from '../eval/results.ts';
@@ -16,13 +17,15 @@ interface Written {
   rows: unknown[];
 }
 
+const BUDGETS = RUN_MODEL_NAMES.map(reportOf);
+const fileOf = (name: string) => join(RESULTS, `${name}.json`);
 const reports = new Map<string, Written>();
 
 /** Each file is read once: a template asks for dozens of figures. */
 function readReport(name: string): Written {
   const known = reports.get(name);
   if (known !== undefined) return known;
-  const report = JSON.parse(readFileSync(join(RESULTS, `${name}.json`), 'utf8')) as Written;
+  const report = JSON.parse(readFileSync(fileOf(name), 'utf8')) as Written;
   reports.set(name, report);
   return report;
 }
@@ -52,7 +55,7 @@ export const TABLES: Readonly<Record<string, () => string>> = {
   vllm: programs('vllm', 'blocks of 32, vLLM'),
   grid: () => gridTable(readResults(RESULTS).rows),
   budgets: () =>
-    ['budgets-crystal-mini', 'budgets-english']
+    BUDGETS.filter((name) => existsSync(fileOf(name)))
       .map((name) => budgetTable(readReport(name).rows as BudgetRow[]))
       .join('\n'),
   fidelity: () => fidelityTable(readReport('fidelity').rows as Row[]),

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { earlierRows } from '../../bench/budgets/results.ts';
 import { figures as programFigures, readResults, storyFigures } from '../../bench/eval/results.ts';
 import { render, replaceBlock } from '../../bench/measured/render.ts';
 import { RESULTS } from '../../bench/report.ts';
+import { OFFERED_PROGRAMS } from '../../scripts/first-asked.ts';
+import { ROOT } from '../../scripts/processes.ts';
 
 const figures = (report: string): Record<string, string | number> =>
   report === 'speed' ? { rate: 7236.4, share: 0.3256, other: 2, machine: 'AMD' } : {};
@@ -33,4 +38,32 @@ test('the published figures of the evaluation are those of its rows', () => {
   const { figures, rows, stories } = readResults(RESULTS);
   assert.ok(rows.length > 100 && stories.length > 0);
   assert.deepEqual(figures, { ...programFigures(rows), ...storyFigures(stories) });
+});
+
+const SEED = 733190412;
+const measured = earlierRows(RESULTS, 'crystal-mini', SEED);
+/** Right answers of a budget, and of the full cache, where both were measured: one more may be wrong. */
+const keeps = (length: number, form: string, budget: number) => {
+  const of = measured.filter((row) => row.length === length && row.form === form);
+  const [full, kept] = [null, budget].map((wanted) => of.find((row) => row.budget === wanted));
+  assert.ok(full !== undefined && kept !== undefined && full.count === kept.count, `${length} ${form} ${budget}`);
+  assert.ok(kept.right >= full.right - 1, `${length} ${form}: ${kept.right} of ${kept.count} with ${budget} tokens`);
+};
+
+test('the budgets that the live page and make run offer keep the answers wherever they were measured', () => {
+  const [first] = OFFERED_PROGRAMS;
+  const isMeasured = (lines: number, form: string, budget: number) =>
+    measured.some((row) => row.length === lines && row.form === form && row.budget === budget);
+  assert.ok(isMeasured(first.lines, first.form, first.budgetTokens), 'what make run prints');
+  for (const { lines, form, budgetTokens } of OFFERED_PROGRAMS)
+    if (isMeasured(lines, form, budgetTokens)) keeps(lines, form, budgetTokens);
+});
+
+test('the budgets that the README recommends and warns of were measured', () => {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
+  const sentence =
+    /(\d+) keeps the answers of\s+crystal-mini's plain programs of (\d+) lines right, (\d+) not even those of (\d+) lines/;
+  const [, enough, lines, short, few] = sentence.exec(readme)?.map(Number) ?? [];
+  keeps(lines!, 'plain', enough!);
+  assert.throws(() => keeps(few!, 'plain', short!), /of 40 with/);
 });
