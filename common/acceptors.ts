@@ -1,4 +1,4 @@
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 
 /**
  * libuv accepts one connection for each listening socket and turn of the event loop. A process that is busy has long turns:
@@ -7,11 +7,15 @@ import { createServer, type Server, type Socket } from 'node:net';
  */
 export const canShareAPort = process.platform === 'linux';
 
-/** Rejects when another program listens there: sockets that share their port would not notice. */
-export async function checkFree(host: string, port: number): Promise<void> {
-  const probe = createServer();
-  await listening(probe, { host, port });
-  await new Promise<void>((resolve) => probe.close(() => resolve()));
+/**
+ * Claims an address for as long as what it gives is open: Linux refuses no socket that shares its port with others that do so too.
+ * Rejects (EADDRINUSE) when another process has claimed it. The claim is a name in Linux's abstract namespace of sockets, of
+ * the same network namespace as the address; nothing listens on the port itself before the program is ready.
+ */
+export async function claimAddress(host: string, port: number): Promise<() => void> {
+  const claim = createServer((socket) => socket.destroy());
+  await listening(claim, { path: `\0crystal-kv/${host}:${port}` });
+  return () => void claim.close();
 }
 
 /** Opens `count` more sockets where `server` listens, with `reusePort`, and gives it what they accept. Gives what closes them. */
@@ -37,7 +41,7 @@ export async function addAcceptors(
   return close;
 }
 
-function listening(server: Server, where: { host: string; port: number; reusePort?: boolean }): Promise<void> {
+function listening(server: Server, where: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     server.listen(where, resolve);

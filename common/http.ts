@@ -2,7 +2,7 @@ import type { RequestListener, Server, ServerOptions } from 'node:http';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { addAcceptors, canShareAPort, checkFree } from './acceptors.ts';
+import { addAcceptors, canShareAPort, claimAddress } from './acceptors.ts';
 
 /** A listening server. `close` stops accepting and resolves when its last connection has ended. */
 export interface Listening {
@@ -32,24 +32,29 @@ export async function listen(
   const server = tls === undefined ? createServer(options, handler) : createTlsServer({ ...options, ...tls }, handler);
   const scheme = tls === undefined ? 'http' : 'https';
   const reusePort = acceptors > 1 && canShareAPort;
+  let disclaim: (() => void) | undefined;
   try {
-    if (reusePort && port !== 0) await checkFree(host, port);
+    if (reusePort && port !== 0) disclaim = await claimAddress(host, port);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen({ host, port, reusePort }, resolve);
     });
     const actual = (server.address() as AddressInfo).port;
+    if (reusePort) disclaim ??= await claimAddress(host, actual);
     const closeOthers = reusePort ? await addAcceptors(server, host, actual, acceptors - 1) : undefined;
     return {
       server,
       port: actual,
       url: `${scheme}://${host.includes(':') ? `[${host}]` : host}:${actual}`,
       async close() {
+        // Another program may listen there while the last connections end.
+        disclaim?.();
         await Promise.all([closeServer(server), closeOthers?.()]);
       },
     };
   } catch (error) {
     server.close();
+    disclaim?.();
     const { code, message } = error as NodeJS.ErrnoException;
     throw new Error(`cannot listen on ${host}:${port}: ${code === 'EADDRINUSE' ? 'the port is in use' : message}`);
   }
