@@ -35,7 +35,10 @@ export async function redisDisagreements(
   return problems;
 }
 
-/** Waits for the end of all leases. Gives a line for each key of which one stays: a request that is over and still counts. */
+/**
+ * Waits for the end of all leases. Gives a line for each key of which one stays, a request that is over and still counts, and
+ * for each entry in Redis that has no end.
+ */
 export async function leftLeases(redis: RedisProcess, keys: Keys, signal: AbortSignal): Promise<string[]> {
   return await withClient(redis, async (client) => {
     let problems: string[] = [];
@@ -50,6 +53,10 @@ export async function leftLeases(redis: RedisProcess, keys: Keys, signal: AbortS
     await until(none, 'leases end', { ms: LEASES_END_MS, pollMs: POLL_MS, signal }).catch((error: unknown) => {
       if (!(error instanceof PatienceError)) throw error;
     });
+    for (const name of await client.keys(`${PREFIX}:*`)) {
+      // -1: it never ends.
+      if ((await client.ttl(name)) === -1) problems.push(`${name} stays in Redis for ever`);
+    }
     return problems;
   });
 }

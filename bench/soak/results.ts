@@ -11,6 +11,8 @@ import { disagreements } from './tally.ts';
 import { type Seen, UNRULY_SHARE } from './traffic.ts';
 
 const HEAP_GROWTH = 0.1;
+/** Of the whole process: what V8 and the allocator keep for later differs more than the heap. */
+const RSS_GROWTH = 0.25;
 
 export interface Result {
   minutes: number;
@@ -38,6 +40,11 @@ export function problemsOf(result: Result): string[] {
   }
   const growth = growthOf(result);
   if (growth > HEAP_GROWTH) problems.push(`the heap grew by ${round(growth * 100, 1)} %`);
+  if (after.rss > before.rss * (1 + RSS_GROWTH)) {
+    problems.push(`the process grew from ${round(before.rss / 2 ** 20, 1)} to ${round(after.rss / 2 ** 20, 1)} MB`);
+  }
+  const held = total(metrics, 'crystalkv_gateway_body_bytes');
+  if (held !== 0) problems.push(`${held} bytes of bodies are held while nothing runs`);
   for (const more of added(before.sockets, after.sockets)) problems.push(`sockets: ${more} than before`);
   return problems;
 }
@@ -73,6 +80,7 @@ function figuresOf(result: Result, problems: number): Record<string, number> {
     heap_before_mb: round(before.heap / 2 ** 20, 2),
     heap_after_mb: round(after.heap / 2 ** 20, 2),
     heap_growth_percent: round(growthOf(result) * 100, 2),
+    rss_before_mb: round(before.rss / 2 ** 20, 1),
     rss_after_mb: round(after.rss / 2 ** 20, 1),
     sockets_before: add([...before.sockets.values()]),
     sockets_after: add([...after.sockets.values()]),
