@@ -37,7 +37,7 @@ type Sizes = typeof FULL;
 await runBench({
   name: 'gateway',
   about: `Sends the same chat completions to a scripted server directly, through the gateway, and through other gateways. Takes
-about 6 minutes; the others are installed the first time (bench/gateway/peers.sh).`,
+about 14 minutes, with --rounds 1 --warm-up 8 about 8; the others are installed the first time (bench/gateway/peers.sh).`,
   options: {
     quick: { type: 'boolean', default: false, help: 'one short round, to try' },
     only: {
@@ -45,6 +45,13 @@ about 6 minutes; the others are installed the first time (bench/gateway/peers.sh
       help: `${TARGETS.slice(1).join(', ')}: only these, beside the direct way`,
     },
     rounds: { type: 'string', value: 'N', help: `how often everything is measured (default: ${FULL.rounds})` },
+    'warm-up': {
+      ...{
+        type: 'string',
+        value: 'S',
+        help: `seconds of requests that do not count, for each (default: ${FULL.seconds.warmUp})`,
+      },
+    },
     nice: {
       ...{ type: 'string', default: '0', value: 'N' },
       help: 'priority of all processes of the bench, --nice=-20 to 19, on a machine that others use too (default: 0)',
@@ -62,11 +69,15 @@ about 6 minutes; the others are installed the first time (bench/gateway/peers.sh
 });
 
 async function compare(
-  values: { quick: boolean; only: string[]; rounds?: string; nice: string; realtime: boolean },
+  values: { quick: boolean; only: string[]; rounds?: string; 'warm-up'?: string; nice: string; realtime: boolean },
   { say, report }: BenchRun,
 ): Promise<void> {
   const base = values.quick ? QUICK : FULL;
-  const sizes = { ...base, rounds: wholeNumber('rounds', values.rounds ?? `${base.rounds}`, 1, 100) };
+  const warmUpSeconds = wholeNumber('warm-up', values['warm-up'] ?? `${base.seconds.warmUp}`, 1, 300);
+  const sizes = {
+    rounds: wholeNumber('rounds', values.rounds ?? `${base.rounds}`, 1, 100),
+    seconds: { ...base.seconds, warmUp: warmUpSeconds },
+  };
   const priority = wholeNumber('nice', values.nice, -20, 19);
   const chosen = namesOf('only', values.only, TARGETS);
   if (priority !== 0) prefer(priority);
