@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from engine import RunningEngine, prompt
 from ports import free_port
 from scrape import metric, samples
 
-from crystal_kv_vllm.compat import SCHEDULER, WORKER_CLASS, config_refusals
+from crystal_kv_vllm.compat import SCHEDULER, WORKER_CLASS, cache_refusals, config_refusals, layer_specs
 from crystal_kv_vllm.settings import Settings
 
 
@@ -104,6 +105,56 @@ def test_returned_routed_experts_are_refused_since_vllm_wants_them_of_each_token
     made = config(aux_output_config=AuxOutputConfig(enable_return_routed_experts=True))
     assert [refusal.feature for refusal in config_refusals(made, Settings())] == ["routed_experts"]
     assert list(config_refusals(config(aux_output_config=AuxOutputConfig()), Settings())) == []
+
+
+def layer(**changes: Any) -> Any:
+    import torch
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    return FullAttentionSpec(
+        **{"block_size": 32, "num_kv_heads": 2, "head_size": 64, "dtype": torch.float32, **changes}
+    )
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("second", "feature", "why"),
+    [
+        ({}, None, None),
+        ({"num_kv_heads": 4}, "head_groups", "the layers differ in their KV heads or head sizes"),
+        ({"sliding_window": 64}, "attention", "some layers use a sliding window or chunks"),
+        ({"non_causal": True}, "attention", "some layers read tokens that come later"),
+    ],
+    ids=["alike", "other KV heads", "partly sliding", "not causal"],
+)
+def test_layers_that_plans_cannot_name_together_are_refused_with_a_sentence(
+    second: dict[str, Any], feature: str | None, why: str | None
+) -> None:
+    from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, UniformTypeKVCacheSpecs
+
+    specs = {"layer.0": layer(), "layer.1": layer(**second)}
+    refused = [(refusal.feature, refusal.why) for refusal in cache_refusals(specs)]
+    assert refused == ([] if feature is None else [(feature, why)])
+    # what the scheduler makes of the same layers, which vLLM has put into one group
+    group = KVCacheGroupSpec(list(specs), UniformTypeKVCacheSpecs(block_size=32, kv_cache_specs=specs))
+    assert layer_specs(KVCacheConfig(10, [], [group])) == specs
+    assert layer_specs(KVCacheConfig(10, [], [KVCacheGroupSpec(["layer.0"], layer())])) == {"layer.0": layer()}
+
+
+@pytest.mark.vllm
+def test_other_caches_are_named() -> None:
+    import torch
+    from vllm.v1.kv_cache_interface import SlidingWindowSpec
+
+    sliding = SlidingWindowSpec(block_size=32, num_kv_heads=2, head_size=64, dtype=torch.float32, sliding_window=64)
+    (hybrid,) = cache_refusals({"layer.0": layer(), "layer.1": sliding})
+    assert (hybrid.feature, hybrid.why) == (
+        "kv_cache_groups",
+        "some layers' caches are not plain full attention: SlidingWindowSpec",
+    )
+    (alone,) = cache_refusals({"layer.0": sliding, "layer.1": sliding})
+    assert alone.why == "the layers' cache is a SlidingWindowSpec, not plain full attention"
+    assert [refusal.why for refusal in cache_refusals({})] == ["no layer has a cache"]
 
 
 def test_lockstep_needs_synchronous_scheduling() -> None:
