@@ -33,6 +33,9 @@ PRIVATE_NAMES = (
     ("vllm.v1.kv_cache_spec_registry", "KVCacheSpecRegistry._ensure_registered"),
     ("vllm.v1.kv_cache_spec_registry", "KVCacheSpecRegistry.register"),
     ("vllm.v1.attention.backend", "CommonAttentionMetadata.compute_num_computed_tokens"),
+    ("vllm.v1.attention.backend", "AttentionCGSupport.NEVER"),
+    ("vllm.v1.attention.backend", "AttentionMetadataBuilder.build_for_cudagraph_capture"),
+    ("vllm.v1.attention.backend", "AttentionMetadataBuilder.get_cudagraph_support"),
     ("vllm.v1.attention.backends.registry", "register_backend"),
     ("vllm.v1.attention.backends.registry", "AttentionBackendEnum.clear_override"),
     ("vllm.v1.attention.backends.registry", "AttentionBackendEnum.is_overridden"),
@@ -56,6 +59,7 @@ PRIVATE_NAMES = (
     ("vllm.v1.worker.gpu_worker", "Worker.sample_tokens"),
     ("vllm.v1.worker.gpu_worker", "Worker.load_model"),
     ("vllm.v1.worker.gpu_worker", "Worker.get_kv_cache_spec"),
+    ("vllm.v1.worker.gpu_worker", "Worker.determine_available_memory"),
     ("vllm.v1.worker.gpu.buffer_utils", "StagedWriteTensor.stage_write"),
 )
 
@@ -85,9 +89,13 @@ PRIVATE_ATTRIBUTES = (
             *("served_model_name", "skip_tokenizer_init", "uses_alibi", "uses_mrope"),
         ),
     ),
-    ("vllm.config", "CacheConfig", ("block_size", "cache_dtype", "enable_prefix_caching")),
+    ("vllm.config", "CacheConfig", ("block_size", "cache_dtype", "enable_prefix_caching", "kv_cache_memory_bytes")),
     ("vllm.config", "SchedulerConfig", ("async_scheduling", "max_num_seqs", "scheduler_cls")),
-    ("vllm.config", "CompilationConfig", ("cudagraph_mode", "static_forward_context")),
+    (
+        "vllm.config",
+        "CompilationConfig",
+        ("cudagraph_mode", "max_cudagraph_capture_size", "static_forward_context"),
+    ),
     (
         "vllm.v1.kv_cache_interface",
         "FullAttentionSpec",
@@ -134,7 +142,7 @@ PRIVATE_ATTRIBUTES = (
             *("req_idx", "seq_lens", "seq_lens_cpu_upper_bound"),
         ),
     ),
-    ("vllm.v1.worker.gpu_worker", "Worker", ("model_runner", "rank", "use_v2_model_runner", "vllm_config")),
+    ("vllm.v1.worker.gpu_worker", "Worker", ("device", "model_runner", "rank", "use_v2_model_runner", "vllm_config")),
     (
         "vllm.v1.worker.gpu_model_runner",
         "GPUModelRunner",
@@ -313,9 +321,3 @@ def platform_refusals(config: Any, block_size: int, head_size: int) -> Iterator[
                 f"CPU attention {isa!r} stores keys in an order that was not checked: use --dtype float32 and a "
                 "--block-size that is a multiple of 32",
             )
-    elif config.compilation_config.cudagraph_mode.has_full_cudagraphs():
-        yield Refusal(
-            "cuda_graphs",
-            "full CUDA graphs replay attention without measuring it: use "
-            '--compilation-config \'{"cudagraph_mode": "PIECEWISE"}\'',
-        )

@@ -14,9 +14,10 @@ from vllm.v1.kv_cache_interface import KVCacheSpec
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, AsyncModelRunnerOutput, ModelRunnerOutput
 
 from .backends import replaced_backends
-from .backends.mixin import BackendMixin
+from .backends.mixin import BackendMixin, ImplMixin
 from .cache_stack import CacheStack, cache_layers, stack_layers
 from .compat import engine_refusals, model_refusals
+from .graph_queries import graph_queries
 from .hole_tracker import GROUP, NULL_BLOCK, hole_tracker
 from .mass_recorder import PendingMasses, mass_recorder
 from .merger import Merger
@@ -60,14 +61,38 @@ class CrystalWorker(BaseWorker):
         """The layers of a supported engine get attention that can leave holes out and be measured."""
         with replaced_backends() if self._supported else nullcontext():
             super().load_model(*args, **kwargs)
+        # before vLLM measures how much memory is left
+        if self._supported:
+            self._reserve_graph_queries()
 
     def get_kv_cache_spec(self) -> dict[str, KVCacheSpec]:
         """Of a supported model, specs by which the scheduler gets a manager that can evict; else vLLM's own."""
         specs = super().get_kv_cache_spec()
         layers = self.vllm_config.compilation_config.static_forward_context
-        if not self._supported or not all(_measures(layers[name]) for name in specs):
+        acts = self._supported and all(_measures(layers[name]) for name in specs)
+        if not acts or model_refusals(self.vllm_config, specs):
+            graph_queries.drop()
             return specs
-        return specs if model_refusals(self.vllm_config, specs) else evictable_specs(specs)
+        return evictable_specs(specs)
+
+    def determine_available_memory(self) -> int:
+        """For the cache: vLLM's profile counts what a forward pass needs, and the model's weights."""
+        available: int = super().determine_available_memory()
+        stated = self.vllm_config.cache_config.kv_cache_memory_bytes
+        return available if stated else available - graph_queries.bytes
+
+    def _reserve_graph_queries(self) -> None:
+        """For full graphs, if there will be any."""
+        config = self.vllm_config
+        mode, tokens = config.compilation_config.cudagraph_mode, config.compilation_config.max_cudagraph_capture_size
+        if tokens is None or not mode.has_full_cudagraphs():
+            return
+        if mode.separate_routine():
+            # they are of decoding alone
+            tokens = min(tokens, config.scheduler_config.max_num_seqs)
+        layers = config.compilation_config.static_forward_context.items()
+        attention = {name: layer.impl for name, layer in layers if isinstance(getattr(layer, "impl", None), ImplMixin)}
+        graph_queries.reserve(attention, tokens, config.model_config.dtype, self.device)
 
     @cached_property
     def _supported(self) -> bool:
@@ -90,10 +115,17 @@ class CrystalWorker(BaseWorker):
             # all ranks punch holes, one measures: vLLM takes rank 0's output
             if commands.measure and self.rank == 0:
                 mass_recorder.begin(commands, self._row_ids)
+        graph_queries.begin()
         return super().execute_model(scheduler_output, *args, **kwargs)
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
         output = super().sample_tokens(*args, **kwargs)
+        for name, queries in graph_queries.replayed():
+            layer = self.vllm_config.compilation_config.static_forward_context[name]
+            layer.impl.record(name, queries, layer.kv_cache)
+        # what runs between steps is of no request
+        graph_queries.end()
+        query_recorder.end()
         masses = mass_recorder.finish(self._marks)
         if masses.codes is None:
             return output

@@ -3,10 +3,10 @@
 from vllm.v1.attention.backends.flashinfer import FlashInferBackend, FlashInferImpl, FlashInferMetadataBuilder
 
 from .gpu import GPUImplMixin
-from .mixin import BackendMixin, BuilderMixin
+from .mixin import BackendMixin, UncapturedBuilderMixin
 
 
-class CrystalFlashInferMetadataBuilder(BuilderMixin, FlashInferMetadataBuilder):
+class CrystalFlashInferMetadataBuilder(UncapturedBuilderMixin, FlashInferMetadataBuilder):
     """Compacts with torch: the base class plans from lengths on the host, which must be exact."""
 
 

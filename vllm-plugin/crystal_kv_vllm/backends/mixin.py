@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from vllm.v1.attention.backend import CommonAttentionMetadata
+from vllm.v1.attention.backend import AttentionCGSupport, CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from ..attention_weights import Scoring
 from ..compact import compact_metadata
+from ..graph_queries import graph_queries
 from ..hole_tracker import hole_tracker
 from ..mass_recorder import RecordedLayer, mass_recorder
 from ..masses import RowSelection
@@ -50,6 +51,20 @@ class BuilderMixin:
         return compact_metadata(metadata, self.kv_cache_spec.block_size, self.null_ids)
 
 
+class UncapturedBuilderMixin(BuilderMixin):
+    """Gives attention tables and lengths that are made for each batch, which a captured graph could not read.
+
+    So vLLM is told to capture no attention, and runs it between piecewise graphs, on all ranks alike.
+    """
+
+    @classmethod
+    def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> AttentionCGSupport:
+        if isinstance(kv_cache_spec, CrystalSpec):
+            return AttentionCGSupport.NEVER
+        support: AttentionCGSupport = super().get_cudagraph_support(vllm_config, kv_cache_spec)  # type: ignore[misc]
+        return support
+
+
 class ImplMixin:
     """Comes before the implementation class."""
 
@@ -73,13 +88,18 @@ class ImplMixin:
         output: torch.Tensor = super().forward(  # type: ignore[misc]
             layer, query, key, value, kv_cache, attn_metadata, *args, **kwargs
         )
-        if attn_metadata is not None and (mass_recorder.measuring or query_recorder.recording) and kv_cache.numel():
+        if attn_metadata is not None and kv_cache.numel():
             heads = query.view(-1, self.num_kv_heads, self.num_heads // self.num_kv_heads, self.head_size)
-            query_recorder.record_layer(layer.layer_name, heads)
-            rows = mass_recorder.rows_for(layer.layer_name)
-            if rows is not None:
-                mass_recorder.record_layer(layer.layer_name, RecordedLayer(self, heads[rows.tokens], kv_cache))
+            graph_queries.keep(layer.layer_name, heads)
+            self.record(layer.layer_name, heads, kv_cache)
         return output
+
+    def record(self, layer: str, queries: torch.Tensor, kv_cache: torch.Tensor) -> None:
+        """Takes what is wanted of a layer in this step. queries: [tokens, kv heads, heads of a group, head size]."""
+        query_recorder.record_layer(layer, queries)
+        rows = mass_recorder.rows_for(layer)
+        if rows is not None:
+            mass_recorder.record_layer(layer, RecordedLayer(self, queries[rows.tokens], kv_cache))
 
     @property
     def scoring(self) -> Scoring:
