@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from .settings import Settings
@@ -194,10 +195,18 @@ def _has_attribute(made: type, attribute: str) -> bool:
     return any(
         attribute in vars(base)
         or attribute in vars(base).get("__annotations__", {})
-        or assigned.search(inspect.getsource(base)) is not None
+        or assigned.search(_source(base)) is not None
         for base in made.__mro__
         if base.__module__.startswith("vllm.")
     )
+
+
+@cache
+def _source(made: type) -> str:
+    """Of a class of a module's top level. `inspect` would parse the whole module for each."""
+    module = inspect.getsource(importlib.import_module(made.__module__))
+    found = re.search(rf"^class {made.__name__}\b.*?(?=^[^\s#)]|\Z)", module, re.MULTILINE | re.DOTALL)
+    return "" if found is None else found[0]
 
 
 def engine_refusals(config: Any, settings: Settings) -> list[Refusal]:
