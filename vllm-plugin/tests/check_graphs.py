@@ -150,12 +150,13 @@ class Queries:
         raise AssertionError("no chunk is longer than a ring")
 
 
-def step(runner: Runner, names: list[str], run: Callable[[Any], None], rows: int) -> dict[str, Any]:
-    """What the worker does in a step that is measured."""
+def step(runner: Runner, names: list[str], run: Callable[[Any], None], rows: int, measured: bool) -> dict[str, Any]:
+    """What the worker does in a step."""
     graph_queries.begin()
     queries = Queries(names)
-    groups = tuple((layer, head) for layer in LAYERS for head in range(KV_HEADS))
-    mass_recorder.begin(WorkerCommands(measure=set(names), head_groups=groups), lambda _: names)
+    if measured:
+        groups = tuple((layer, head) for layer in LAYERS for head in range(KV_HEADS))
+        mass_recorder.begin(WorkerCommands(measure=set(names), head_groups=groups), lambda _: names)
     query_recorder.begin(queries, lambda _: names)
     run(runner.builder.build(0, runner.metadata(rows)))
     for name, kept in graph_queries.replayed():
@@ -195,7 +196,9 @@ def main(model: str) -> None:
     runner.capture()
     assert set(runner.graphs) == {1, 2, 4, 8}
     holes = 0
-    for _ in range(40):
+    for number in range(24):
+        # the kernel that measures takes long when it is interpreted
+        measured = number % 6 == 0
         count = rng.randint(1, MAX_REQUESTS)
         mode, descriptor = runner.dispatcher.dispatch(count, uniform_decode=True)
         assert mode == CUDAGraphMode.FULL
@@ -213,16 +216,16 @@ def main(model: str) -> None:
         runner.hidden.normal_()
         names = [f"request {row}" for row in range(count)]
         caches = {name: layer.kv_cache.clone() for name, layer in runner.layers.items()}
-        replayed = step(runner, names, partial(runner.replay, rows), rows)
+        replayed = step(runner, names, partial(runner.replay, rows), rows, measured)
         assert torch.allclose(replayed["output"], expected(runner, count), atol=1e-5)
         for name, cache in caches.items():
             runner.layers[name].kv_cache.copy_(cache)
-        eager = step(runner, names, partial(runner.forward, rows), rows)
+        eager = step(runner, names, partial(runner.forward, rows), rows, measured)
         assert torch.allclose(replayed["output"], eager["output"], atol=1e-6)
         assert set(replayed["queries"]) == set(LAYERS)
         for layer in LAYERS:
             assert torch.allclose(replayed["queries"][layer], eager["queries"][layer], atol=1e-6)
-        assert replayed["masses"].keys() == set(names)
+        assert replayed["masses"].keys() == (set(names) if measured else set())
         assert replayed["masses"] == eager["masses"]
     assert holes > 100
     sys.stdout.write("checked\n")
