@@ -73,15 +73,25 @@ export interface MetricsSource {
   metrics(): Promise<string>;
 }
 
-/** Answers `GET /metrics` in Prometheus' text format and `GET /health`; everything else is 404. */
+/**
+ * Answers `GET /metrics` in Prometheus' text format and `GET /health`; everything else is 404. Requests that come while a text is
+ * being made get that one: a connection may bring thousands at once.
+ */
 export function metricsHandler(registry: MetricsSource): RequestListener {
+  let making: Promise<string> | undefined;
+  const metrics = () => {
+    making ??= registry.metrics().finally(() => {
+      making = undefined;
+    });
+    return making;
+  };
   return (request, response) => {
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.writeHead(405, { allow: 'GET, HEAD' }).end();
     } else if (request.url === '/health') {
       response.writeHead(200, { 'content-type': 'text/plain' }).end('ok\n');
     } else if (request.url === '/metrics') {
-      registry.metrics().then(
+      metrics().then(
         (text) => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
         (error: Error) => response.writeHead(500, { 'content-type': 'text/plain' }).end(`${error.message}\n`),
       );

@@ -3,7 +3,7 @@ import type { RequestListener } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { canShareAPort } from '../../common/acceptors.ts';
-import { type Listening, listen } from '../../common/http.ts';
+import { type Listening, listen, metricsHandler } from '../../common/http.ts';
 import { until } from '../support/until.ts';
 
 const HOST = '127.0.0.1';
@@ -72,5 +72,32 @@ describe('a listener with several acceptors', { skip: canShareAPort ? false : 'n
     assert.equal(closed, false);
     for (const socket of open) socket.destroy();
     await closing;
+  });
+});
+
+describe('metrics', () => {
+  it('are made once for all requests that come together', async (t) => {
+    let made = 0;
+    const source = {
+      contentType: 'text/plain',
+      async metrics() {
+        made += 1;
+        await new Promise((resolve) => setImmediate(resolve));
+        return `made ${made}\n`;
+      },
+    };
+    const listener = await listen(metricsHandler(source), HOST, 0);
+    t.after(() => listener.close());
+    const client = connect(listener.port, HOST);
+    t.after(() => client.destroy());
+    let text = '';
+    client.setEncoding('latin1').on('data', (piece: string) => {
+      text += piece;
+    });
+    client.write('GET /metrics HTTP/1.1\r\nhost: m\r\n\r\n'.repeat(500));
+    await until(() => text.split('made ').length === 501, 'all are answered');
+    assert.ok(made <= 50, `made ${made} times`);
+    const later = await (await fetch(`${listener.url}/metrics`)).text();
+    assert.equal(later, `made ${made}\n`);
   });
 });
