@@ -24,7 +24,7 @@ class LiveRequests:
 
     @property
     def probes(self) -> list[TrackedRequest]:
-        return list(self._probes.values())
+        return list(self._probes.values()) if self._probes else []
 
     def by_id(self, request_id: str) -> TrackedRequest | None:
         return self._by_id.get(request_id)

@@ -24,6 +24,11 @@ class OutputMarkers:
         """Tokens at which a look back for an end of thinking pays."""
         return frozenset(end[-1] for end in self.end_of_thinking)
 
+    @cached_property
+    def worth_a_look(self) -> frozenset[int]:
+        """All other tokens mean nothing by themselves."""
+        return self.segments | self.last
+
     def ends_thinking(self, tokens: Sequence[int], length: int) -> bool:
         """Whether the first `length` tokens end with an end of thinking."""
         return any(_ends_with(tokens, length, end) for end in self.end_of_thinking)

@@ -37,10 +37,12 @@ class QueryPlan:
         end = request.num_computed_tokens
         if self._kept is None or tracked.options.mode == pb.MODE_OFF or end <= tracked.counted_from:
             return None
-        row = self._manager.row(request.request_id)
-        epoch, known = self._known.get(request.request_id, (tracked.epoch, 0))
-        first = known if epoch == tracked.epoch else 0
-        self._known[request.request_id] = (tracked.epoch, len(row))
+        name, now = request.request_id, request.num_preemptions
+        row = self._manager.row(name)
+        epoch, known = self._known.get(name, (now, 0))
+        first = known if epoch == now else 0
+        if first != len(row) or first == 0:
+            self._known[name] = (now, len(row))
         parent = tracked.parent
         prompt = request.num_prompt_tokens if parent is None else parent.request.num_prompt_tokens
         return CountedQueries(
@@ -49,6 +51,7 @@ class QueryPlan:
             counted_from=tracked.counted_from,
             outputs=(prompt // size, 1 << 31 if parent is None else tracked.shared_blocks),
             first_block=first,
-            blocks=tuple(0 if block.is_null else block.block_id for block in row[first:]),
+            # mostly there is none
+            blocks=tuple(0 if block.is_null else block.block_id for block in row[first:]) if first < len(row) else (),
             parent=None if parent is None else parent.request_id,
         )

@@ -6,7 +6,7 @@ every step is reported, since a plan answers each.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .gen import policy_pb2 as pb
 from .outbox import Outbox
@@ -17,9 +17,8 @@ from .worker_io import MarkedReads, Masses
 MAX_MASS_BYTES = 3 << 20
 
 
-@dataclass(slots=True)
-class ComputedRequest:
-    """A request of a step, as it was scheduled."""
+class ComputedRequest(NamedTuple):
+    """A request of a step, as it was scheduled. One is made for each request of each step."""
 
     tracked: TrackedRequest
     epoch: int
@@ -135,10 +134,11 @@ class Reporter:
             return
         entries: list[pb.RequestStep] = []
         size = 0
+        quiet_allowed = not self._every_step
         for entry in computed:
             tracked = entry.tracked
-            codes = masses.get(tracked.request_id, b"")
-            if not codes and not self._every_step and tracked.is_quiet(entry.epoch, entry.computed_tokens):
+            codes = masses.get(tracked.request_id, b"") if masses else b""
+            if quiet_allowed and not codes and tracked.is_quiet(entry.epoch, entry.computed_tokens):
                 continue
             if entry.epoch != tracked.epoch:
                 continue

@@ -53,6 +53,8 @@ class RunningProbes:
         self._reporter = reporter
         self._options = options
         self.started = 0
+        #: Probes that had been started when outputs were last looked at, and whether any was alive then.
+        self._hidden = (0, False)
         #: Tokens computed for probes that have ended.
         self.computed_tokens = 0
 
@@ -112,9 +114,13 @@ class RunningProbes:
             forget(fork)
             self._scheduler.finish_requests(fork.request_id, RequestStatus.FINISHED_ABORTED)
 
-    @staticmethod
-    def hide(outputs: dict[int, EngineCoreOutputs]) -> None:
-        """Takes probes out of vLLM's outputs. The carrier of the outputs stays: it holds the statistics too."""
+    def hide(self, outputs: dict[int, EngineCoreOutputs]) -> None:
+        """Takes probes out of the outputs of a step. Their carrier stays: it holds the statistics too."""
+        started, were_alive = self._hidden
+        self._hidden = (self.started, bool(self._live.probes))
+        # what a probe says last comes with the step in which it ends, or with the one after
+        if not (were_alive or self._hidden[1] or self.started != started):
+            return
         for carrier in outputs.values():
             carrier.outputs = [output for output in carrier.outputs if not is_probe(output.request_id)]
             if carrier.finished_requests:

@@ -123,8 +123,16 @@ class SchedulerHooks:
         self._updating = False
         self.probes.hide(outputs)
         computed = self._computed.pop(step, [])
-        for entry in computed:
-            entry.tracked.scan(self.options.markers)
+        markers = self.options.markers
+        worth_a_look = markers.worth_a_look
+        for tracked, _, _ in computed:
+            request = tracked.request
+            length = request.num_tokens
+            # as a rule there is one new token, which means nothing
+            if length == tracked.scanned + 1 and request.all_token_ids[-1] not in worth_a_look:
+                tracked.scanned = length
+            elif length != tracked.scanned:
+                tracked.scan(markers)
         if step > 0:
             self.measured_rows += len(masses)
             self.reporter.step(step, self._pool_state(), computed, masses, reads)
@@ -176,15 +184,18 @@ class SchedulerHooks:
     def _record_computed(self, scheduled: dict[str, int], commands: WorkerCommands) -> list[ComputedRequest]:
         computed = []
         measures = self.reporter.measures(self.step)
+        counts = self.reporter.attached and self.queries.kept is not None
+        by_id = self.live.by_id
         for request_id, count in scheduled.items():
-            tracked = self.live.by_id(request_id)
+            tracked = by_id(request_id)
             if tracked is None:
                 continue
             tracked.computed_in_all += count
             request = tracked.request
-            queries = self.queries.queries_of(tracked, count) if self.reporter.attached else None
-            if queries is not None:
-                commands.queries[request_id] = queries
+            if counts:
+                queries = self.queries.queries_of(tracked, count)
+                if queries is not None:
+                    commands.queries[request_id] = queries
             computed.append(ComputedRequest(tracked, request.num_preemptions, request.num_computed_tokens))
             if (measures or tracked.parent is not None) and self._samples_and_wants_masses(tracked):
                 commands.measure.add(request_id)

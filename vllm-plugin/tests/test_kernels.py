@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from processes import run_to_end
 
 
@@ -12,6 +13,13 @@ def test_the_kernels_equal_torch_under_the_interpreter() -> None:
     script = Path(__file__).with_name("check_kernels.py")
     code, output = run_to_end([sys.executable, str(script)])
     assert code == 0, output[-3000:]
+
+
+@pytest.mark.vllm
+def test_the_check_for_gpus_passes_under_the_interpreter() -> None:
+    code, output = run_to_end(["env", "TRITON_INTERPRET=1", sys.executable, str(ROOT / "bench" / "gpu" / "check.py")])
+    assert code == 0, output[-3000:]
+    assert output.count("\nok ") >= 8
 
 
 @pytest.mark.vllm

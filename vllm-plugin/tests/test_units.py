@@ -328,6 +328,19 @@ class TestHeadGroups:
         assert self.groups.select([3, 0]) == (("layers.2", 1), ("layers.0", 0))
         assert self.groups.select([]) == self.groups.select(range(4))
 
+    def test_a_large_pool_is_measured_in_a_spread_of_layers_and_heads_that_takes_two_megabytes_a_step(self) -> None:
+        layers = [f"layers.{layer}" for layer in range(64)]
+        spec = SimpleNamespace(num_kv_heads=8)
+        group = SimpleNamespace(layer_names=layers, kv_cache_spec=spec)
+        groups = HeadGroups.of(SimpleNamespace(kv_cache_groups=[group], num_blocks=256 * 512))
+        chosen = groups.select([])
+        assert len(groups) == len(set(chosen)) == 16
+        assert len({layer for layer, _ in chosen}) == 16
+        assert {head for _, head in chosen} == set(range(8))
+        assert groups.select([3]) == (chosen[3],)
+        small = HeadGroups.of(SimpleNamespace(kv_cache_groups=[group], num_blocks=2000))
+        assert small.select([]) == tuple((layer, head) for layer in layers for head in range(8))
+
 
 class TestRanks:
     def test_data_parallel_ranks_are_engines_of_their_own(self) -> None:
