@@ -26,6 +26,12 @@ LAYERS = ("model.layers.0.self_attn.attn", "model.layers.1.self_attn.attn")
 KV_HEADS = 2
 
 
+def simulated_config(model: str, **overrides: Any) -> Any:
+    """Of an engine with the plugin."""
+    arguments = {"dtype": "float32", "max_model_len": 960, "block_size": BLOCK_SIZE, "enforce_eager": True, **overrides}
+    return EngineArgs(model=model, **arguments, **PLUGIN).create_engine_config()
+
+
 class SimulatedEngine:
     def __init__(
         self,
@@ -34,15 +40,14 @@ class SimulatedEngine:
         settings: dict[str, str] | None = None,
         pool_blocks: int = 32,
         steps_in_flight: int = 1,
+        config: Any = None,
     ) -> None:
-        """steps_in_flight: more than one: asynchronous scheduling."""
+        """steps_in_flight: more than one: asynchronous scheduling. config: from `simulated_config`, to use it again."""
         use_settings(
             {"POLICY_ADDRESS": "", "STRICT": "1", "SINK_TOKENS": "0", "RECENT_TOKENS": "0", **(settings or {})}
         )
         init_none_hash(_HASH)
-        config = EngineArgs(
-            model=model, dtype="float32", max_model_len=960, block_size=BLOCK_SIZE, enforce_eager=True, **PLUGIN
-        ).create_engine_config()
+        config = config or simulated_config(model)
         # vLLM's CPU platform turns it off, and nothing is computed here
         config.scheduler_config.async_scheduling = steps_in_flight > 1
         config.cache_config.num_gpu_blocks = pool_blocks + 1
@@ -58,8 +63,9 @@ class SimulatedEngine:
         self.outbox = Outbox()
         self._next_token = next_token
         self._steps_in_flight = steps_in_flight
-        self._in_flight: deque[tuple[SchedulerOutput, dict[str, bool]]] = deque()
-        self._hasher = get_request_block_hasher(BLOCK_SIZE, _HASH)
+        self._in_flight: deque[tuple[SchedulerOutput, Any]] = deque()
+        caching = config.cache_config.enable_prefix_caching
+        self._hasher = get_request_block_hasher(BLOCK_SIZE, _HASH) if caching else None
 
     def attach(self, **configure: Any) -> None:
         """As the policy client does."""
@@ -76,16 +82,15 @@ class SimulatedEngine:
 
     def step(self) -> None:
         output = self.scheduler.schedule()
-        samples = {name: not self.scheduler.requests[name].is_prefill_chunk for name in output.num_scheduled_tokens}
-        self._in_flight.append((output, samples))
+        self._in_flight.append((output, self._note(output)))
         if len(self._in_flight) >= self._steps_in_flight or not output.total_num_scheduled_tokens:
-            self._compute(*self._in_flight.popleft())
+            self._compute()
 
     def run_to_end(self) -> None:
         while self.scheduler.has_unfinished_requests():
             self.step()
         while self._in_flight:
-            self._compute(*self._in_flight.popleft())
+            self._compute()
 
     def prefix_hit(self, tokens: Sequence[int]) -> int:
         """How many of a prompt's tokens are in the prefix cache."""
@@ -100,22 +105,30 @@ class SimulatedEngine:
     def close(self) -> None:
         self.scheduler.shutdown()
 
-    def _compute(self, output: SchedulerOutput, samples: dict[str, bool]) -> None:
-        names = list(output.num_scheduled_tokens)
-        sampled = [
-            [self._next_token(self.scheduler.requests[name])]
-            if samples[name] and name in self.scheduler.requests
-            else []
-            for name in names
-        ]
+    def _compute(self) -> None:
+        """The oldest step in flight."""
+        output, note = self._in_flight.popleft()
+        sampled = self._run(output, note)
         self.scheduler.update_from_output(
             output,
             ModelRunnerOutput(
-                req_ids=names,
-                req_id_to_index={name: place for place, name in enumerate(names)},
-                sampled_token_ids=sampled,
+                req_ids=list(sampled),
+                req_id_to_index={name: place for place, name in enumerate(sampled)},
+                sampled_token_ids=list(sampled.values()),
                 logprobs=None,
                 prompt_logprobs_dict={},
                 pooler_output=[],
             ),
         )
+
+    def _note(self, output: SchedulerOutput) -> Any:
+        """What is to be known of a step when it is computed; asked when it is scheduled."""
+        return {name: not self.scheduler.requests[name].is_prefill_chunk for name in output.num_scheduled_tokens}
+
+    def _run(self, output: SchedulerOutput, note: Any) -> dict[str, list[int]]:
+        """Computes a step. Returns the new tokens of all its requests."""
+        requests = self.scheduler.requests
+        return {
+            name: [self._next_token(requests[name])] if samples and name in requests else []
+            for name, samples in note.items()
+        }
