@@ -123,6 +123,10 @@ class PolicyClient:
         except grpc.RpcError as error:
             reason = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
             self._incompatible = isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        except Exception:
+            # else this thread would end, and nothing be evicted ever again
+            logger.exception("crystal-kv cannot follow a message of the policy service")
+            reason = "a message could not be followed"
         finally:
             self._call = None
             outbox.close()
