@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.vllm
 
 SEQUENCES = int(os.environ.get("CRYSTALKV_FUZZ_SEQUENCES", "50"))
-TICKS = 80
+TICKS = 150
 POOL_BLOCKS = 16
 STATISTICS = pb.KeptStatistics(statistics=[pb.STATISTIC_ATTENTION], attention_half_life_tokens=64)
 
@@ -71,7 +71,7 @@ class Traffic:
         rng = self.rng
         if self._texts and rng.random() < 0.4:
             text = rng.choice(self._texts)
-            prompt = text[: rng.randrange(1, len(text))][:300]
+            prompt = text[: rng.randrange(1, len(text) + 1)][:300]
         else:
             seed = rng.randrange(3)
             prompt = [10 + (seed * 31 + it * 17 + it * it * seed) % 150 for it in range(rng.choice([4, 20, 70, 150]))]
@@ -195,3 +195,20 @@ def test_no_slot_is_read_that_another_request_wrote_or_that_is_stale(model: str,
         "aborts",
     }
     assert not {name for name in (wanted | {"probes"} if caching else wanted) if done[name] < SEQUENCES // 5}, done
+
+
+def test_a_block_that_is_taken_behind_the_workers_back_is_noticed(model: str) -> None:
+    from checked_engine import CheckedEngine, WrongReadError
+
+    engine = CheckedEngine(model, POOL_BLOCKS, next_token=lambda _: 17, steps_in_flight=2)
+    try:
+        engine.attach(measure_every=0, probe_tokens=0)
+        engine.add("a", [10] * 40, 200)
+        for _ in range(100):
+            engine.step()
+        engine.hooks.manager.punch("a", [2])
+        engine.add("b", [11] * 300, 200)
+        with pytest.raises(WrongReadError, match="a reads an empty or a foreign slot at 64"):
+            engine.run_to_end()
+    finally:
+        engine.close()
