@@ -14,6 +14,9 @@ export const USAGE = { prompt_tokens: 84, completion_tokens: 128, total_tokens: 
 /** What a transcription reports. */
 export const UPLOAD_USAGE = { type: 'tokens', input_tokens: 750, output_tokens: 40, total_tokens: 790 };
 
+/** Of an answer that tells no usage: it counts by its bytes. */
+export const LARGE_BYTES = 2 ** 20;
+
 /** What the scripted upstream does with a request, which names it in `user`. */
 export const BEHAVIOURS = {
   answer: { weight: 26, expected: ['200 complete'], tokens: USAGE.total_tokens },

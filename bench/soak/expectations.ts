@@ -1,4 +1,4 @@
-import { BEHAVIOURS, type Behaviour, EVENTS } from './behaviours.ts';
+import { BEHAVIOURS, type Behaviour, EVENTS, LARGE_BYTES } from './behaviours.ts';
 import type { Body } from './bodies.ts';
 import type { End, Ended } from './client.ts';
 import { type KeyName, planOf } from './keys.ts';
@@ -40,13 +40,15 @@ export function verdictOf(key: KeyName, behaviour: Behaviour, body: Body, end: E
 
 /** Tokens that a request counts for: what it reported, or at most what is estimated where it did not come to that. */
 export function tokensOf(behaviour: Behaviour, body: Body, end: End): { least: number; most: number } {
+  const prompt = Math.ceil((body.length + ADDED_BYTES) / 4);
+  // It tells no usage: its bytes count, as far as they came, and those of the prompt.
+  const output = behaviour === 'large' ? LARGE_BYTES / 4 : EVENTS + 2;
   const reported = BEHAVIOURS[behaviour].tokens;
   if (end.kind === 'complete') {
-    const tokens = end.status === 200 ? reported : 0;
-    return { least: tokens, most: tokens };
+    if (end.status !== 200) return { least: 0, most: 0 };
+    return behaviour === 'large' ? { least: output, most: output + prompt } : { least: reported, most: reported };
   }
-  const estimated = body.digest === undefined ? Math.ceil((body.length + ADDED_BYTES) / 4) + EVENTS + 2 : 0;
-  return { least: 0, most: Math.max(reported, estimated) };
+  return { least: 0, most: Math.max(reported, body.digest === undefined ? prompt + output : 0) };
 }
 
 function errorType(text: string): string | undefined {

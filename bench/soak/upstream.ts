@@ -3,11 +3,11 @@ import { createHash } from 'node:crypto';
 import { createServer, type ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ANSWER, chunk, DONE, now, usageEvent } from '../gateway/shapes.ts';
-import { type Behaviour, digestOf, EVENTS, UPLOAD_USAGE, USAGE } from './behaviours.ts';
+import { type Behaviour, digestOf, EVENTS, LARGE_BYTES, UPLOAD_USAGE, USAGE } from './behaviours.ts';
 
 const [port = '0'] = process.argv.slice(2);
 const EVENT_MS = 10;
-const LARGE = Buffer.alloc(2 ** 20, 'x');
+const LARGE = Buffer.alloc(LARGE_BYTES, 'x');
 const JSON_TYPE = { 'content-type': 'application/json' };
 const SSE_TYPE = { 'content-type': 'text/event-stream' };
 const HEAD_CHARACTERS = 16 * 1024;
