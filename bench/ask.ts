@@ -1,8 +1,11 @@
+import { Agent, fetch } from 'undici';
 import { z } from 'zod';
 import type { Program } from '../model/program.ts';
 
 /** No answer takes as long; what does, hangs. */
 const ANSWER_MS = 600_000;
+/** The default gives up after 300 s without a head, and an answer that is not streamed begins at its end. */
+const patient = new Agent({ headersTimeout: ANSWER_MS, bodyTimeout: ANSWER_MS });
 
 /** The public option that says how a request's cache is managed. */
 export interface CacheOption {
@@ -48,6 +51,7 @@ export async function ask<Task extends Asked>(
 ): Promise<Answer<Task>> {
   const response = await fetch(`${baseUrl}/v1/chat/completions`, {
     method: 'POST',
+    dispatcher: patient,
     signal: AbortSignal.timeout(ANSWER_MS),
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({

@@ -55,9 +55,9 @@ export function storyDetails(row: StoryRow, rows: readonly StoryRow[], setting: 
     exact_high: round(interval.high),
     ...paired('full', answers, full),
     ...(crystal === undefined || crystal === row ? {} : paired('crystal', answers, answersOf(crystal))),
-    ...(Object.fromEntries(STORY_CLASSES.map((of) => [`right_${of}`, round(rightShare(answers, of))])) as Record<
+    ...(Object.fromEntries(STORY_CLASSES.map((of) => [`right_${of}`, rightShare(answers, of)])) as Record<
       `right_${(typeof STORY_CLASSES)[number]}`,
-      number
+      number | null
     >),
     length_ratio: round(generatedTokens(answers) / generatedTokens(full)),
     unended_share: round(answers.filter(({ thinkingEnded }) => !thinkingEnded).length / answers.length),
@@ -86,11 +86,11 @@ function paired<Name extends string>(name: Name, own: readonly StoryAnswer[], ot
   >;
 }
 
-/** Of the questions of a class, the share whose count the answers give; 0 when none was asked. */
-function rightShare(answers: readonly StoryAnswer[], wanted: Question['class']): number {
+/** Of the questions of a class, the share whose count the answers give; null when none was asked. */
+function rightShare(answers: readonly StoryAnswer[], wanted: Question['class']): number | null {
   const right = answers.flatMap(({ program, content }) => {
     const judgement = judge(program, content);
     return program.questions.flatMap((question, i) => (question.class === wanted ? [judgement.right[i]!] : []));
   });
-  return right.filter(Boolean).length / Math.max(1, right.length);
+  return right.length === 0 ? null : round(right.filter(Boolean).length / right.length);
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { StoryRound } from '../../bench/english/backend.ts';
 import { measureStories } from '../../bench/english/measure.ts';
-import { type StoryRow, storyDetails } from '../../bench/english/row.ts';
+import { STORY_CLASSES, type StoryRow, storyDetails } from '../../bench/english/row.ts';
 import { storyTable } from '../../bench/english/table.ts';
 import { makeStories, storySeed } from '../../bench/english/workload.ts';
 import { CONCURRENCY } from '../../bench/eval/backend.ts';
@@ -77,8 +77,12 @@ describe('an evaluation with stories', () => {
     assert.equal((h2o as { to_crystal?: number }).to_crystal, Number(((1 - n) / n).toFixed(3)));
     assert.equal(h2o!.extra_tokens_share, Number(((2 * 32) / (n * 320)).toFixed(3)));
     // the last question alone is answered wrong
-    const classes = [h2o!.right_cold, h2o!.right_hub, h2o!.right_last, h2o!.right_other];
+    const classes = [h2o!.right_cold, h2o!.right_hub, h2o!.right_last, h2o!.right_other].filter(
+      (share) => share !== null,
+    );
     assert.ok(classes.some((share) => share > 0) && classes.some((share) => share < 1));
+    const asked = new Set(STORIES.flatMap(({ questions }) => questions.map((question) => question.class)));
+    for (const of of STORY_CLASSES) assert.equal(full![`right_${of}`], asked.has(of) ? 1 : null);
     assert.match(storyTable('stories', [full!, crystal!]), /\| crystal, 25 % \| 3 \| 20 \| 95 % /);
   });
 
