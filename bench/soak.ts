@@ -27,8 +27,9 @@ await runBench({
   name: 'soak',
   about: `Sends mixed traffic with aborts and faults through a gateway process for some minutes: chats, streams and uploads, with
 several API keys whose limits are counted in a Redis of its own, which freezes and crashes now and then; meanwhile the gateway
-reloads its configuration. Fails unless afterwards the heap is within 10 % of what it was and the process within 25 %, no socket,
-no byte of a body and no reservation is left, and the gateway's counters agree with the load generator's. Needs redis-server.`,
+reloads its configuration. Fails unless afterwards the heap is within 10 % of what it was and the process within 25 %, no socket
+and no byte of a body is left, no reservation a minute later, and the gateway's counters agree with the load generator's. Needs
+redis-server.`,
   options: { minutes: { type: 'string', default: '10', value: 'N', help: 'how long (default: 10; 0.5 to 600)' } },
   seed: { of: 'order of the traffic', default: 1 },
   records: true,

@@ -5,10 +5,13 @@ import { describe, test } from 'node:test';
 import { bodyOf } from '../../bench/soak/bodies.ts';
 import { tokensOf, verdictOf } from '../../bench/soak/expectations.ts';
 import { keyDisagreements } from '../../bench/soak/key-tally.ts';
+import { type Keys, leftLeases } from '../../bench/soak/redis-counts.ts';
 import { added, fewest, socketsOf } from '../../bench/soak/sockets.ts';
 import { count, disagreements, emptyTally } from '../../bench/soak/tally.ts';
+import { createRedisLimiter } from '../../gateway/limits/redis.ts';
 import { createRandom } from '../../model/random.ts';
 import { parseMetrics } from '../../scripts/metrics/text.ts';
+import { NO_REDIS, startRedis } from '../gateway-keys/redis-server.ts';
 
 describe('the counters of a soak', () => {
   const tally = emptyTally();
@@ -81,6 +84,25 @@ describe('the counters of keys', () => {
       assert.equal(keyDisagreements(tallies, page(steady, tight, limited)).length, 1);
     }
   });
+});
+
+test('a lease that stays, and tokens that no lease reserves, are told', { skip: NO_REDIS }, async (t) => {
+  const redis = await startRedis(t);
+  const client = redis.client();
+  const keys = { steady: 'k1', tight: 'k2', mixed: 'k3', free: 'k4', unknown: 'k5' };
+  const entries = Object.fromEntries(Object.entries(keys).map(([name, id]) => [name, { id, secret: '' }]));
+  const left = () => leftLeases(redis, entries as Keys, new AbortController().signal, 0);
+  const limiter = createRedisLimiter(client, 'crystalkv');
+  const lease = { key: 'k1', id: 'a', reserve: 100 };
+  await limiter.admit(lease, {});
+  assert.deepEqual(await left(), ['key steady: 1 requests run on in Redis', 'key steady: 100 tokens stay reserved']);
+  await limiter.settle(lease, 7);
+  assert.deepEqual(await left(), []);
+  await client.hset('crystalkv:{k2}:counts', 'reserved', '5');
+  assert.deepEqual(await left(), [
+    'key tight: 5 tokens stay reserved',
+    'crystalkv:{k2}:counts stays in Redis for ever',
+  ]);
 });
 
 describe('what a soak expects', () => {
