@@ -7,7 +7,7 @@ const CSS = readFileSync(fileURLToPath(new URL('../../gateway/ui/page/style.css'
 const [light = '', dark = ''] = CSS.split('@media (prefers-color-scheme: dark)');
 /** What is seen on the page: text, and marks without which something could not be told. */
 const TEXTS = ['text', 'muted', 'faded', 'accent', 'bad'];
-const MARKS = ['full', 'edge', 'prompt', 'hole', 'v0', 'v1', 'v2', 'v3', 'v4'];
+const MARKS = ['full', 'edge', 'prompt', 'hole', 'unranked', 'v0', 'v1', 'v2', 'v3', 'v4'];
 
 for (const [name, block] of [
   ['light', light],

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
+import type { Browser, BrowserContextOptions, Locator, Page } from 'playwright-core';
 import { parse } from 'yaml';
 import { ask } from '../../bench/ask.ts';
 import { createFileStore } from '../../gateway/keys/file-store.ts';
@@ -102,6 +102,9 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     await finished(page);
 
     assert.equal(await full.locator('.cell.hole').count(), 0);
+    const ranked = (of: Locator) => of.locator('.v0, .v1, .v2, .v3, .v4').count();
+    assert.equal(await ranked(full), 0, 'where nothing goes, nothing goes first');
+    assert.ok((await ranked(kept)) > 0 && (await full.locator('.cell.unranked').count()) > 0);
     const [cells, holes] = [await kept.locator('.cell').count(), await kept.locator('.cell.hole').count()];
     assert.equal(await full.locator('.cell').count(), cells, 'the same program takes as many blocks');
     const facts = (await kept.locator('.row-facts').textContent()) ?? '';
@@ -260,6 +263,8 @@ describe('the live page in a browser', { skip: NO_BROWSER }, () => {
     ]) {
       const page = await open({ viewport });
       await setSpeed(page, '0');
+      // on a telephone the options alone fill a screen
+      if (viewport.width > 1000) await page.getByRole('button', { name: 'Options' }).click();
       await page.getByRole('button', { name: 'Run it live' }).click();
       await finished(page);
       for (const part of [

@@ -5,6 +5,9 @@ import { unitOf } from './verdict.js';
 /** What the chart of the engine remembers, in seconds and points. */
 const WINDOW_S = 60;
 const MAX_POINTS = 1_300;
+/** Over which time speed is measured, in seconds, and the least that tells it. */
+const RATE_S = 0.8;
+const RATE_LEAST_S = 0.2;
 const HEIGHT = { memory: 138, narrow: 92, engine: 190 };
 /** Below this width a chart is a telephone's. */
 const NARROW = 480;
@@ -120,7 +123,7 @@ export class MemoryChart {
   }
 }
 
-/** The engine's pool and its speed over the last minute. */
+/** The share of the engine's pool in use over the last minute, and its speed now: one axis is read at a glance. */
 export class EngineChart {
   #place;
   #chart;
@@ -134,18 +137,8 @@ export class EngineChart {
       scales: {
         x: { time: false, range: [-WINDOW_S, 0] },
         share: { range: [0, 100] },
-        rate: {
-          range: (/** @type {UPlot} */ _, /** @type {number} */ __, /** @type {number} */ max) => [
-            0,
-            Math.max(100, (max || 0) * 1.2),
-          ],
-        },
       },
-      axes: [
-        axis('seconds ago'),
-        { ...axis('pool in use, %'), scale: 'share' },
-        { ...axis('tokens/s'), scale: 'rate', side: 1, grid: { show: false }, size: 52 },
-      ],
+      axes: [axis('seconds ago'), { ...axis('pool in use, %'), scale: 'share' }],
       series: [
         {},
         {
@@ -155,7 +148,6 @@ export class EngineChart {
           fill: () => colour('--accent-wash'),
           points: { show: false },
         },
-        { scale: 'rate', stroke: () => colour('--full'), width: 2, points: { show: false } },
       ],
     };
     this.#chart = makeChart(place, options, HEIGHT.engine);
@@ -175,14 +167,18 @@ export class EngineChart {
 
   /** Tokens a second over the last second or so. */
   get rate() {
-    return rateAt(this.#points, this.#points.length - 1);
+    const end = this.#points.at(-1);
+    if (end === undefined) return 0;
+    const start = this.#points.findLast(({ at }) => end.at - at >= RATE_S) ?? this.#points[0];
+    if (start === undefined || end.at - start.at < RATE_LEAST_S) return 0;
+    return (end.tokens - start.tokens) / (end.at - start.at);
   }
 
   draw() {
     const now = performance.now() / 1000;
     const x = this.#points.map(({ at }) => at - now);
     const used = this.#points.map((point) => point.used);
-    this.#chart.setData([x, used, this.#points.map((_, index) => rateAt(this.#points, index))]);
+    this.#chart.setData([x, used]);
     const last = this.#points.at(-1);
     const words =
       last === undefined
@@ -190,18 +186,4 @@ export class EngineChart {
         : `${Math.round(last.used)} % of the pool in use, ${Math.round(this.rate)} tokens a second`;
     this.#place.setAttribute('aria-label', `The engine in the last minute: ${words}`);
   }
-}
-
-/**
- * @param {{ at: number, tokens: number }[]} points
- * @param {number} index
- */
-function rateAt(points, index) {
-  const end = points[index];
-  if (end === undefined) return 0;
-  let begin = index;
-  while (begin > 0 && end.at - (points[begin]?.at ?? 0) < 0.8) begin -= 1;
-  const start = points[begin];
-  if (start === undefined || end.at - start.at < 0.2) return 0;
-  return (end.tokens - start.tokens) / (end.at - start.at);
 }

@@ -136,8 +136,8 @@ class Row {
     for (const [index, { kind, level, pick }] of cells.entries()) {
       const block = first + index;
       const answers = block >= answerBlock;
-      // Where nothing goes, nothing goes first.
-      const rank = kind !== 'kept' ? '' : frame.mode === OFF ? ' v3' : ` v${level}`;
+      // Where nothing goes, nothing goes first: no colour of that scale.
+      const rank = kind !== 'kept' ? '' : frame.mode === OFF ? ' unranked' : ` v${level}`;
       const look = `${kind}${rank} ${pick} ${answers}`;
       if (this.#drawn[index] === look) continue;
       this.#drawn[index] = look;
