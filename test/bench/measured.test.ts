@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { earlierRows } from '../../bench/budgets/results.ts';
 import { figures as programFigures, readResults, storyFigures } from '../../bench/eval/results.ts';
 import { render, replaceBlock } from '../../bench/measured/render.ts';
+import { presetOf } from '../../bench/page-preset.ts';
 import { RESULTS } from '../../bench/report.ts';
 import { OFFERED_PROGRAMS } from '../../scripts/first-asked.ts';
 import { ROOT } from '../../scripts/processes.ts';
@@ -66,4 +67,18 @@ test('the budgets that the README recommends and warns of were measured', () => 
   const [, enough, lines, short, few] = sentence.exec(readme)?.map(Number) ?? [];
   keeps(lines!, 'plain', enough!);
   assert.throws(() => keeps(few!, 'plain', short!), /of 40 with/);
+});
+
+test('the recorded runs of the live page are of what it preselects, and it keeps the answer', () => {
+  const { conditions, figures, rows } = JSON.parse(readFileSync(join(RESULTS, 'page.json'), 'utf8'));
+  const { first, profile, examples } = presetOf('crystal-mini');
+  const { title, budgetTokens } = examples[first]!;
+  assert.deepEqual(
+    [conditions.example, conditions.profile, conditions.budget_tokens],
+    [title, profile, budgetTokens],
+    'record them again: npm run bench:page -- --record',
+  );
+  const right = (rows as { right: boolean }[]).filter((row) => row.right).length;
+  assert.deepEqual([figures.runs, figures.right], [rows.length, right]);
+  assert.ok(right >= 0.98 * rows.length, `${right} of ${rows.length}`);
 });
