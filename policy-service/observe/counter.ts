@@ -31,13 +31,15 @@ export interface Ownership<O extends Owner, L extends string> {
   series(owner: Owners[O]): readonly Record<L, string>[];
 }
 
-/** Registers counters, and starts their series when an owner appears. */
+/** Registers counters, starts their series when an owner appears, and ends those of an engine. */
 export function createCounters(registry: Registry) {
+  const ofEngines: Counter<string>[] = [];
   const starts: { [O in Owner]: ((owner: Owners[O]) => void)[] } = { service: [], engine: [], request: [] };
   return {
     counter<O extends Owner, L extends string>(name: string, help: string, { owner, labels, series }: Ownership<O, L>) {
       const registers = [registry];
       const counter = new Counter({ name: `crystalkv_${name}`, help, labelNames: labels, registers });
+      if (owner !== 'service') ofEngines.push(counter);
       starts[owner].push((one) => {
         for (const values of series(one)) counter.inc(values, 0);
       });
@@ -46,6 +48,14 @@ export function createCounters(registry: Registry) {
 
     start<O extends Owner>(owner: O, one: Owners[O]): void {
       for (const start of starts[owner]) start(one);
+    },
+
+    /** Takes the series of an engine, and of its requests, away. */
+    async forget(engine: string): Promise<void> {
+      for (const counter of ofEngines) {
+        const { values } = await counter.get();
+        for (const { labels } of values) if (labels['engine'] === engine) counter.remove(labels);
+      }
     },
   };
 }

@@ -32,7 +32,7 @@ const ofMerged: Ownership<'request', 'engine' | 'policy'> = {
 export function createMetrics(readEngines: () => Iterable<EngineReading>) {
   const registry = new Registry();
   const registers = [registry];
-  const { counter, start } = createCounters(registry);
+  const { counter, start, forget } = createCounters(registry);
   createStateMetrics(registry, readEngines);
 
   const metrics = {
@@ -93,7 +93,7 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
     probeTokens: counter('probe_tokens_total', 'Tokens that engines computed for answer probes', ofEngine),
     streamUp: new Gauge({
       name: 'crystalkv_stream_up',
-      help: '1 while the engine is attached, 0 after it has left',
+      help: '1 while the engine is attached, 0 after it has left; the last 100 that left keep their series',
       labelNames: ['engine'] as const,
       registers,
     }),
@@ -159,5 +159,15 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
   });
 
   start('service', undefined);
-  return { registry, start, ...metrics };
+  return {
+    registry,
+    start,
+    ...metrics,
+    /** All series of an engine that has gone. */
+    async forget(engine: string): Promise<void> {
+      metrics.streamUp.remove({ engine });
+      metrics.decisionSeconds.remove({ engine });
+      await forget(engine);
+    },
+  };
 }

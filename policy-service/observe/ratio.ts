@@ -14,6 +14,7 @@ export function createRatio(
     labelNames: ofShadowed.labels,
     registers: [registry],
     async collect() {
+      this.reset();
       const parts = new Map((await above.get()).values.map(({ labels, value }) => [keyOf(labels), value]));
       for (const { labels, value } of (await below.get()).values) {
         if (value > 0) this.set(labels, (parts.get(keyOf(labels)) ?? 0) / value);

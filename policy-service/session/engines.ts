@@ -11,6 +11,12 @@ import type { Refusal } from './hello.ts';
 import type { EngineSession } from './session.ts';
 import { createUnknownProfiles } from './unknown-profiles.ts';
 
+/**
+ * So many engines that have left keep their series: rates over what they did last, and alerts about those that are gone, need
+ * them. Ids that are made anew with each start of an engine would otherwise add series for ever.
+ */
+const KEPT_GONE = 100;
+
 /** One end of an Attach stream, as the transport offers it. */
 export interface Stream {
   send(message: AttachResponse): void;
@@ -45,8 +51,12 @@ export function createEngines(deps: {
   const attached = new Map<string, EngineSession>();
   const metrics = createMetrics(() => [...attached.values()].map(readingOf));
 
+  /** Engines that have left, the first to go first. */
+  const gone = new Set<string>();
+
   const onAttached = (session: EngineSession) => {
     const { engineId, instanceId, model, lockstep } = session.negotiated.hello;
+    gone.delete(engineId);
     const older = attached.get(engineId);
     attached.set(engineId, session);
     older?.end({ code: status.ABORTED, details: `replaced by a newer stream of engine ${engineId} (${instanceId})` });
@@ -63,6 +73,11 @@ export function createEngines(deps: {
     attached.delete(engineId);
     metrics.streamUp.set({ engine: engineId }, 0);
     logger.info({ engine: engineId, instance: instanceId }, 'engine detached');
+    gone.add(engineId);
+    const [first] = gone;
+    if (gone.size <= KEPT_GONE || first === undefined) return;
+    gone.delete(first);
+    void metrics.forget(first);
   };
 
   const heldWatches = new Set<object>();

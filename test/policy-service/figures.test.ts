@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import type { PolicyServer } from '../../policy-service/rpc/server.ts';
 import { FinishReason, Mode } from '../../proto/gen/crystalkv/v1/policy.ts';
+import { until } from '../support/until.ts';
 import { metric, row, type ScriptedEngine, scriptedEngines, started, startService } from './scripted-engine.ts';
 import { profiles } from './session-profiles.ts';
 
@@ -37,6 +38,30 @@ suite('the figures of requests', () => {
       /^crystalkv_finished_requests_total\{engine="fresh",profile="\w+",policy="\w+",mode="enforce"\} 0$/m,
     );
     assert.equal(await metric(server, 'crystalkv_requests', labels), 1);
+  });
+
+  test('of engines that have left stay for the last hundred', async () => {
+    const ids = Array.from({ length: 103 }, (_, i) => `passing-${i}`);
+    const engines = ids.map(() => another());
+    for (const [i, engine] of engines.entries()) {
+      await engine.greet({ engineId: ids[i]! });
+      engine.start(started(1, { options: { profile: '', mode: Mode.MODE_SHADOW } }));
+      await engine.step(1, [row(1, 40)]);
+    }
+    for (const engine of engines) engine.close();
+    let text = '';
+    const known = (id: string) => text.includes(`engine="${id}"`);
+    const left = async () => {
+      text = (await scrape(server)).text;
+      return !/stream_up\{engine="passing-\d+"\} 1\n/.test(text) && ids.filter(known).length <= 100;
+    };
+    await until(left, 'all have left, and some are forgotten');
+    assert.equal(ids.filter(known).length, 100);
+    const forgotten = ids.find((id) => !known(id))!;
+    const again = another();
+    await again.greet({ engineId: forgotten });
+    assert.equal(await metric(server, 'crystalkv_stream_up', { engine: forgotten }), 1);
+    assert.equal(await metric(server, 'crystalkv_steps_total', { engine: forgotten }), 0);
   });
 
   test('start at 0 for every counter there is', async () => {
