@@ -55,12 +55,16 @@ function headersOf({ request, record }: Exchange, keyed: boolean): FlatHeaders {
 
 const PLAIN_PATH = /^[A-Za-z0-9_/]+$/;
 
+/** What a proxy on the way that decodes once more would take for dots or for slashes. */
+const hidesMore = (segment: string): boolean => /%(?:25)*(?:2e|2f|5c)/i.test(segment);
+
 /** As the client wrote them. Dots that a server could resolve to another path are refused. */
 function pathAndQuery({ request: { url = '' }, path }: Exchange): string {
   // Nothing that could hide a dot: nearly all requests.
   if (PLAIN_PATH.test(url)) return url;
   const segments = decodeURIComponent(path).split(/[/\\]/);
-  if (segments.includes('..') || segments.includes('.')) throw new GatewayError('not_found');
+  if (segments.includes('..') || segments.includes('.') || segments.some(hidesMore))
+    throw new GatewayError('not_found');
   const query = url.indexOf('?');
   return query === -1 ? path : path + url.slice(query);
 }

@@ -25,6 +25,8 @@ const CLOSED = [
   '/v1/models/..%2f..%2fsleep',
   '/v1/models/%2e%2e',
   '/v1/models/a%5c..%5csleep',
+  '/v1/models/%252e%252e%252fsleep',
+  '/v1/models/a%25252Fsleep',
 ];
 
 describe('checklist 11: paths and methods', () => {
