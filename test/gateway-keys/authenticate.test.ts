@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { describe, it, type TestContext } from 'node:test';
+import { ROUTES } from '../../gateway/routes.ts';
 import { chat, type ErrorAnswer, metric, post, startGateway } from '../gateway/harness.ts';
-import { createUpstream, json } from '../gateway/upstream.ts';
+import { createUpstream, json, rawClient } from '../gateway/upstream.ts';
 import { until } from '../support/until.ts';
 import { bearer, newKey, setupKeyed, type TestKey } from './harness.ts';
 
@@ -33,12 +34,49 @@ describe('with keys on', () => {
     assert.equal(upstream.received.length, 0);
   });
 
-  it('every path that is passed on asks for the key; health does not', async (t) => {
-    const { gateway } = await setupKeyed(t, OK, [key]);
-    for (const path of ['/v1/models', '/version']) assert.equal((await fetch(`${gateway.url}${path}`)).status, 401);
-    for (const path of ['/v1/messages', '/tokenize']) assert.equal((await post(gateway, path, BODY)).status, 401);
-    for (const path of ['/health', '/ready']) assert.equal((await fetch(`${gateway.url}${path}`)).status, 200);
-    assert.equal((await fetch(`${gateway.url}/v1/nothing`)).status, 404);
+  it('every path asks for the key but those that hold no secret', async (t) => {
+    const { gateway, upstream } = await setupKeyed(t, OK, [key]);
+    const statusOf = async (method: string, path: string, headers: Record<string, string> = {}) =>
+      (await fetch(`${gateway.url}${path}`, { method, headers, ...(method === 'POST' && { body: '{}' }) })).status;
+    for (const { method, path } of ROUTES) {
+      for (const own of [path, `${path}?api_key=${key.secret}`]) {
+        assert.equal(await statusOf(method, own.replace(':id', 'resp_1')), 401, `${method} ${own}`);
+      }
+    }
+    for (const path of ['/ui/api/setup', '/ui/api/events', `/ui/api/events?key=${key.secret}`]) {
+      assert.equal(await statusOf('GET', path), 401, path);
+    }
+    for (const path of ['/health', '/ready', '/openapi.json', '/ui']) assert.equal(await statusOf('GET', path), 200);
+    assert.equal(await statusOf('GET', '/v1/nothing'), 404);
+    assert.equal(upstream.received.length, 0);
+  });
+
+  it('nothing but the two headers is a key, and no spelling of a path goes past it', async (t) => {
+    const { gateway, upstream } = await setupKeyed(t, OK, [key]);
+    const { secret } = key;
+    const path = '/v1/chat/completions';
+    const attempts: [line: string, header: string, status: number][] = [
+      [`POST ${path}`, `Authorization: Basic ${Buffer.from(`x:${secret}`).toString('base64')}`, 401],
+      [`POST ${path}`, `Authorization: ${secret}`, 401],
+      [`POST ${path}`, `Cookie: api_key=${secret}`, 401],
+      [`POST ${path}`, `Authorization: Bearer bad\r\nAuthorization: Bearer ${secret}`, 401],
+      [`POST ${path}`, `x-api-key: bad\r\nx-api-key: ${secret}`, 401],
+      [`POST ${path}`, 'x-api-key: __proto__', 401],
+      [`POST ${path}`, 'X-Forwarded-For: 127.0.0.1', 401],
+      ['GET /v1/models', 'X-HTTP-Method-Override: POST', 401],
+      [`POST http://${new URL(gateway.url).host}${path}`, 'x: y', 401],
+      ['POST //v1/chat/completions', 'x: y', 404],
+      ['POST /health/../v1/chat/completions', 'x: y', 404],
+      ['POST /v1/%63hat/completions', 'x: y', 404],
+      ['GET /ui/api%2fevents', 'x: y', 404],
+    ];
+    for (const [line, header, status] of attempts) {
+      const client = await rawClient(gateway.port);
+      client.write(`${line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n${header}\r\nContent-Length: 2\r\n\r\n{}`);
+      await until(() => client.closed(), 'the answer is complete');
+      assert.match(client.text(), new RegExp(`^HTTP/1\\.1 ${status} `), `${line} ${header}`);
+    }
+    assert.equal(upstream.received.length, 0);
   });
 
   it('a wrong key is refused, whatever of it is right', async (t) => {
