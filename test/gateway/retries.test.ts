@@ -106,6 +106,32 @@ describe('retries before the first byte', () => {
     });
   }
 
+  it('an engine that ends under load takes only what it had with it, and none of that to another', async (t) => {
+    const { gateway, upstreams, counts } = await fleet(t, [named('a'), named('b')], NO_CHECKS);
+    for (let i = 0; i < 4; i++) await whoAnswers(gateway, {});
+    const before = counts();
+    let endIt = () => {};
+    const held: Promise<void> = new Promise((resolve) => {
+      endIt = resolve;
+    });
+    const [dying, living] = upstreams;
+    dying!.script = async ({ response }) => {
+      await held;
+      response.destroy();
+    };
+    const answers = Array.from({ length: 20 }, () => chat(gateway));
+    await until(() => counts()[0]! + counts()[1]! === before[0]! + before[1]! + 20, 'all have been sent');
+    void dying!.close();
+    endIt();
+    const statuses = (await Promise.all(answers)).map(({ status }) => status);
+    const lost = dying!.received.length - before[0]!;
+    assert.ok(lost >= 5, `${lost}`);
+    assert.equal(statuses.filter((status) => status === 502).length, lost);
+    assert.equal(statuses.filter((status) => status === 200).length, 20 - lost);
+    assert.equal(living!.received.length, before[1]! + 20 - lost);
+    for (let i = 0; i < 20; i++) assert.equal(await whoAnswers(gateway, {}), 'b');
+  });
+
   it('an error status of the only backend passes at once, unless asked otherwise', async (t) => {
     const { gateway, upstream } = await setup(t, inTurn(json('{"n":1}', 503), named('ok')));
     assert.equal((await chat(gateway)).status, 503);
