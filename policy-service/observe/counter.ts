@@ -50,11 +50,11 @@ export function createCounters(registry: Registry) {
       for (const start of starts[owner]) start(one);
     },
 
-    /** Takes the series of an engine, and of its requests, away. */
-    async forget(engine: string): Promise<void> {
+    /** Takes the series of engines, and of their requests, away, in one pass over all series. */
+    async forget(engines: ReadonlySet<string>): Promise<void> {
       for (const counter of ofEngines) {
         const { values } = await counter.get();
-        for (const { labels } of values) if (labels['engine'] === engine) counter.remove(labels);
+        for (const { labels } of values) if (engines.has(String(labels['engine']))) counter.remove(labels);
       }
     },
   };

@@ -93,7 +93,7 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
     probeTokens: counter('probe_tokens_total', 'Tokens that engines computed for answer probes', ofEngine),
     streamUp: new Gauge({
       name: 'crystalkv_stream_up',
-      help: '1 while the engine is attached, 0 after it has left; the last 100 that left keep their series',
+      help: '1 while the engine is attached, 0 after it has left; the last 100 that left, at least, keep their series',
       labelNames: ['engine'] as const,
       registers,
     }),
@@ -163,11 +163,13 @@ export function createMetrics(readEngines: () => Iterable<EngineReading>) {
     registry,
     start,
     ...metrics,
-    /** All series of an engine that has gone. */
-    async forget(engine: string): Promise<void> {
-      metrics.streamUp.remove({ engine });
-      metrics.decisionSeconds.remove({ engine });
-      await forget(engine);
+    /** All series of engines that have gone. */
+    async forget(engines: ReadonlySet<string>): Promise<void> {
+      for (const engine of engines) {
+        metrics.streamUp.remove({ engine });
+        metrics.decisionSeconds.remove({ engine });
+      }
+      await forget(engines);
     },
   };
 }

@@ -16,6 +16,8 @@ import { createUnknownProfiles } from './unknown-profiles.ts';
  * them. Ids that are made anew with each start of an engine would otherwise add series for ever.
  */
 const KEPT_GONE = 100;
+/** So many are forgotten at a time: looking for the series of one costs as much. */
+const FORGOTTEN_AT_ONCE = 50;
 
 /** One end of an Attach stream, as the transport offers it. */
 export interface Stream {
@@ -74,9 +76,9 @@ export function createEngines(deps: {
     metrics.streamUp.set({ engine: engineId }, 0);
     logger.info({ engine: engineId, instance: instanceId }, 'engine detached');
     gone.add(engineId);
-    const [first] = gone;
-    if (gone.size <= KEPT_GONE || first === undefined) return;
-    gone.delete(first);
+    if (gone.size < KEPT_GONE + FORGOTTEN_AT_ONCE) return;
+    const first = new Set([...gone].slice(0, FORGOTTEN_AT_ONCE));
+    for (const id of first) gone.delete(id);
     void metrics.forget(first);
   };
 

@@ -41,7 +41,7 @@ suite('the figures of requests', () => {
   });
 
   test('of engines that have left stay for the last hundred', async () => {
-    const ids = Array.from({ length: 103 }, (_, i) => `passing-${i}`);
+    const ids = Array.from({ length: 155 }, (_, i) => `passing-${i}`);
     const engines = ids.map(() => another());
     for (const [i, engine] of engines.entries()) {
       await engine.greet({ engineId: ids[i]! });
@@ -53,10 +53,11 @@ suite('the figures of requests', () => {
     const known = (id: string) => text.includes(`engine="${id}"`);
     const left = async () => {
       text = (await scrape(server)).text;
-      return !/stream_up\{engine="passing-\d+"\} 1\n/.test(text) && ids.filter(known).length <= 100;
+      return !/stream_up\{engine="passing-\d+"\} 1\n/.test(text) && ids.filter(known).length < ids.length;
     };
     await until(left, 'all have left, and some are forgotten');
-    assert.equal(ids.filter(known).length, 100);
+    const kept = ids.filter(known).length;
+    assert.ok(kept >= 100 && kept < 150, `${kept}`);
     const forgotten = ids.find((id) => !known(id))!;
     const again = another();
     await again.greet({ engineId: forgotten });
