@@ -14,6 +14,7 @@ const TEXT: ReadonlySet<string> = new Set([
 /** So many events with text say how much of an event is around it. */
 const SAMPLES = 8;
 const MAX_SAMPLE_BYTES = 64 * 1024;
+const DONE = Buffer.from('[DONE]');
 /** What a token of common languages has at most, more or less. */
 export const BYTES_PER_TOKEN = 4;
 
@@ -54,15 +55,21 @@ export function createTextEstimate(): TextEstimate {
 
 /** Bytes of text in the JSON of an event; 0 when it is none. */
 function textBytes(json: Buffer): number {
-  let sum = 0;
-  const add = (key: string, value: unknown) => {
-    if (typeof value === 'string') sum += TEXT.has(key) ? Buffer.byteLength(value) : 0;
-    else if (typeof value === 'object' && value !== null) for (const [k, v] of Object.entries(value)) add(k, v);
-  };
+  // An exception costs more than all else that is done for an event.
+  if (json.equals(DONE)) return 0;
   try {
-    add('', JSON.parse(json.toString()));
+    return textIn(JSON.parse(json.toString()));
   } catch {
     return 0;
+  }
+}
+
+function textIn(value: unknown): number {
+  let sum = 0;
+  if (typeof value !== 'object' || value === null) return sum;
+  for (const [key, inner] of Object.entries(value)) {
+    if (typeof inner !== 'string') sum += textIn(inner);
+    else if (TEXT.has(key)) sum += Buffer.byteLength(inner);
   }
   return sum;
 }
