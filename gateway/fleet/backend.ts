@@ -1,8 +1,7 @@
-import { Pool } from 'undici';
+import { buildConnector, Pool } from 'undici';
 import { fnv1a } from '../../common/fnv1a.ts';
 import { type FlatHeaders, replaced } from '../headers.ts';
 import { Breaker, type BreakerSettings, type Permit } from './breaker.ts';
-import { directConnector } from './direct-read.ts';
 import { Health } from './health.ts';
 import type { ModelEntry } from './model-list.ts';
 import { PolicyPeer, type PolicyPeerOptions } from './policy-peer.ts';
@@ -95,7 +94,7 @@ export class Backend {
       headersTimeout: deps.times.first_byte_ms,
       bodyTimeout: deps.times.idle_ms,
       connect: noteReuse(
-        directConnector({
+        buildConnector({
           allowH2: false,
           timeout: deps.times.connect_ms,
           ...(spec.servername !== undefined && { servername: spec.servername }),
