@@ -6,13 +6,12 @@ import { StopSignal } from '../scripts/stop-signal.ts';
 import { askAll } from './ask.ts';
 import { type BudgetRow, budgetTable, earlierRows, reportOf } from './budgets/results.ts';
 import { TASKS, type Task } from './budgets/tasks.ts';
+import { READY_MS } from './english/backend.ts';
 import { type BenchRun, runBench } from './program.ts';
 import { generatedTokens } from './rounds.ts';
 
 const PROFILE = 'crystal';
 const CONCURRENCY = 4;
-/** Reading the English model's weights takes seconds, on a busy machine many. */
-const READY_MS = 180_000;
 
 await runBench({
   name: 'budgets',

@@ -99,7 +99,7 @@ async function fidelity(
       count: texts.length,
       thinkingTokens: round(mean(texts.map(({ thinking }) => thinking)), 0),
     };
-    let rows: Row[] = earlierRows(folder, conditions);
+    let rows: readonly Row[] = earlierRows(folder, conditions);
     for await (const more of measure(speaker, { texts, candidates, shares, say })) {
       const isNew = ({ key, share }: Row) => more.some((row) => key === row.key && share === row.share);
       rows = besideCrystal([...rows.filter((row) => !isNew(row)), ...more]);

@@ -12,13 +12,13 @@ const NAME = /^[a-z0-9]+([-_][a-z0-9]+)*$/;
 
 type Scalar = string | number | boolean;
 
-export interface Report {
+export interface Report<Row = unknown> {
   /** What the figures depend on: workload, seed, options. Machine, Node and weights are added. */
   conditions: Readonly<Record<string, Scalar>>;
   /** Finite numbers; the unit is in the name. */
   figures: Readonly<Record<string, number>>;
   /** The measurements behind the figures. */
-  rows: readonly unknown[];
+  rows: readonly Row[];
 }
 
 /**
@@ -45,6 +45,12 @@ export function writeReport(name: string, report: Report, folder: string): strin
   const path = join(folder, `${name}.json`);
   writeFileSync(path, `${JSON.stringify(content, null, 2)}\n`);
   return path;
+}
+
+/** What `writeReport` last wrote of a name; undefined: nothing. The rows are as the bench of that name makes them. */
+export function readReport<Row>(name: string, folder: string): Report<Row> | undefined {
+  const path = join(folder, `${name}.json`);
+  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Report<Row>) : undefined;
 }
 
 function machine(): Record<string, Scalar> {

@@ -1,7 +1,6 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { RunModelName } from '../../scripts/run-models.ts';
 import { markdownTable } from '../markdown-table.ts';
+import { readReport } from '../report.ts';
 
 /** How many of `count` questions were answered right: the first ones that the seed gives. */
 export interface BudgetRow {
@@ -20,11 +19,9 @@ export interface BudgetRow {
 export const reportOf = (model: RunModelName): string => `budgets-${model}`;
 
 /** The rows of the last run, if it had the same seed: so a run can be continued. */
-export function earlierRows(folder: string, model: RunModelName, seed: number): BudgetRow[] {
-  const file = join(folder, `${reportOf(model)}.json`);
-  if (!existsSync(file)) return [];
-  const report = JSON.parse(readFileSync(file, 'utf8')) as { conditions: { seed: number }; rows: BudgetRow[] };
-  return report.conditions.seed === seed ? report.rows : [];
+export function earlierRows(folder: string, model: RunModelName, seed: number): readonly BudgetRow[] {
+  const report = readReport<BudgetRow>(reportOf(model), folder);
+  return report?.conditions['seed'] === seed ? report.rows : [];
 }
 
 /** A line for each length, a column for each budget. */

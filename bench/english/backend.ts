@@ -12,7 +12,7 @@ import { BLOCK_SIZE as VLLM_BLOCK_SIZE, vllmPython } from '../vllm/process.ts';
 import { type StoryTokens, storyTokens } from './workload.ts';
 
 /** Reading the weights takes seconds, on a busy machine many. */
-const READY_MS = 180_000;
+export const READY_MS = 180_000;
 
 export type StoryAnswer = Answer<Story>;
 export type StoryRound = Round<Story>;

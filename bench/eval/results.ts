@@ -1,8 +1,7 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { StoryDetails } from '../english/row.ts';
-import { type Report, writeReport } from '../report.ts';
+import { type Report, readReport, writeReport } from '../report.ts';
 import { round } from '../statistics.ts';
+import { NULL_RULES } from '../token-rules.ts';
 import { BASELINES, TOKEN_LEVEL } from './candidates.ts';
 import type { Details } from './row.ts';
 import type { Part } from './setting.ts';
@@ -16,11 +15,8 @@ interface Results extends Report {
 
 /** The rows of the last run of every part in `folder`; none where there was no run. */
 export function readResults(folder: string): Results {
-  const file = join(folder, 'eval.json');
-  if (!existsSync(file)) return { conditions: {}, figures: {}, rows: [], stories: [] };
-  const report = JSON.parse(readFileSync(file, 'utf8')) as Omit<Report, 'rows'> & {
-    rows: readonly (Details | StoryDetails)[];
-  };
+  const report = readReport<Details | StoryDetails>('eval', folder);
+  if (report === undefined) return { conditions: {}, figures: {}, rows: [], stories: [] };
   const isStory = (row: Details | StoryDetails): row is StoryDetails => row.part === 'english';
   return {
     ...report,
@@ -105,7 +101,7 @@ export function storyFigures(rows: readonly StoryDetails[]): Record<string, numb
 }
 
 /** What costs nothing to do: random blocks, and the newest ones; of stories, tokens. */
-const NULLS = ['random', 'window'];
+const NULLS = NULL_RULES.map(({ policy }) => policy);
 
 const PUBLISHED: ReadonlySet<string> = new Set([...BASELINES, ...TOKEN_LEVEL].map(({ key }) => key));
 

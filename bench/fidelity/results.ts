@@ -1,7 +1,6 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { RECENT_TOKENS, SINK_TOKENS } from '../eval/backend.ts';
 import { markdownTable } from '../markdown-table.ts';
+import { readReport } from '../report.ts';
 import { type Interval, round } from '../statistics.ts';
 import { BLOCK_SIZE } from '../vllm/process.ts';
 import { PUBLISHED } from './candidates.ts';
@@ -29,14 +28,10 @@ export const conditionsOf = (it: Conditions, vllm: string) => ({
 });
 
 /** Of the last report in `folder`, if it is of the same texts. */
-export function earlierRows(folder: string, wanted: Conditions): Row[] {
-  const file = join(folder, 'fidelity.json');
-  if (!existsSync(file)) return [];
-  const { conditions, rows } = JSON.parse(readFileSync(file, 'utf8')) as {
-    conditions: Record<string, unknown>;
-    rows: Row[];
-  };
-  return Object.entries(wanted).every(([name, value]) => conditions[name] === value) ? rows : [];
+export function earlierRows(folder: string, wanted: Conditions): readonly Row[] {
+  const report = readReport<Row>('fidelity', folder);
+  if (report === undefined) return [];
+  return Object.entries(wanted).every(([name, value]) => report.conditions[name] === value) ? report.rows : [];
 }
 
 export function figuresOf(rows: readonly Row[]): Record<string, number> {

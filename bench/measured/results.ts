@@ -1,5 +1,3 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { RUN_MODEL_NAMES } from '../../scripts/run-models.ts';
 import { type BudgetRow, budgetTable, reportOf } from '../budgets/results.ts';
 import { storyTable } from '../english/table.ts';
@@ -8,30 +6,26 @@ import { readResults } from '../eval/results.ts';
 import { markdown } from '../eval/table.ts';
 import type { Row } from '../fidelity/measure.ts';
 import { markdown as fidelityTable } from '../fidelity/results.ts';
-import { RESULTS } from '../report.ts';
+import { RESULTS, type Report, readReport } from '../report.ts';
 import type { FiguresOf } from './render.ts';
 
-interface Written {
-  conditions: Record<string, string | number | boolean>;
-  figures: Record<string, number>;
-  rows: unknown[];
-}
-
 const BUDGETS = RUN_MODEL_NAMES.map(reportOf);
-const fileOf = (name: string) => join(RESULTS, `${name}.json`);
-const reports = new Map<string, Written>();
+const reports = new Map<string, Report | undefined>();
 
 /** Each file is read once: a template asks for dozens of figures. */
-function readReport(name: string): Written {
-  const known = reports.get(name);
-  if (known !== undefined) return known;
-  const report = JSON.parse(readFileSync(fileOf(name), 'utf8')) as Written;
-  reports.set(name, report);
+function readOnce(name: string): Report | undefined {
+  if (!reports.has(name)) reports.set(name, readReport(name, RESULTS));
+  return reports.get(name);
+}
+
+function needed(name: string): Report {
+  const report = readOnce(name);
+  if (report === undefined) throw new Error(`bench/results has no ${name}.json`);
   return report;
 }
 
 export const readFigures: FiguresOf = (name) => {
-  const { conditions, figures } = readReport(name);
+  const { conditions, figures } = needed(name);
   return { ...conditions, ...figures };
 };
 
@@ -55,9 +49,9 @@ export const TABLES: Readonly<Record<string, () => string>> = {
   vllm: programs('vllm', 'blocks of 32, vLLM'),
   grid: () => gridTable(readResults(RESULTS).rows),
   budgets: () =>
-    BUDGETS.filter((name) => existsSync(fileOf(name)))
-      .map((name) => budgetTable(readReport(name).rows as BudgetRow[]))
+    BUDGETS.flatMap((name) => readOnce(name) ?? [])
+      .map(({ rows }) => budgetTable(rows as BudgetRow[]))
       .join('\n'),
-  fidelity: () => fidelityTable(readReport('fidelity').rows as Row[]),
+  fidelity: () => fidelityTable(needed('fidelity').rows as Row[]),
   stories: () => storyTable('16 people', readResults(RESULTS).stories),
 };
