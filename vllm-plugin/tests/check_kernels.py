@@ -1,31 +1,18 @@
 """Checks the GPU kernels against torch with Triton's interpreter; `test_kernels` starts it as a process of its own."""
 
-import os
-import types
+# before torch
+import interpreter  # noqa: F401
+import torch
 
-os.environ["TRITON_INTERPRET"] = "1"
-import triton.backends
-
-
-class Driver:
-    @staticmethod
-    def is_active() -> bool:
-        return True
-
-
-triton.backends.backends["cpu"] = types.SimpleNamespace(driver=Driver, compiler=None)
-
-import torch  # noqa: E402
-
-from crystal_kv_vllm.cache_stack import CacheStack  # noqa: E402
-from crystal_kv_vllm.compact import compact  # noqa: E402
-from crystal_kv_vllm.cosine_kernel import highest_cosines as kernel_cosines  # noqa: E402
-from crystal_kv_vllm.kernels import compact_into, paged_logsumexp  # noqa: E402
-from crystal_kv_vllm.masses import block_logsumexp, select_rows  # noqa: E402
-from crystal_kv_vllm.merge_candidates import MergeCandidates  # noqa: E402
-from crystal_kv_vllm.pool_positions import PoolPositions  # noqa: E402
-from crystal_kv_vllm.rotation import Rotation  # noqa: E402
-from crystal_kv_vllm.token_figures import highest_cosines  # noqa: E402
+from crystal_kv_vllm.cache_stack import CacheStack
+from crystal_kv_vllm.compact import compact
+from crystal_kv_vllm.cosine_kernel import highest_cosines as kernel_cosines
+from crystal_kv_vllm.kernels import compact_into, paged_logsumexp
+from crystal_kv_vllm.masses import block_logsumexp, select_rows
+from crystal_kv_vllm.merge_candidates import MergeCandidates
+from crystal_kv_vllm.pool_positions import PoolPositions
+from crystal_kv_vllm.rotation import Rotation
+from crystal_kv_vllm.token_figures import highest_cosines
 
 
 def check_compaction(block_size: int, null_ids: int, rows: int, width: int) -> None:

@@ -8,23 +8,14 @@ attention (merges go by the attention that tokens received).
 import json
 import os
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 
 def use_runner_v2() -> None:
     """Model runner V2 on a CPU: Triton has no backend there, so its kernels are interpreted."""
-    os.environ["TRITON_INTERPRET"] = "1"
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
-    import triton.backends
-
-    class Driver:
-        @staticmethod
-        def is_active() -> bool:
-            return True
-
-    triton.backends.backends["cpu"] = types.SimpleNamespace(driver=Driver, compiler=None)
+    import interpreter  # noqa: F401
 
 
 def stock_tokens(job: dict[str, Any]) -> list[list[int]]:
